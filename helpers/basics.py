@@ -1,0 +1,286 @@
+"""Chapter 1: what a convolution computes, what it costs, and how much of the picture it sees.
+
+One call: `convolve(x, weight)` equals `F.conv2d(x, weight)`; `receptive_fields(LeNet())[-1].size` is 16 pixels.
+By hand: the chapter computes both on numbers small enough to check in the head.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import RidgeCV
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers.capture import activations, check_images, named_modules, preserved
+
+RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`; activations are of order one
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
+    """What a convolutional layer computes: one weighted sum for each place and each kernel.
+
+    Implements :eq:`eq-conv`, chapter 1. Patches become columns, so that the layer is a single matrix product. As in
+    every deep-learning library the kernel is not flipped: this is the cross-correlation of the textbooks.
+
+    Args:
+        x: (B, C, H, W).
+        weight: kernels, (K, C, k_h, k_w).
+        bias: (K,), or None for zero.
+        stride: step between neighbouring patches, in pixels.
+        padding: zeros added on each side, in pixels.
+
+    Returns:
+        Feature maps (B, K, h, w), with h and w as `output_size` says.
+
+    Raises:
+        ValueError: x or weight is not 4-dimensional, or their numbers of channels differ.
+    Source: Marcinek, LICNN, equation 1.
+    """
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"x must be (B, C, H, W) and weight (K, C, k_h, k_w) with the same C, "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    size = weight.shape[2:]
+    h, w = (output_size(n, k, stride=stride, padding=padding) for n, k in zip(x.shape[2:], size, strict=True))
+    patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C*k_h*k_w, h*w)
+    maps = weight.flatten(1) @ patches  # (B, K, h*w)
+    if bias is not None:
+        maps = maps + bias[:, None]
+    return maps.unflatten(2, (h, w))
+
+
+def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
+    """Side of the map that a convolution or a pooling makes of an image, in pixels.
+
+    Implements :eq:`eq-output-size`, chapter 1: the number of places where the window fits.
+
+    Args:
+        size: side of the input, in pixels.
+        kernel: side of the window, in taps.
+        stride: step between windows.
+        padding: pixels added on each side.
+        dilation: distance between neighbouring taps.
+
+    Raises:
+        ValueError: an argument is out of range, or the window does not fit in the padded input.
+    """
+    if min(size, kernel, stride, dilation) < 1 or padding < 0:
+        raise ValueError(
+            f"size, kernel, stride and dilation must be at least 1 and padding at least 0, "
+            f"got {size}, {kernel}, {stride}, {dilation} and {padding}"
+        )
+    reach = dilation * (kernel - 1) + 1  # pixels the window spans
+    if reach > size + 2 * padding:
+        raise ValueError(f"a window of {reach} pixels does not fit in {size} pixels padded by {padding}")
+    return (size + 2 * padding - reach) // stride + 1
+
+
+class LayerCost(NamedTuple):
+    """What one layer makes and costs for a single image."""
+
+    layer: str
+    kind: str
+    output: tuple[int, ...]  # without the batch
+    parameters: int
+    multiply_adds: int
+
+
+def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
+    """Output shape, parameters and multiply-adds of every layer, in the order of the forward pass.
+
+    Implements :eq:`eq-cost`, chapter 1. Operations are counted while they run (torch's own counter), so any module
+    will do; as usual only multiply-adds of convolutions and matrix products count, not additions of biases, ReLUs or
+    maxima. A layer that runs twice is listed twice, its parameters once.
+
+    Args:
+        model: any module, on any device (on "meta" nothing is computed and no memory is needed).
+        shape: of one image, (C, H, W).
+
+    Raises:
+        ValueError: shape is not (C, H, W).
+    """
+    if len(shape) != 3:
+        raise ValueError(f"shape must be that of one image, (C, H, W), got {shape}")
+    first = next(model.parameters(), torch.empty(0))
+    rows: list[LayerCost] = []
+    before: dict[nn.Module, int] = {}
+    seen: set[int] = set()  # parameters counted already, by identity
+    with preserved(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+
+        def start(module: nn.Module, _: object) -> None:
+            before[module] = counter.get_total_flops()
+
+        def stop(module: nn.Module, _: object, output: Tensor) -> None:
+            fresh = [p for p in module.parameters() if id(p) not in seen]
+            seen.update(map(id, fresh))
+            spent = (counter.get_total_flops() - before[module]) // 2  # one multiply-add is two operations
+            made = sum(p.numel() for p in fresh)
+            rows.append(LayerCost(names[module], type(module).__name__, tuple(output.shape[1:]), made, spent))
+
+        names = {module: name for name, module in model.named_modules() if not any(module.children())}
+        for module in names:  # `preserved` takes the hooks away again
+            module.register_forward_pre_hook(start)
+            module.register_forward_hook(stop)
+        model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    return rows
+
+
+class ReceptiveField(NamedTuple):
+    """The pixels that one unit of a layer can see, along one side."""
+
+    layer: str
+    size: int  # pixels seen by one unit
+    stride: int  # pixels between the fields of neighbouring units
+    start: int  # first pixel of the first unit's field; negative where it reaches into the padding
+
+
+_POINTWISE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.Sigmoid, nn.Tanh, nn.GELU)
+_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+def _side(module: nn.Module, name: str) -> int:
+    """A setting of a layer that must be the same along both sides."""
+    value = getattr(module, name, 1)
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if isinstance(value, str) or pair[0] != pair[1]:
+        raise ValueError(f"{type(module).__name__} has {name}={value!r}; it must be one whole number for both sides")
+    return pair[0]
+
+
+def receptive_fields(model: nn.Module) -> list[ReceptiveField]:
+    """How much of the image one unit of each layer sees: size, stride and place, in pixels.
+
+    Implements :eq:`eq-receptive-field`, chapter 1, layer by layer from the input; stops at the first layer that mixes
+    all places (flatten, linear, adaptive pooling).
+
+    Args:
+        model: an `nn.Sequential` (nested ones too) of convolutions, poolings and point-wise layers.
+
+    Returns:
+        One entry a layer, up to the last one whose units have a place.
+
+    Raises:
+        ValueError: the modules do not form a chain, or a layer is unknown or not square.
+    Source: Dumoulin and Visin, A guide to convolution arithmetic, 2016; Araujo et al., Distill 2019.
+    """
+    size, stride, start = 1, 1, 0
+    fields: list[ReceptiveField] = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Sequential):
+            continue
+        if isinstance(module, nn.Flatten | nn.Linear | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+            break
+        if isinstance(module, _WINDOWED):
+            reach = _side(module, "dilation") * (_side(module, "kernel_size") - 1)
+            size, start = size + reach * stride, start - _side(module, "padding") * stride
+            stride *= _side(module, "stride")
+        elif not isinstance(module, _POINTWISE):
+            raise ValueError(
+                f"layer {name!r} is a {type(module).__name__}; the rule needs a chain (nn.Sequential) of "
+                f"convolutions, poolings and point-wise layers"
+            )
+        fields.append(ReceptiveField(name, size, stride, start))
+    return fields
+
+
+def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Tensor:
+    """In how many ways each pixel can reach the middle unit of a layer: the oracle for `receptive_fields`.
+
+    A copy of the network gets all weights one, no biases, and sums in place of maxima; the gradient of one unit then
+    counts the paths from each pixel to it, and is zero exactly outside its receptive field.
+
+    Args:
+        model: as for `receptive_fields`; it is not changed.
+        layer: name of the layer whose middle unit is asked.
+        shape: of one image, (C, H, W); large enough that the field does not touch the border.
+
+    Returns:
+        (H, W), float64, non-negative, largest value 1.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    linear = copy.deepcopy(model).double()
+    for name, module in linear.named_modules():
+        if isinstance(module, nn.MaxPool2d):
+            swapped = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+            parent, _, child = name.rpartition(".")
+            setattr(linear.get_submodule(parent), child, swapped)
+    with torch.no_grad():
+        for name, parameter in linear.named_parameters():
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    ways = unit_gradient(linear, torch.ones(1, *shape, dtype=torch.float64), layer)[0].sum(0)  # (H, W)
+    return ways / ways.max()
+
+
+def unit_gradient(model: nn.Module, x: Tensor, layer: str, at: tuple[int, int] | None = None) -> Tensor:
+    """How the units at one place of a layer, all channels added up, depend on every pixel.
+
+    Args:
+        model: any network; it is left as it was found.
+        x: images, (B, C, H, W).
+        layer: name of a layer with maps (B, K, h, w).
+        at: row and column of the unit; None for the middle one, (h // 2, w // 2).
+
+    Returns:
+        The gradient with respect to the pixels, (B, C, H, W).
+
+    Raises:
+        ValueError: no such layer, one without places, or a place outside its maps.
+    """
+    with preserved(model), torch.enable_grad():
+        pixels = check_images(x).detach().clone().requires_grad_()
+        found: dict[str, Tensor] = {}
+        module = named_modules(model, [layer])[layer]
+        module.register_forward_hook(lambda _module, _inputs, output: found.update(maps=output.clone()))
+        model(pixels)
+        maps = found["maps"]
+        if maps.ndim != 4:
+            raise ValueError(f"layer {layer!r} must have maps (B, K, h, w), got {tuple(maps.shape)}")
+        h, w = maps.shape[2:]
+        i, j = (h // 2, w // 2) if at is None else at
+        if not (0 <= i < h and 0 <= j < w):
+            raise ValueError(f"at must lie within the maps of {h} x {w}, got {at}")
+        return torch.autograd.grad(maps[:, :, i, j].sum(), pixels)[0]
+
+
+def position_readout(
+    model: nn.Module, images: Tensor, places: Tensor, layers: Sequence[str], *, train: float = 0.5
+) -> dict[str, float]:
+    """How well a straight-line rule reads an object's place out of each layer.
+
+    A ridge regression (scikit-learn, its penalty chosen by leave-one-out on the training part) maps the activations to
+    the places; the score is measured on images it has not seen.
+
+    Args:
+        model: any network; it is left as it was found.
+        images: (N, C, H, W).
+        places: (N, D), for example the object's row and column in pixels.
+        layers: names of layers; "input" stands for the pixels themselves.
+        train: share of the images the rule is fitted on, the first ones.
+
+    Returns:
+        For each layer the root mean squared error of the rule, over images and coordinates, in the unit of `places`.
+        Compare it with the standard deviation of the places, which is what always answering the mean would earn.
+
+    Raises:
+        ValueError: wrong shapes, or a part without images.
+    """
+    if places.ndim != 2 or len(places) != len(images):
+        raise ValueError(f"places must be ({len(images)}, D), got {tuple(places.shape)}")
+    cut = int(train * len(images))
+    if not 2 <= cut <= len(images) - 2:
+        raise ValueError(f"train must leave at least two images on both sides of {len(images)}, got {train}")
+    errors = {}
+    for name, found in activations(model, images, layers).items():
+        features, wanted = found.flatten(1).cpu().numpy(), places.cpu().numpy()
+        rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(features[:cut], wanted[:cut])
+        errors[name] = float(np.sqrt(np.mean((rule.predict(features[cut:]) - wanted[cut:]) ** 2)))
+    return errors

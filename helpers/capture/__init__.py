@@ -1,0 +1,36 @@
+"""Activations of named layers, their gradients, and masks written onto them.
+
+Every attribution method of the book stands on `activations`, `gradients` and `masked_forward`. They share one rule,
+kept by `preserved`: the network is left exactly as it was found.
+
+One call::
+
+    found = gradients(model, x, target=3, layers="conv2")
+    found.gradients["conv2"]  # (B, C, h, w): d logit 3 / d conv2
+
+By hand, for a network in two parts, `body` up to conv2 and `head` after it::
+
+    a = body(x).detach().requires_grad_()
+    torch.autograd.grad(head(a)[:, 3].sum(), a)
+
+A layer is named as in `model.named_modules()`. The name "input" stands for `x` itself. A module that runs several
+times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2".
+"""
+
+from helpers.capture.inputs import check_images, check_target
+from helpers.capture.passes import Gradients, Masked, activations, gradients, masked_forward
+from helpers.capture.state import INPUT, layer_names, named_modules, preserved
+
+__all__ = [
+    "INPUT",
+    "Gradients",
+    "Masked",
+    "activations",
+    "check_images",
+    "check_target",
+    "gradients",
+    "layer_names",
+    "masked_forward",
+    "named_modules",
+    "preserved",
+]

@@ -1,0 +1,88 @@
+"""Instant feedback for the exercises: `check("1.3", my_function)`.
+
+A check never raises: a missing answer, a wrong one and one that crashes each get one line that says what to do next,
+so a chapter runs to its end with its exercises still open. The checks of chapter 1 stand in
+`helpers.checks.ch01_basics` and so on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_checks: dict[str, Callable[[Any], str]] = {}
+_MARKS = {"right": "✓", "wrong": "✗", "todo": "…"}
+
+
+class Wrong(Exception):
+    """An answer is not right; the message says what to look at, never what to type."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found: status is "right", "wrong" or "todo"."""
+
+    status: str
+    message: str
+
+
+def exercise(number: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
+    """Register the decorated function as the check of one exercise, for example `@exercise("1.3")`.
+
+    The function takes the reader's answer, raises `Wrong` with a helpful message, or returns what to say when right.
+    """
+
+    def register(function: Callable[[Any], str]) -> Callable[[Any], str]:
+        if number in _checks:
+            raise ValueError(f"exercise {number} has a check already")
+        _checks[number] = function
+        return function
+
+    return register
+
+
+def expect(condition: bool, message: str) -> None:
+    """Raise `Wrong(message)` unless the condition holds."""
+    if not condition:
+        raise Wrong(message)
+
+
+def available() -> list[str]:
+    """The numbers of all exercises that have a check, in order."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return sorted(_checks, key=lambda number: [int(part) for part in number.split(".")])
+
+
+def verdict(number: str, answer: Any) -> Verdict:
+    """Judge an answer without printing.
+
+    Args:
+        number: the exercise, for example "1.3".
+        answer: what the exercise asks for, as a rule a function.
+
+    Returns:
+        A `Verdict`; an answer that raises counts as wrong, and one that raises `NotImplementedError` as still to do.
+
+    Raises:
+        ValueError: there is no such exercise.
+    """
+    if number not in _checks and number not in available():
+        raise ValueError(f"there is no exercise {number}; there are {', '.join(available())}")
+    try:
+        return Verdict("right", _checks[number](answer))
+    except NotImplementedError as todo:
+        return Verdict("todo", f"still to do: {todo}")
+    except Wrong as wrong:
+        return Verdict("wrong", str(wrong))
+    except Exception as error:  # the reader's code may raise anything: that is an answer too, and a wrong one
+        return Verdict("wrong", f"your code raised {type(error).__name__}: {error}")
+
+
+def check(number: str, answer: Any) -> None:
+    """Judge an answer and print one line that says what to do next; see `verdict`."""
+    found = verdict(number, answer)
+    print(f"{_MARKS[found.status]} Exercise {number}: {found.message}")

@@ -1,0 +1,139 @@
+"""Checks for the exercises of chapter 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.basics import output_size, receptive_fields
+from helpers.checks import Wrong, exercise, expect
+
+
+def _tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """The answer as a finite tensor of the wanted shape, or a helpful refusal."""
+    expect(isinstance(value, Tensor), f"{what} must be a torch tensor, yours is a {type(value).__name__}")
+    expect(tuple(value.shape) == shape, f"{what} must have shape {shape}, yours has {tuple(value.shape)}")
+    expect(bool(torch.isfinite(value).all()), f"{what} holds NaN or infinity")
+    return value.double()
+
+
+@exercise("1.1")
+def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
+    """Side and parameters of a layer of eight 3x3 kernels on a colour image of 7x7, stride 2, padding 1."""
+    given = answer()
+    expect(isinstance(given, tuple) and len(given) == 2, "return two whole numbers: the side, the parameters")
+    side, parameters = given
+    expect(side != 3, "3 is the side without padding; count the padded pixels too")
+    expect(side != 5, "5 is not the number of places: the window moves two pixels at a time")
+    expect(side == output_size(7, 3, stride=2, padding=1), "list the columns where a window of three can start")
+    expect(parameters != 8 * 9 + 8, "a kernel reaches through all three colours")
+    expect(parameters != 8 * 27, "each kernel has a bias as well")
+    expect(parameters == 8 * (3 * 9 + 1), "weights of one kernel, plus its bias, times the kernels")
+    return "4 by 4 places, and 8 x (3 x 9 + 1) = 224 parameters, however large the image is."
+
+
+@exercise("1.2")
+def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """Cross-correlation of a 2-D image and a 2-D kernel, no padding, stride 1."""
+    draw = torch.Generator().manual_seed(3)
+    for shape, size in (((6, 6), (3, 3)), ((5, 9), (3, 3)), ((8, 7), (2, 4))):
+        image = torch.randn(shape, generator=draw)
+        kernel = torch.randn(size, generator=draw)
+        kept = image.clone(), kernel.clone()
+        wanted = F.conv2d(image[None, None].double(), kernel[None, None].double())[0, 0]
+        flipped = F.conv2d(image[None, None].double(), kernel.flip(0, 1)[None, None].double())[0, 0]
+        made = _tensor(answer(image, kernel), tuple(wanted.shape), f"the map of a {shape} image and a {size} kernel")
+        expect(torch.equal(image, kept[0]) and torch.equal(kernel, kept[1]), "do not write into the arguments")
+        expect(not torch.allclose(made, flipped, atol=1e-4), "you flipped the kernel: that is the true convolution")
+        expect(torch.allclose(made, wanted, atol=1e-4), f"shapes agree, values do not, for a {size} kernel")
+    return "equal to F.conv2d on square and oblong images and kernels."
+
+
+@exercise("1.3")
+def diagonal_detector(answer: Callable[[], Tensor]) -> str:
+    """A 3x3 kernel for edges with the bright side below the main diagonal."""
+    kernel = _tensor(answer(), (3, 3), "the kernel")
+    total = kernel.sum().item()
+    expect(abs(total) < 1e-6, f"on an even grey it must answer 0, yours answers {total:.3g} times the grey")
+    lower = torch.ones(3, 3, dtype=torch.float64).tril(-1)
+    expect((kernel * lower).sum().item() > 0, "it must be positive where the lower left is bright, upper right dark")
+    vertical = abs(kernel.sum(0)[0] - kernel.sum(0)[2]).item()
+    horizontal = abs(kernel.sum(1)[0] - kernel.sum(1)[2]).item()
+    diagonal = ((kernel * lower).sum() - (kernel * lower.T).sum()).item()
+    expect(diagonal > max(vertical, horizontal), "an upright or a level edge excites it as much as the diagonal one")
+    along = kernel.flip(1)
+    expect(
+        abs((along * lower).sum().item()) < diagonal / 2,
+        "it answers to the other diagonal nearly as much: give the pixels on that line the same weight",
+    )
+    return "silent on even grey, loudest for the diagonal edge."
+
+
+@exercise("1.4")
+def receptive_field_rule(answer: Callable[[list[tuple[int, int]]], int]) -> str:
+    """Receptive field of a chain of (kernel, stride) layers."""
+    chains = {
+        "a single 3x3": [(3, 1)],
+        "two 3x3 in a row": [(3, 1), (3, 1)],
+        "LeNet's four layers": [(5, 1), (2, 2), (5, 1), (2, 2)],
+        "a 7x7 of stride 2, then a 3x3 of stride 2, then a 3x3": [(7, 2), (3, 2), (3, 1)],
+        "no layer at all": [],
+    }
+    for name, chain in chains.items():
+        model = nn.Sequential(*(nn.MaxPool2d(kernel, stride) for kernel, stride in chain))
+        wanted = receptive_fields(model)[-1].size if chain else 1
+        expect(answer(list(chain)) == wanted, f"for {name} one unit sees {wanted} pixels, yours says {answer(chain)}")
+    return "the steps multiply, the reaches add up."
+
+
+@exercise("1.5")
+def pooling_is_not_linear(answer: Callable[[], tuple[Tensor, Tensor]]) -> str:
+    """Two 2x2 images on which max pooling breaks the rule of linearity."""
+    given = answer()
+    expect(isinstance(given, tuple) and len(given) == 2, "return two images, a and b")
+    a, b = (_tensor(g, (2, 2), name)[None, None] for g, name in zip(given, "ab", strict=True))
+    whole = F.max_pool2d(a + b, 2).item()
+    parts = (F.max_pool2d(a, 2) + F.max_pool2d(b, 2)).item()
+    expect(abs(whole - parts) > 1e-6, f"here max(a + b) = {whole:.3g} = max(a) + max(b): put the maxima apart")
+    return f"max(a + b) = {whole:.3g}, but max(a) + max(b) = {parts:.3g}."
+
+
+@exercise("1.6")
+def cross_entropy_by_hand(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """Mean cross-entropy of logits (N, K) and labels (N,), safe for large logits."""
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 3.0, 0.5]])
+    labels = torch.tensor([0, 2, 0])
+    wanted = F.cross_entropy(logits, labels)
+    made = _tensor(answer(logits, labels), (), "the loss")
+    expect(not torch.isclose(made, 3 * wanted.double(), atol=1e-4), "that is the sum over the images: take the mean")
+    expect(not torch.isclose(made, -wanted.double(), atol=1e-4), "the sign: a loss is never negative")
+    expect(torch.isclose(made, wanted.double(), atol=1e-4), f"three images should give {wanted:.4f}, yours {made:.4f}")
+    huge = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+    try:
+        steep = _tensor(answer(huge, torch.tensor([0, 0])), (), "the loss of logits of 1000")
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}: exp(1000) overflows; subtract the largest logit first, or use logsumexp") from None
+    expect(torch.isclose(steep, torch.tensor(500.0).double()), "logits of 1000: one image costs 0, the other 1000")
+    return "right, and safe where exp(1000) would overflow."
+
+
+@exercise("1.7")
+def blind_to_place(answer: Callable[[], nn.Module]) -> str:
+    """LeNet's features with a head whose logits do not change when the digit moves by a multiple of four pixels."""
+    model = answer()
+    expect(isinstance(model, nn.Module), f"return a network (an nn.Module), yours is a {type(model).__name__}")
+    digit = torch.zeros(1, 1, 28, 28)  # a small mark: here and moved, no unit sees both it and the padding
+    digit[0, 0, 10:14, 10:14] = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) + 0.5
+    moved = digit.roll((4, 4), (2, 3))
+    with torch.no_grad():
+        here, there = model.eval()(digit), model(moved)
+    expect(tuple(here.shape) == (1, 10), f"ten logits are wanted, (1, 10), yours gives {tuple(here.shape)}")
+    expect((here - model(torch.zeros_like(digit))).abs().max().item() > 1e-6, "the logits ignore the image altogether")
+    gap = (here - there).abs().max().item()
+    expect(gap < 1e-5, f"moved by four pixels the logits still change by {gap:.2g}: something keeps the places apart")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    expect(count < 10_000, f"{count:,} parameters; a head that cannot tell places apart needs far fewer weights")
+    return f"the same logits wherever the digit stands, with {count:,} parameters in place of 107,786."

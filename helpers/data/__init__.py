@@ -1,0 +1,33 @@
+"""The book's three worlds (digits, scenes, photographs) and the loaders of its real data.
+
+Embedded, always there, no download: `digits`, `digit_scenes`, `scenes`, `photo`, `handwritten`.
+Real, where present under `data_dir()`: `mnist`, `tiny_imagenet`. Command line: `python -m helpers.data --help`.
+"""
+
+from helpers.data.datasets import DataMissing, Photos, available, data_dir, mnist, tiny_imagenet
+from helpers.data.digit_images import DIGIT_BACKGROUNDS, DIGIT_FONTS, Digits, digit_scenes, digits, handwritten, place
+from helpers.data.object_scenes import BACKGROUNDS, CLASSES, WORD_LABEL, Scenes, scenes
+from helpers.data.photos import PHOTOS, photo
+
+__all__ = [
+    "BACKGROUNDS",
+    "CLASSES",
+    "DIGIT_BACKGROUNDS",
+    "DIGIT_FONTS",
+    "PHOTOS",
+    "WORD_LABEL",
+    "DataMissing",
+    "Digits",
+    "Photos",
+    "Scenes",
+    "available",
+    "data_dir",
+    "digit_scenes",
+    "digits",
+    "handwritten",
+    "mnist",
+    "photo",
+    "place",
+    "scenes",
+    "tiny_imagenet",
+]

@@ -1,0 +1,24 @@
+"""Figures of the book, one call each.
+
+Every function returns a `Picture`, a matplotlib Figure that belongs to no pyplot state: as the last value of a
+cell a notebook shows it exactly once, and nothing stays open. Tensors (on any device) and arrays are both taken.
+Nothing is rescaled behind the reader's back: panels share one scale, told by a colour bar or written below them.
+"""
+
+from helpers.plots.charts import bars, curves
+from helpers.plots.heatmaps import feature_maps, kernels, maps, overlay, signed_maps
+from helpers.plots.panels import Picture
+from helpers.plots.pictures import boxes, images
+
+__all__ = [
+    "Picture",
+    "bars",
+    "boxes",
+    "curves",
+    "feature_maps",
+    "images",
+    "kernels",
+    "maps",
+    "overlay",
+    "signed_maps",
+]

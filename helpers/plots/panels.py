@@ -1,0 +1,247 @@
+"""What the figures share: arrays from tensors, limits, grids of panels, numbers in cells, colour bars, legends."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+DPI = 120
+WIDTH_IN, MAX_WIDTH_IN = 5.8, 8.0  # narrow, so that text stays readable when a phone shrinks it; the widest figure
+MAX_PANEL_IN = 2.4
+TEXT_PT, SMALL_PT = 11.0, 10.0
+CHAR_IN = 0.6 * SMALL_PT / 72  # mean width of a character
+LINE_IN = 1.35 * TEXT_PT / 72
+BAR_IN = 0.8  # room for a colour bar and its numbers
+INK, FAINT, NEUTRAL = "#222222", "#8a8a8a", "#c8c8c8"  # text, axes, NaN
+LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
+
+Limits = tuple[float, float]
+Titles = str | Sequence[str] | None
+
+
+class Picture(Figure):
+    """A Figure that any notebook shows by itself, whether or not pyplot or the inline backend is loaded."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def blank(width_in: float, height_in: float, layout: str = "constrained") -> Picture:
+    """An empty white figure of this size (inches)."""
+    return Picture(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
+
+
+def array(x: Any, name: str) -> np.ndarray:
+    """A float64 array from a tensor or anything numpy takes, not empty; `name` is the argument's name."""
+    x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else x
+    try:
+        found = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a tensor or an array of numbers, got {type(x).__name__}") from error
+    if found.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {found.shape}")
+    return found
+
+
+def map_array(x: Any, name: str = "x") -> np.ndarray:
+    """Maps as (N, H, W) from (H, W) or (N, H, W)."""
+    found = array(x, name)
+    if found.ndim not in (2, 3):
+        raise ValueError(f"{name} must have shape (H, W) or (N, H, W), got {found.shape}")
+    return found if found.ndim == 3 else found[None]
+
+
+def image_array(x: Any, vmin: float | None = None, vmax: float | None = None) -> tuple[np.ndarray, Limits]:
+    """Images as (N, H, W) gray or (N, H, W, 3) colour, and the values shown black and white."""
+    found = array(x, "images")
+    if found.ndim == 4 and found.shape[1] in (1, 3):
+        found = found[:, 0] if found.shape[1] == 1 else np.moveaxis(found, 1, -1)  # (N, H, W[, 3])
+    elif found.ndim not in (2, 3):
+        wanted = "(H, W), (N, H, W), (N, 1, H, W) or (N, 3, H, W)"
+        raise ValueError(f"images must have shape {wanted}, got {found.shape}")
+    found = found[None] if found.ndim == 2 else found
+    low, high = limits(found, None, None)
+    if "uint8" in str(getattr(x, "dtype", "")):
+        low, high = 0.0, 255.0
+    elif low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif found.ndim == 4 and (vmin is None or vmax is None):
+        got = f"{number(low)} .. {number(high)}"
+        raise ValueError(f"images in colour must lie in [0, 1] or be bytes, got {got}; or give vmin and vmax")
+    return found, limits(np.array((low, high)), vmin, vmax)
+
+
+def limits(x: np.ndarray, vmin: float | None, vmax: float | None) -> Limits:
+    """The least and the greatest finite value, where they are not given."""
+    least, greatest = _finite_range(x)
+    low, high = float(least if vmin is None else vmin), float(greatest if vmax is None else vmax)
+    if low > high or (low == high and None not in (vmin, vmax)):
+        raise ValueError(f"vmin must be below vmax, got {number(low)} and {number(high)}")
+    return (low, high) if low < high else (low - 0.5, high + 0.5)  # a constant map is drawn mid-scale
+
+
+def symmetric(x: np.ndarray, limit: float | None) -> Limits:
+    """Limits -limit, limit; the greatest absolute value where none is given."""
+    if limit is None:
+        limit = max(map(abs, _finite_range(x))) or 1.0
+    if not limit > 0:
+        raise ValueError(f"limit must be positive, got {limit}")
+    return -float(limit), float(limit)
+
+
+def number(value: float) -> str:
+    """Three significant digits, with a true minus sign; NaN is a dash."""
+    return _typeset(value, ".3g")
+
+
+def numbers(x: np.ndarray) -> np.ndarray:
+    """The numbers of an array as text, all with the same decimals: as few as tell them exactly, or three digits."""
+    greatest = max(map(abs, _finite_range(x)))
+    form = ".3g"
+    if greatest == 0 or 1e-3 < greatest < 1e5:
+        most = int(np.clip(2 - np.floor(np.log10(greatest or 1)), 0, 4))
+        exact = (d for d in range(most) if np.allclose(np.round(x, d), x, rtol=0, atol=1e-6 * greatest, equal_nan=True))
+        form = f".{next(exact, most)}f"
+    return np.array([_typeset(value, form) for value in x.ravel()]).reshape(x.shape)
+
+
+def unit(x: np.ndarray, shown: Limits) -> np.ndarray:
+    """Images with black at 0 and white at 1; NaN is gray."""
+    return np.nan_to_num(np.clip((x - shown[0]) / (shown[1] - shown[0]), 0, 1), nan=0.78)
+
+
+def colors(name: str) -> Colormap:
+    """A colour map that shows NaN in neutral gray."""
+    return matplotlib.colormaps[name].with_extremes(bad=NEUTRAL)
+
+
+def panels(
+    count: int,
+    columns: int,
+    shape: Sequence[int],
+    titles: Titles,
+    *,
+    panel_in: float | None = None,
+    extra_in: tuple[float, float] = (0.0, 0.0),
+) -> tuple[Picture, list[Axes]]:
+    """A grid of `count` bare axes for pictures of `shape` (H, W), `panel_in` inches wide.
+
+    `extra_in` leaves room on the right (for a colour bar) and below every row (for lines of text).
+    """
+    if not isinstance(columns, int) or columns < 1:
+        raise ValueError(f"columns must be a positive integer, got {columns!r}")
+    titles = [titles] if isinstance(titles, str) else titles
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"titles must give {count}, one for each panel, got {len(titles)}")
+    columns = min(columns, count)
+    if panel_in is None:
+        panel_in = min(MAX_PANEL_IN, (WIDTH_IN - extra_in[0]) / columns)
+    columns = min(columns, max(1, int((MAX_WIDTH_IN - extra_in[0]) / panel_in)))
+    wrapped = [textwrap.fill(str(title), max(6, int(panel_in / CHAR_IN))) for title in titles or [""] * count]
+    rows = -(-count // columns)
+    lines = max(title.count("\n") + 1 if title else 0 for title in wrapped)
+    height = rows * (panel_in * shape[0] / shape[1] + lines * LINE_IN + extra_in[1] + 0.06)
+    figure = blank(columns * panel_in + extra_in[0], height, "compressed")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, title in zip(grid, wrapped, strict=False):
+        ax.set_title(title, fontsize=SMALL_PT, color=INK, pad=4)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(color=FAINT, linewidth=0.6)
+    for ax in grid[count:]:
+        ax.remove()
+    return figure, list(grid[:count])
+
+
+def show(ax: Axes, picture: np.ndarray, shape: Sequence[int] | None = None, **style: Any) -> AxesImage:
+    """Draw (h, w) or (h, w, 3) in pixel-edge coordinates over `shape` (H, W); pixel i covers i .. i + 1."""
+    height, width = (shape or picture.shape)[:2]
+    return ax.imshow(picture, extent=(0, width, height, 0), **{"interpolation": "nearest", **style})
+
+
+def write_values(ax: Axes, one: np.ndarray, text: np.ndarray, drawn: AxesImage) -> None:
+    """The text of every cell of (H, W), black or white by the cell's luminance."""
+    light = drawn.to_rgba(one)[..., :3] @ LUMA > 0.5
+    for (row, column), value in np.ndenumerate(text):
+        style = {"color": "black" if light[row, column] else "white", "fontsize": SMALL_PT}
+        ax.text(column + 0.5, row + 0.5, value, ha="center", va="center", **style)
+
+
+def cell_in(text: np.ndarray) -> float:
+    """The side of a cell in inches that holds any text of (N, H, W); refuses maps whose numbers do not fit."""
+    side = max(0.34, max(map(len, text.ravel())) * CHAR_IN + 0.14)
+    if side * max(text.shape[1:]) > MAX_WIDTH_IN:
+        raise ValueError(f"values=True has room for about 12 x 12 cells, got {text.shape[1]} x {text.shape[2]}")
+    return side
+
+
+def note(ax: Axes, shown: Limits) -> None:
+    """Write a panel's own limits below it."""
+    ax.set_xlabel(f"{number(shown[0])} … {number(shown[1])}", fontsize=SMALL_PT, color=INK, labelpad=3)
+
+
+def color_bar(figure: Picture, axes: list[Axes], drawn: ScalarMappable, label: str) -> None:
+    """The scale that all panels share, on the right."""
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, aspect=18)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL_PT, labelcolor=INK, color=FAINT, length=3, width=0.6)
+    bar.ax.locator_params(nbins=5)
+    bar.set_label(label, fontsize=SMALL_PT, color=INK)
+
+
+def legend(figure: Picture, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Names below the panels, in one row where they fit."""
+    room = figure.get_figwidth() / CHAR_IN  # characters in a row; a line and its gaps take about seven
+    longest, total = max(map(len, names)) + 7, sum(map(len, names)) + 7 * len(names)
+    columns = len(names) if total < room else max(1, int(room / longest))
+    style = {"fontsize": SMALL_PT, "labelcolor": INK, "frameon": False, "columnspacing": 1.2, "handlelength": 2.4}
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, **style)
+
+
+def map_grid(
+    found: np.ndarray,
+    titles: Titles,
+    columns: int,
+    shown: Sequence[Limits],
+    cmap: str,
+    values: bool,
+    bar: bool,
+    label: str,
+    notes: bool = False,
+) -> Picture:
+    """A figure of maps (N, H, W), each between its limits, with numbers, limits below, or a colour bar."""
+    text = numbers(found) if values else None
+    side = None if text is None else cell_in(text) * found.shape[2] + 0.1
+    extra = (BAR_IN if bar else 0, LINE_IN if notes else 0)
+    figure, axes = panels(len(found), columns, found.shape[1:], titles, panel_in=side, extra_in=extra)
+    for i, (ax, one, (low, high)) in enumerate(zip(axes, found, shown, strict=True)):
+        drawn = show(ax, one, cmap=colors(cmap), vmin=low, vmax=high)
+        if text is not None:
+            write_values(ax, one, text[i], drawn)
+        if notes:
+            note(ax, (low, high))
+    if bar:
+        color_bar(figure, axes, drawn, label)
+    return figure
+
+
+def _finite_range(x: np.ndarray) -> Limits:
+    finite = x[np.isfinite(x)]
+    if finite.size == 0:
+        raise ValueError("a map or an image must hold at least one finite value, got none")
+    return float(finite.min()), float(finite.max())
+
+
+def _typeset(value: float, form: str) -> str:
+    text = "–" if np.isnan(value) else format(value, form)
+    return text.lstrip("-") if float(text.replace("–", "0")) == 0 else text.replace("-", "−")

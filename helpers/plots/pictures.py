@@ -1,0 +1,141 @@
+"""Grids of images, and boxes drawn on them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from helpers.plots.panels import (
+    INK,
+    LINE_IN,
+    SMALL_PT,
+    Picture,
+    Titles,
+    array,
+    image_array,
+    legend,
+    map_grid,
+    panels,
+    show,
+    unit,
+)
+
+BOX_COLORS = ("#F0E442", "#56B4E9", "#D55E00", "#009E73")  # of Okabe and Ito; a dark rim sets them off
+BOX_DASHES = ("-", "--", "-.", ":")
+
+
+def images(
+    x: Any,
+    titles: Titles = None,
+    *,
+    columns: int = 5,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    values: bool = False,
+    label: str = "",
+) -> Picture:
+    """A grid of gray or colour images.
+
+    Values in [0, 1] and bytes are shown as they are. Gray images with other values share the scale from their
+    least to their greatest value, shown by a colour bar.
+
+    Args:
+        x: (H, W), (N, H, W), (N, 1, H, W) or (N, 3, H, W).
+        titles: one for each image.
+        columns: images in a row at most.
+        vmin: value shown black.
+        vmax: value shown white.
+        values: write the numbers into the cells (gray images, up to about 12 x 12).
+        label: what the colour bar measures.
+
+    Raises:
+        ValueError: another rank, no image, or colour values outside [0, 1] without limits.
+    """
+    found, shown = image_array(x, vmin, vmax)
+    if found.ndim == 3:
+        plain = shown in ((0, 1), (0, 255))
+        return map_grid(found, titles, columns, [shown] * len(found), "gray", values, not (plain or values), label)
+    if values:
+        raise ValueError("values=True writes one number into a cell, so it wants gray images, got colour")
+    figure, axes = panels(len(found), columns, found.shape[1:3], titles)
+    for ax, picture in zip(axes, unit(found, shown), strict=True):
+        show(ax, picture)
+    return figure
+
+
+def boxes(
+    images: Any,
+    boxes: Any,
+    labels: Sequence[Sequence[str]] | None = None,
+    titles: Titles = None,
+    *,
+    columns: int = 5,
+) -> Picture:
+    """Boxes drawn on images.
+
+    Args:
+        images: (N, H, W), (N, 1, H, W) or (N, 3, H, W), values in [0, 1] or bytes.
+        boxes: (x0, y0, x1, y1) in pixel edges, x1 and y1 exclusive: (N, 4), (N, K, 4), or a list of N arrays
+            (K, 4); rows of NaN are padding. A dict name -> boxes draws several kinds, told apart by colour and dash.
+        labels: for each image a label for each box (of the first kind).
+        titles: one for each image.
+        columns: images in a row at most.
+
+    Raises:
+        ValueError: other shapes, or another N.
+    """
+    pictures, shown = image_array(images)
+    kinds = boxes if isinstance(boxes, Mapping) else {"": boxes}
+    sets = [_box_arrays(one, len(pictures)) for one in kinds.values()]
+    if len(sets) > len(BOX_COLORS):
+        raise ValueError(f"boxes: {len(BOX_COLORS)} kinds can be told apart, got {len(sets)}")
+    if labels is not None and len(labels) != len(pictures):
+        raise ValueError(f"labels must give a list for each of the {len(pictures)} images, got {len(labels)}")
+    below = LINE_IN / -(-len(pictures) // columns) if isinstance(boxes, Mapping) else 0  # one legend, not one a row
+    figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles, extra_in=(0, below))
+    for i, (ax, picture) in enumerate(zip(axes, unit(pictures, shown), strict=True)):
+        show(ax, picture, cmap="gray", vmin=0, vmax=1)
+        for kind, found in enumerate(sets):
+            _draw_boxes(ax, found[i], kind, labels[i] if labels is not None and kind == 0 else ())
+    if isinstance(boxes, Mapping):
+        lines = [Line2D([], [], color=BOX_COLORS[k], linestyle=BOX_DASHES[k], **_rim()) for k in range(len(sets))]
+        legend(figure, lines, list(kinds))
+    return figure
+
+
+def _box_arrays(found: Any, count: int) -> list[np.ndarray]:
+    """N arrays (K, 4) from (N, 4), (N, K, 4) or a list."""
+    each = [np.zeros((0, 4)) if len(one) == 0 else array(one, "boxes") for one in found]
+    if len(each) != count:
+        raise ValueError(f"boxes must give one entry for each of the {count} images, got {len(each)}")
+    for one in each:
+        if one.ndim > 2 or one.shape[-1] != 4:
+            raise ValueError(f"boxes must have shape (N, 4) or (N, K, 4), got an entry of shape {one.shape}")
+    return [one.reshape(-1, 4) for one in each]
+
+
+def _box(box: Sequence[float], kind: int) -> Rectangle:
+    x0, y0, x1, y1 = box
+    style = {"fill": False, "edgecolor": BOX_COLORS[kind], "linestyle": BOX_DASHES[kind], "clip_on": False}
+    return Rectangle((x0, y0), x1 - x0, y1 - y0, **style, **_rim())
+
+
+def _rim() -> dict[str, Any]:
+    """A line with a dark rim, to be seen on any image."""
+    return {"linewidth": 1.8, "path_effects": [patheffects.withStroke(linewidth=3.4, foreground="black")]}
+
+
+def _draw_boxes(ax: Axes, found: np.ndarray, kind: int, labels: Sequence[str]) -> None:
+    for i, box in enumerate(found):
+        if np.isnan(box).any():
+            continue
+        ax.add_patch(_box(box, kind))
+        if i < len(labels):
+            style = {"facecolor": BOX_COLORS[kind], "edgecolor": "none", "pad": 1.5}
+            inside = box[1] < 0.12 * ax.get_ylim()[0]  # no room above a box at the top edge
+            va = "top" if inside else "bottom"
+            ax.text(box[0], box[1], str(labels[i]), fontsize=SMALL_PT, color=INK, va=va, bbox=style)

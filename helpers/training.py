@@ -1,0 +1,108 @@
+"""Short trainings, live in a chapter: one loop for all of them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+def _check(images: Tensor, labels: Tensor) -> None:
+    """Refuse what cannot be trained on or measured."""
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be ({len(images)},) of int64, one an image, got {tuple(labels.shape)} of {labels.dtype}"
+        )
+
+
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    lr: float = 1e-3,
+    batch: int = 128,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[float]:
+    """Train a classifier in place with Adam on the cross-entropy of its logits.
+
+    Args:
+        model: maps (B, C, H, W) to logits (B, K); it stays on its device and is left in the mode it was found in.
+        images: (N, C, H, W), in any memory; batches travel to the model's device.
+        labels: (N,) int64 class indices.
+        epochs: passes over the data.
+        lr: Adam's learning rate.
+        batch: images a step.
+        weight_decay: Adam's L2 penalty.
+        seed: of the order of the images; the weights must be seeded where the model is made.
+        progress: show a progress bar.
+
+    Returns:
+        The loss of every step, in nats.
+
+    Raises:
+        ValueError: wrong shapes, an empty set, labels that are not int64, or a loss that is no longer finite.
+    """
+    _check(images, labels)
+    if epochs < 1 or batch < 1:
+        raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch}")
+    device = next(model.parameters()).device
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    order = torch.Generator().manual_seed(seed)
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    losses: list[float] = []
+    steps = [chunk for _ in range(epochs) for chunk in torch.randperm(len(images), generator=order).split(batch)]
+    try:
+        for chunk in tqdm(steps, desc="training", unit="step", disable=not progress, leave=False):
+            loss = F.cross_entropy(model(images[chunk].to(device)), labels[chunk].to(device))
+            if not torch.isfinite(loss):
+                raise ValueError(f"the loss became {loss.item()} at step {len(losses)}: lower lr ({lr}), check images")
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return losses
+
+
+def predict(model: nn.Module, images: Tensor, *, batch: int = 1000) -> Tensor:
+    """Logits (N, K) of a whole set in evaluation mode, without a graph, on the CPU.
+
+    Args:
+        model: maps (B, C, H, W) to (B, K); every module is left in the mode it was found in.
+        images: (N, C, H, W).
+        batch: images a forward pass.
+
+    Raises:
+        ValueError: images is not a non-empty (N, C, H, W).
+    """
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
+    device = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            return torch.cat([model(chunk.to(device)).cpu() for chunk in images.split(batch)])
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images (N, C, H, W) whose largest logit is that of their label (N,), in [0, 1].
+
+    Raises:
+        ValueError: wrong shapes, an empty set, or labels that are not int64.
+    """
+    _check(images, labels)
+    return (predict(model, images).argmax(1) == labels.cpu()).double().mean().item()

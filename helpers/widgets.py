@@ -1,0 +1,85 @@
+"""Interactive extras, in the API of ipywidgets 7.7 (which Colab has). The site shows figures in their place."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers import plots
+
+Kernels = Mapping[str, Sequence[Sequence[float]]]
+
+
+def picture_html(figure: plots.Picture, alt: str) -> str:
+    """A figure as an HTML image that carries its own alternative text (a widget's Output cannot).
+
+    Args:
+        figure: any matplotlib figure.
+        alt: what is seen, for readers who do not see it.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f'<img style="max-width:100%" alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
+    """Nine weights to set, and the map they make of an image.
+
+    Args:
+        image: gray, (H, W), values in [0, 1].
+        presets: name -> 3 rows of 3 weights to start from; the first one is shown at once.
+
+    Returns:
+        The widget; show it as a cell's last value.
+
+    Raises:
+        ValueError: image is not (H, W) with sides of at least 3, there is no preset, or one is not 3 by 3.
+    """
+    if image.ndim != 2 or min(image.shape) < 3:
+        raise ValueError(f"image must be gray, (H, W) with sides of at least 3, got {tuple(image.shape)}")
+    if not presets:
+        raise ValueError("presets must hold at least one kernel, got none")
+    for name, rows in presets.items():
+        if len(rows) != 3 or any(len(row) != 3 for row in rows):
+            raise ValueError(f"presets[{name!r}] must be 3 rows of 3 weights, got {rows!r}")
+    narrow = ipywidgets.Layout(width="70px")
+    weights = [
+        ipywidgets.FloatText(description="", step=0.5, layout=narrow, tooltip=f"row {i // 3 + 1}, column {i % 3 + 1}")
+        for i in range(9)
+    ]
+    choice = ipywidgets.Dropdown(options=list(presets), description="start from")
+    rectify = ipywidgets.Checkbox(value=False, description="ReLU")
+    view = ipywidgets.HTML()
+    loading = False  # while a preset is written into the nine boxes, one drawing at the end is enough
+
+    def draw(_change: object = None) -> None:
+        if loading:
+            return
+        kernel = torch.tensor([box.value for box in weights], dtype=image.dtype).view(1, 1, 3, 3)
+        seen = F.conv2d(image[None, None], kernel.to(image.device), padding=1)[0, 0]
+        seen = seen.relu() if rectify.value else seen
+        about = f"weights add up to {kernel.sum():.3g}; answers run from {seen.min():.3g} to {seen.max():.3g}"
+        view.value = picture_html(plots.signed_maps(seen), f"The map of your kernel: {about}.") + f"<p>{about}</p>"
+
+    def load(_change: object = None) -> None:
+        nonlocal loading
+        loading = True
+        for box, value in zip(weights, (v for row in presets[choice.value] for v in row), strict=True):
+            box.value = float(value)
+        loading = False
+        draw()
+
+    choice.observe(load, names="value")
+    for control in (rectify, *weights):
+        control.observe(draw, names="value")
+    load()
+    rows = [ipywidgets.HBox(weights[i : i + 3]) for i in (0, 3, 6)]
+    return ipywidgets.VBox([choice, *rows, rectify, view])

@@ -1,0 +1,132 @@
+"""What several test files share: the built site, a server for it, a browser, and small books to break."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools import book  # noqa: E402 (the root is on the path only now)
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM_APPS = (
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+NO_CHROMIUM = (
+    "no Chromium found: install it (Debian: apt-get install chromium, macOS: brew install --cask chromium) "
+    "or set CHROMIUM to the path of Chromium or Chrome"
+)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder of the book's site; built first unless the one that is there is fresh."""
+    if not book.is_fresh(ROOT):
+        done = book.build(ROOT, capture=True)
+        assert done.returncode == 0, "\n".join([*book.complaints(done.stdout), *book.tracebacks(ROOT)])
+    return book.site_dir(ROOT)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a log line each."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a folder on this machine; gives the address, with a slash at its end."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def served(site: Path) -> Iterator[str]:
+    """The address of the served site."""
+    with serving(site) as address:
+        yield address
+
+
+def chromium_path() -> str | None:
+    """The browser's executable, or None."""
+    candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUM_NAMES), *CHROMIUM_APPS]
+    return next((path for path in candidates if path and Path(path).exists()), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Playwright's handle on the system's Chromium; without one the test is skipped, but fails in CI."""
+    path = chromium_path()
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_CHROMIUM)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+def markdown(source: str) -> dict[str, Any]:
+    """A markdown cell."""
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def code(source: str, *tags: str, **metadata: Any) -> dict[str, Any]:
+    """A code cell with tags and other metadata."""
+    about = metadata | ({"tags": list(tags)} if tags else {})
+    return {"cell_type": "code", "execution_count": None, "metadata": about, "outputs": [], "source": source}
+
+
+def write_notebook(path: Path, cells: list[dict[str, Any]]) -> None:
+    """Write cells as a notebook; each gets an id."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    numbered = [{"id": f"cell-{index}"} | cell for index, cell in enumerate(cells)]
+    notebook = {"cells": numbered, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook), encoding="utf8")
+
+
+@pytest.fixture
+def scratch_book(tmp_path: Path) -> Callable[..., Path]:
+    """A function that makes a small book out of chapters given as lists of cells, with the real configuration."""
+
+    def make(**chapters: list[dict[str, Any]]) -> Path:
+        root = tmp_path / "scratch"
+        skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        for name in ("_ext", "assets", "tools", "helpers", "book/appendix"):
+            shutil.copytree(ROOT / name, root / name, ignore=skip)
+        for name in ("_config.yml", "requirements.lock", "book/references.bib"):
+            shutil.copy(ROOT / name, root / name)
+        (root / "book" / "index.md").write_text("# A small book\n\nIt is there to be broken.\n", encoding="utf8")
+        for name, cells in chapters.items():
+            write_notebook(root / "book" / f"{name}.ipynb", cells)
+        parts = "".join(f"      - file: book/{name}\n" for name in [*chapters, *appendix(root)])
+        toc = f"format: jb-book\nroot: book/index\nparts:\n  - caption: All\n    numbered: 2\n    chapters:\n{parts}"
+        (root / "_toc.yml").write_text(toc, encoding="utf8")
+        return root
+
+    return make
+
+
+def appendix(root: Path) -> list[str]:
+    """The pages of the appendix, seen from `book`."""
+    return [f"appendix/{path.stem}" for path in sorted((root / "book" / "appendix").glob("*.md"))]

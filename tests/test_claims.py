@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import claims
+from helpers.claims import ClaimFailed, claim, summary
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    monkeypatch.setattr(claims, "_checked", {})
+    monkeypatch.delenv(claims.LOG_VARIABLE, raising=False)
+
+
+TRUE = [
+    (0.5, {"at_least": 0.5}),
+    (0.5, {"at_most": 0.5}),
+    (3, {"equals": 3}),
+    (3.05, {"equals": 3, "tolerance": 0.1}),
+    (True, {"equals": True}),
+    (torch.tensor(2.0), {"at_least": 1, "at_most": 3}),
+    ([0.9, 0.8], {"at_least": 0.8}),
+    (np.array([1.0, 2.0]), {"above": {"centre": 0.5}}),
+    ([2, 3], {"above": {"centre": [1, 2]}}),
+    (torch.tensor([1.0, 2.0]), {"below": {"blurred": torch.tensor([2.0, 3.0])}}),
+]
+FALSE = [
+    (0.5, {"at_least": 0.6}),
+    (0.5, {"at_most": 0.4}),
+    (3, {"equals": 4}),
+    (3.2, {"equals": 3, "tolerance": 0.1}),
+    (False, {"equals": True}),
+    ([0.9, 0.7], {"at_least": 0.8}),
+    ([2, 3], {"above": {"centre": [1, 3]}}),
+    (2, {"above": {"centre": 1, "blurred": 2}}),
+    ([2, 3], {"below": {"uniform": [3, 3]}}),
+    (float("nan"), {"at_least": 0}),
+    (float("nan"), {"at_most": 0}),
+    ([1.0, float("nan")], {"above": {"centre": 0}}),
+    (1.0, {"at_most": float("nan")}),
+]
+
+
+@pytest.mark.parametrize(("value", "bounds"), TRUE)
+def test_a_true_claim_prints_one_line(value, bounds, capsys):
+    claim("it-holds", value, text="it holds", **bounds)
+    said = capsys.readouterr().out
+    assert said.startswith("✓ holds: it holds [")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("value", "bounds"), FALSE)
+def test_a_false_claim_raises_and_names_itself(value, bounds):
+    with pytest.raises(ClaimFailed, match=r"FAILS: it holds .*it-holds"):
+        claim("it-holds", value, text="it holds", **bounds)
+
+
+def test_a_failed_claim_is_an_assertion():
+    assert issubclass(ClaimFailed, AssertionError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("Not An Id", 1), "id"),
+        (("ok", 1), "cannot fail"),
+        (("ok", "one"), "number"),
+        (("ok", []), "number"),
+        (("ok", [[1, 2]]), "number"),
+        (("ok", torch.zeros(2, 2)), "number"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(arguments, named):
+    bounds = {} if named == "cannot fail" else {"at_least": 0}
+    with pytest.raises(ValueError, match=named):
+        claim(*arguments, text="x", **bounds)
+
+
+def test_an_empty_sentence_is_refused():
+    with pytest.raises(ValueError, match="says nothing"):
+        claim("ok", 1, at_least=0, text="  ")
+
+
+def test_a_baseline_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="'centre' has 3 values, the claim 2"):
+        claim("ok", [1, 2], above={"centre": [0, 0, 0]}, text="x")
+
+
+def test_the_log_records_true_and_false_claims(tmp_path, monkeypatch):
+    log = tmp_path / "claims.jsonl"
+    monkeypatch.setenv(claims.LOG_VARIABLE, str(log))
+    monkeypatch.setenv("HELPERS_NOTEBOOK", "ch00_test")
+    claim("yes", [1, 2, 4], at_least=1, text="é")
+    with pytest.raises(ClaimFailed):
+        claim("no", 0, at_least=1, text="b")
+    first, second = map(json.loads, log.read_text(encoding="utf8").splitlines())
+    assert first == {
+        "id": "yes",
+        "text": "é",
+        "value": "median 2 of 3, range 1 to 4",
+        "bound": "at least 1",
+        "holds": True,
+        "notebook": "ch00_test",
+    }
+    assert (second["id"], second["holds"]) == ("no", False)
+
+
+def test_the_summary_lists_each_claim_once():
+    claim("first", 1, at_least=0, text="first")
+    claim("second", 1, at_least=0, text="second")
+    claim("first", 2, at_least=0, text="first")
+    assert [(row[0], row[1]) for row in summary().rows] == [("first", "2"), ("second", "1")]

@@ -1,0 +1,78 @@
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.device import best_device, seed_everything, timed
+
+
+def test_environment_overrides_the_device(monkeypatch):
+    monkeypatch.setenv("HELPERS_DEVICE", "cpu")
+    assert best_device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "wanted"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_the_order_is_cuda_mps_cpu(monkeypatch, cuda, mps, wanted):
+    monkeypatch.delenv("HELPERS_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == torch.device(wanted)
+
+
+@pytest.mark.parametrize("name", ["toaster", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
+    monkeypatch.setenv("HELPERS_DEVICE", name)
+    with pytest.raises(ValueError, match=f"HELPERS_DEVICE.*{name}"):
+        best_device()
+
+
+def _draws():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+
+def test_one_seed_serves_python_numpy_and_torch():
+    generator = seed_everything(7)
+    first, own = _draws(), torch.rand(3, generator=generator)
+    assert torch.equal(own, torch.rand(3, generator=torch.Generator().manual_seed(7)))
+    assert seed_everything(np.int64(7)).initial_seed() == 7
+    assert _draws() == first
+    seed_everything(8)
+    assert all(a != b for a, b in zip(_draws(), first, strict=True))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "1", None, True])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be an integer in 0"):
+        seed_everything(seed)
+
+
+def test_timed_measures_and_speaks_only_when_asked(monkeypatch, capsys):
+    ticks = iter([10.0, 12.5, 20.0, 20.25])
+    monkeypatch.setattr("helpers.device.time.perf_counter", lambda: next(ticks))
+    with timed() as silent:
+        assert math.isnan(silent.seconds)
+    assert silent.seconds == 2.5
+    assert capsys.readouterr().out == ""
+    with timed("training"):
+        pass
+    assert capsys.readouterr().out == "training: 0.25 s\n"
+
+
+def test_timed_measures_also_when_the_block_raises(capsys):
+    with pytest.raises(KeyError), timed("broken") as timing:
+        raise KeyError
+    assert timing.seconds >= 0
+    assert re.fullmatch(r"broken: \d+\.\d\d s\n", capsys.readouterr().out)
+
+
+def test_timed_waits_for_the_gpu_at_both_ends(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    with timed():
+        assert len(waits) == 1
+    assert len(waits) == 2

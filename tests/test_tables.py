@@ -1,0 +1,50 @@
+import pytest
+
+from helpers.tables import format_cell, table
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (107_786, "107,786"),
+        (0.5, "0.5"),
+        (0.123456, "0.1235"),
+        (0, "0"),
+        (0.0, "0"),
+        (3e-7, "3.00e-07"),
+        (2.5e7, "2.50e+07"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (True, "True"),
+        ("conv1", "conv1"),
+        ((6, 28, 28), "(6, 28, 28)"),
+    ],
+)
+def test_cells_read_well(value, shown):
+    assert format_cell(value) == shown
+
+
+def test_text_aligns_numbers_to_the_right():
+    shown = str(table([("a", 5), ("bcd", 1200)], ["name", "count"]))
+    assert shown == "name  count\na         5\nbcd   1,200"
+
+
+def test_html_is_escaped_and_aligned():
+    shown = table([("<b>", 1)], ["a & b", "n"])._repr_html_()
+    assert "<b>" not in shown
+    assert "&lt;b&gt;" in shown
+    assert "a &amp; b" in shown
+    assert '<td style="text-align:right">1</td>' in shown
+
+
+def test_a_truth_value_is_no_number():
+    assert "text-align:left" in table([(True,)], ["holds"])._repr_html_()
+
+
+def test_a_ragged_row_is_refused():
+    with pytest.raises(ValueError, match=r"rows\[1\] has 1 cells, but the header has 2"):
+        table([(1, 2), (3,)], ["a", "b"])
+
+
+def test_an_empty_table_keeps_its_header():
+    assert str(table([], ["a", "b"])) == "a  b"

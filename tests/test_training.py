@@ -1,0 +1,124 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.device import seed_everything
+from helpers.training import accuracy, fit, predict
+
+
+def blobs(n=200, seed=0):
+    """Two classes told apart by the brighter half."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    images = 0.1 * torch.randn(n, 1, 4, 4, generator=draw)
+    images[labels == 0, :, :2] += 1
+    images[labels == 1, :, 2:] += 1
+    return images, labels
+
+
+def linear():
+    seed_everything(0)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(16, 2))
+
+
+def test_it_learns_and_lowers_the_loss():
+    images, labels = blobs()
+    model = linear()
+    before = accuracy(model, images, labels)
+    losses = fit(model, images, labels, epochs=5, lr=0.05, batch=32, progress=False)
+    assert len(losses) == 5 * 7
+    assert losses[-1] < 0.5 * losses[0]
+    assert accuracy(model, *blobs(seed=1)) == 1.0 > before
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_does_not():
+    images, labels = blobs()
+
+    def run(seed):
+        return fit(linear(), images, labels, epochs=1, batch=32, seed=seed, progress=False)
+
+    assert run(3) == run(3)
+    assert run(3) != run(4)
+
+
+def test_every_step_is_an_adam_step_on_the_cross_entropy():
+    images, labels = blobs(8)
+    ours, by_hand = (nn.Sequential(nn.Flatten(), nn.Linear(16, 2)) for _ in range(2))
+    by_hand.load_state_dict(ours.state_dict())
+    fit(ours, images, labels, epochs=2, batch=8, lr=0.01, weight_decay=0.1, progress=False)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(2):  # a batch of everything: its order does not matter
+        loss = -by_hand(images).log_softmax(1)[torch.arange(8), labels].mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    torch.testing.assert_close(ours[1].weight, by_hand[1].weight, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_mode_is_left_as_found_also_after_an_error(mode):
+    images, labels = blobs(8)
+    model = linear().train(mode)
+    model[1].training = not mode
+
+    def unchanged():
+        return model.training == mode and [module.training for module in model] == [mode, not mode, mode]
+
+    for shown, outcome in ((images, nullcontext()), (images[:, :, :3], pytest.raises(RuntimeError))):
+        with outcome:
+            fit(model, shown, labels, epochs=1, progress=False)
+        assert unchanged()
+        with outcome:
+            predict(model, shown)
+        assert unchanged()
+
+
+def test_predictions_use_evaluation_mode_and_do_not_depend_on_the_batch():
+    images, _ = blobs(10)
+    model = linear().train()
+    once = predict(model, images)
+    assert not once.requires_grad
+    torch.testing.assert_close(predict(model, images, batch=3), once)
+
+
+def test_accuracy_counts():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return torch.stack([x.mean((1, 2, 3)), -x.mean((1, 2, 3))], 1)
+
+    images = torch.tensor([1.0, 1, -1, -1]).view(4, 1, 1, 1)
+    assert accuracy(Fixed(), images, torch.tensor([0, 0, 0, 1])) == 0.75
+
+
+def test_a_diverging_loss_is_said():
+    images, labels = blobs(8)
+    with pytest.raises(ValueError, match="the loss became nan at step 0"):
+        fit(linear(), images * float("nan"), labels, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "named"),
+    [
+        (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.long), "images"),
+        (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.long), "images"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.long), "labels"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2), "labels"),
+    ],
+)
+def test_bad_input_names_the_argument(images, labels, named):
+    with pytest.raises(ValueError, match=named):
+        fit(linear(), images, labels, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=named):
+        accuracy(linear(), images, labels)
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 1, "batch": 0}])
+def test_settings_out_of_range(settings):
+    with pytest.raises(ValueError, match="at least 1"):
+        fit(linear(), *blobs(4), progress=False, **settings)

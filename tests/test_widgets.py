@@ -1,0 +1,83 @@
+import base64
+import io
+import re
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import plots
+from helpers.widgets import kernel_explorer, picture_html
+
+PRESETS = {"edge": [[-1, 0, 1]] * 3, "average": [[1, 1, 1]] * 3}
+
+
+def parts(widget):
+    choice, *rows, rectify, view = widget.children
+    return choice, [box for row in rows for box in row.children], rectify, view
+
+
+def test_the_first_preset_is_shown_with_its_answers():
+    image = torch.zeros(5, 5)
+    image[:, 3:] = 1
+    _, boxes, _, view = parts(kernel_explorer(image, PRESETS))
+    assert [box.value for box in boxes] == [-1, 0, 1] * 3
+    assert "weights add up to 0" in view.value
+    assert "from -3 to 3" in view.value
+
+
+def test_choosing_typing_and_rectifying_redraw():
+    choice, boxes, rectify, view = parts(kernel_explorer(torch.ones(5, 5), PRESETS))
+    seen = [view.value]
+    choice.value = "average"
+    assert "from 4 to 9" in view.value
+    seen.append(view.value)
+    boxes[4].value = -9
+    assert "from -6 to -1" in view.value
+    seen.append(view.value)
+    rectify.value = True
+    assert "from 0 to 0" in view.value
+    seen.append(view.value)
+    assert len(set(seen)) == 4
+
+
+def test_a_preset_draws_once(monkeypatch):
+    choice, *_ = parts(kernel_explorer(torch.ones(5, 5), PRESETS))
+    drawn = []
+    monkeypatch.setattr(plots, "signed_maps", lambda x: drawn.append(x) or plots.images(x))
+    choice.value = "average"
+    assert len(drawn) == 1
+
+
+def test_only_the_widgets_of_7_7_are_used():
+    names = {type(w).__name__ for w in (kernel_explorer(torch.ones(5, 5), PRESETS), *_leaves())}
+    assert names <= {"VBox", "HBox", "FloatText", "Dropdown", "Checkbox", "HTML"}
+    assert issubclass(ipywidgets.HTML, ipywidgets.Widget)
+
+
+def _leaves():
+    choice, boxes, rectify, view = parts(kernel_explorer(torch.ones(5, 5), PRESETS))
+    return [choice, *boxes, rectify, view]
+
+
+def test_the_picture_carries_its_alternative_text_and_is_a_png():
+    made = picture_html(plots.images(np.eye(4)), 'a "quoted" <line>')
+    assert 'alt="a &quot;quoted&quot; &lt;line&gt;"' in made
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", made)[1])
+    assert Image.open(io.BytesIO(data)).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("image", "presets", "named"),
+    [
+        (torch.zeros(1, 5, 5), PRESETS, "image"),
+        (torch.zeros(2, 9), PRESETS, "image"),
+        (torch.zeros(5, 5), {}, "presets"),
+        (torch.zeros(5, 5), {"bad": [[1, 2], [3, 4]]}, "bad"),
+    ],
+)
+def test_bad_input_names_the_argument(image, presets, named):
+    with pytest.raises(ValueError, match=named):
+        kernel_explorer(image, presets)

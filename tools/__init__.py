@@ -1,0 +1,1 @@
+"""What builds, checks and moves the book. Nothing here is installed with `helpers`."""

@@ -1,0 +1,207 @@
+"""The conventions of chapters: each check takes chapters and returns what is wrong, one line a problem.
+
+`problems` runs them all. Nothing is executed; what a chapter does when it runs is for `tools.book` and the tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tools.cells import Cell
+from tools.chapters import EQUATION_LABEL, Chapter, chapters, docstrings
+
+MAX_LINES = 25
+MEDIAN_LINES = 6
+# The folder of `import NAME` where it is not the distribution's own name.
+DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipykernel"}
+# These come with a dependency that cannot do without them, and `helpers` is what the chapters are about.
+ALWAYS_ALLOWED = {"helpers", "pillow", "ipykernel"}
+
+
+def stored_outputs(chapter: Chapter) -> list[str]:
+    """Outputs and execution counts left in the file; a cell tagged keep_output may keep both."""
+    kept = [cell for cell in chapter.code if "keep_output" not in cell.tags]
+    outputs = [f"{where(chapter, cell)}: stored output" for cell in kept if cell.raw.get("outputs")]
+    counts = [
+        f"{where(chapter, cell)}: execution count" for cell in kept if cell.raw.get("execution_count") is not None
+    ]
+    return outputs + counts
+
+
+def setup_cells(all_chapters: list[Chapter], repository: str) -> list[str]:
+    """A setup cell that is missing, that differs between chapters, or that installs from another repository."""
+    found, texts = [], Counter(chapter.setup.source for chapter in all_chapters if chapter.setup)
+    usual = max(texts, key=lambda text: texts[text], default="")
+    for chapter in all_chapters:
+        if chapter.setup is None:
+            found.append(f"{chapter.name}: no setup cell")
+        elif chapter.setup.source != usual:
+            found.append(f"{chapter.name}: its setup cell differs from that of the other chapters")
+        elif f"git+{repository}" not in chapter.setup.source:
+            found.append(f"{chapter.name}: its setup cell does not install from {repository}")
+    return found
+
+
+def imports(chapter: Chapter, allowed: set[str]) -> list[str]:
+    """A missing imports cell, and imports of what is neither standard library nor a dependency of `helpers`.
+
+    Args:
+        chapter: the chapter.
+        allowed: the names of the distributions that `helpers` depends on, in lower case.
+
+    Returns:
+        One line a problem.
+    """
+    found = [] if chapter.imports else [f"{chapter.name}: no cell is tagged imports"]
+    for cell in chapter.code:
+        for module in sorted(imported(cell) - sys.stdlib_module_names):
+            if DISTRIBUTIONS.get(module, module).lower() not in allowed | ALWAYS_ALLOWED:
+                found.append(f"{where(chapter, cell)}: imports {module}, which helpers does not depend on")
+    return found
+
+
+def imported(cell: Cell) -> set[str]:
+    """The top-level names of the modules that a cell imports."""
+    names: set[str] = set()
+    for node in ast.walk(cell.tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def figures(chapter: Chapter) -> list[str]:
+    """Cells that draw without alt text, a name and a caption, and widgets whose output would be left on the page."""
+    found = []
+    for cell in chapter.code:
+        hidden = bool({"remove-output", "remove-cell"} & cell.tags)
+        if cell.calls("widgets.") and not hidden:
+            found.append(f"{where(chapter, cell)}: a widget without the tag remove-output")
+        if not cell.calls("plots.") or hidden:
+            continue
+        about = cell.metadata.get("mystnb", {})
+        parts = {"alt text": about.get("image", {}).get("alt")}
+        parts |= {f"a figure {key}": about.get("figure", {}).get(key) for key in ("name", "caption")}
+        found += [f"{where(chapter, cell)}: draws without {part}" for part, text in parts.items() if not text]
+    return found
+
+
+def figure_names(all_chapters: list[Chapter]) -> list[str]:
+    """Figure names that are used twice."""
+    return repeated("figure", [name for chapter in all_chapters for name in chapter.figures.values()])
+
+
+def equations(all_chapters: list[Chapter], docs: dict[str, str]) -> list[str]:
+    """Labelled equations and docstrings that do not name each other.
+
+    Args:
+        all_chapters: the chapters.
+        docs: the docstring of each function by dotted name, as `tools.chapters.docstrings` gives it.
+
+    Returns:
+        One line a problem.
+    """
+    labelled = [equation for chapter in all_chapters for equation in chapter.equations]
+    found = repeated("equation", [equation.label for equation in labelled])
+    for equation in labelled:
+        place = f"{equation.section.chapter}: equation {equation.label}"
+        if not equation.functions:
+            found.append(f"{place}: the text after it does not say 'Implemented by `helpers.module.function`'")
+        for name in equation.functions:
+            if name not in docs:
+                found.append(f"{place}: there is no {name}")
+            elif equation.label not in EQUATION_LABEL.findall(docs[name]):
+                found.append(f"{place}: the docstring of {name} does not name it")
+    known = {equation.label for equation in labelled}
+    for name, text in docs.items():
+        unknown = sorted(set(EQUATION_LABEL.findall(text)) - known)
+        found += [f"{name}: its docstring names {label}, which no chapter has" for label in unknown]
+    return found
+
+
+def exercises(chapter: Chapter) -> list[str]:
+    """Exercises that lack a part: stub with a message, check of the same number, hint, solution with code."""
+    found = []
+    for exercise in chapter.exercises:
+        raised = re.search(r"raise NotImplementedError\((['\"]).+\1\)", exercise.stub)
+        parts = {
+            "a cell that ends in check(number, answer)": exercise.answer,
+            f"check({exercise.number!r}, ...) under its own number": exercise.name == exercise.number,
+            'raise NotImplementedError("what to do")': raised,
+            "a folded hint": exercise.hints,
+            "a folded solution with a python fence": exercise.solution_code,
+        }
+        found += [
+            f"{chapter.name}: exercise {exercise.number} lacks {part}" for part, there in parts.items() if not there
+        ]
+    checked = sum(len(cell.calls("check")) for cell in chapter.code)
+    if checked != len(chapter.exercises):
+        found.append(
+            f"{chapter.name}: {checked} checks, but {len(chapter.exercises)} headings '### Exercise N.M (kind): title'"
+        )
+    return found
+
+
+def claims(all_chapters: list[Chapter]) -> list[str]:
+    """Claims without an id, a text (both as plain strings) or a bound, and ids used twice."""
+    made = [claim for chapter in all_chapters for claim in chapter.claims]
+    found = repeated("claim", [claim.id for claim in made if claim.id])
+    for claim in made:
+        parts = {"an id": claim.id, "a text": claim.text, "a bound": claim.bounds}
+        place = f"{claim.section.chapter}: claim {claim.id or '?'}"
+        found += [f"{place} lacks {part}, written out" for part, there in parts.items() if not there]
+    return found
+
+
+def cell_sizes(chapter: Chapter) -> list[str]:
+    """Code cells that are too long; empty lines and comments do not count."""
+    sizes = {cell.index: len(re.findall(r"(?m)^\s*[^#\s].*$", cell.source)) for cell in chapter.code}
+    median = statistics.median(sizes.values()) if sizes else 0
+    found = [f"{chapter.name}, cell {i}: {n} lines, {MAX_LINES} at most" for i, n in sizes.items() if n > MAX_LINES]
+    if median > MEDIAN_LINES:
+        found.append(f"{chapter.name}: the median code cell has {median} lines, {MEDIAN_LINES} at most")
+    return found
+
+
+def cell_ids(chapter: Chapter) -> list[str]:
+    """Cells without an id, and ids used twice; without stable ids every save changes the whole file."""
+    missing = [f"{where(chapter, cell)}: no id" for cell in chapter.cells if not cell.raw.get("id")]
+    return missing + repeated(
+        f"{chapter.name}: cell id", [cell.raw["id"] for cell in chapter.cells if cell.raw.get("id")]
+    )
+
+
+def problems(root: Path, repository: str, allowed: set[str]) -> list[str]:
+    """Everything that is wrong with the chapters of the book at `root`.
+
+    Args:
+        root: the book's root folder.
+        repository: the repository's address.
+        allowed: the distributions that `helpers` depends on.
+
+    Returns:
+        One line a problem.
+    """
+    book = chapters(root)
+    found = setup_cells(book, repository) + figure_names(book) + equations(book, docstrings(root)) + claims(book)
+    for chapter in book:
+        found += imports(chapter, allowed)
+        for check in (stored_outputs, figures, exercises, cell_sizes, cell_ids):
+            found += check(chapter)
+    return found
+
+
+def where(chapter: Chapter, cell: Cell) -> str:
+    """A cell's place, as it stands in front of a problem."""
+    return f"{chapter.name}, cell {cell.index} ({next(iter(cell.source.splitlines()), '')[:40]})"
+
+
+def repeated(kind: str, names: list[str]) -> list[str]:
+    """A line for every name that occurs more than once."""
+    return [f"{kind} {name} stands {count} times" for name, count in Counter(names).items() if count > 1]
