@@ -60,8 +60,10 @@ def _numbers(value: Any, what: str) -> list[float]:
 
 def _show(numbers: Sequence[float]) -> str:
     """The number itself, or median and range over the seeds."""
-    if len(numbers) == 1:
-        return format_cell(int(numbers[0]) if numbers[0].is_integer() and abs(numbers[0]) < 1e15 else numbers[0])
+    if len(set(numbers)) == 1:
+        often = "" if len(numbers) == 1 else f" in all {len(numbers)}"
+        whole = numbers[0].is_integer() and abs(numbers[0]) < 1e15
+        return format_cell(int(numbers[0]) if whole else numbers[0]) + often
     low, high = format_cell(float(min(numbers))), format_cell(float(max(numbers)))
     return f"median {format_cell(float(median(numbers)))} of {len(numbers)}, range {low} to {high}"
 
@@ -128,7 +130,8 @@ def claim(
     if not verdicts:
         raise ValueError(f"claim {id!r} cannot fail: give at_least, at_most, equals, above or below")
     holds = all(ok for ok, _ in verdicts) and not any(map(math.isnan, numbers))
-    made = Claim(id, text, _show(numbers), "; ".join(bound for _, bound in verdicts), holds)
+    shown = str(bool(value)) if equals is True or equals is False else _show(numbers)
+    made = Claim(id, text, shown, "; ".join(bound for _, bound in verdicts), holds)
     _record(made)
     if not holds:
         raise ClaimFailed(str(made))

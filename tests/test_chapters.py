@@ -191,6 +191,7 @@ FAULTS = {
     "no solution": (9, {"source": HINT}, "lacks a folded solution"),
     "a heading of another form": (7, {"source": "### Exercise 1.1"}, "1 checks, but 0 headings"),
     "a long cell": (5, {"source": "x = 1\n" * 26}, "26 lines, 25 at most"),
+    "a wide cell": (5, {"source": "x = " + "1" * 85}, "more than 88 columns"),
     "no cell id": (0, {"id": None}, "no id"),
     "a cell id used twice": (0, {"id": "cell-1"}, "cell id cell-1 stands 2 times"),
 }

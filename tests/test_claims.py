@@ -107,6 +107,21 @@ def test_the_log_records_true_and_false_claims(tmp_path, monkeypatch):
     assert (second["id"], second["holds"]) == ("no", False)
 
 
+@pytest.mark.parametrize(
+    ("value", "bounds", "shown"),
+    [
+        (3, {"equals": 3}, "[3; wanted 3]"),
+        (True, {"equals": True}, "[True; wanted True]"),
+        ([2, 2], {"at_least": 1}, "[2 in all 2; at least 1]"),
+        ([1.0, 2.5, 2.0], {"at_most": 3}, "[median 2 of 3, range 1 to 2.5; at most 3]"),
+        (0.25, {"above": {"centre": 0.125}}, "[0.25; above centre: 0.125]"),
+    ],
+)
+def test_the_line_shows_the_value_beside_its_bound(value, bounds, shown, capsys):
+    claim("x", value, text="x", **bounds)
+    assert shown in capsys.readouterr().out
+
+
 def test_the_summary_lists_each_claim_once():
     claim("first", 1, at_least=0, text="first")
     claim("second", 1, at_least=0, text="second")

@@ -16,6 +16,7 @@ from tools.cells import Cell
 from tools.chapters import EQUATION_LABEL, Chapter, chapters, docstrings
 
 MAX_LINES = 25
+MAX_COLUMNS = 88  # what the page shows without scrolling
 MEDIAN_LINES = 6
 # The folder of `import NAME` where it is not the distribution's own name.
 DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipykernel"}
@@ -160,13 +161,14 @@ def claims(all_chapters: list[Chapter]) -> list[str]:
 
 
 def cell_sizes(chapter: Chapter) -> list[str]:
-    """Code cells that are too long; empty lines and comments do not count."""
+    """Code cells that are too long (empty lines and comments do not count) or too wide (the setup cell may be)."""
     sizes = {cell.index: len(re.findall(r"(?m)^\s*[^#\s].*$", cell.source)) for cell in chapter.code}
     median = statistics.median(sizes.values()) if sizes else 0
     found = [f"{chapter.name}, cell {i}: {n} lines, {MAX_LINES} at most" for i, n in sizes.items() if n > MAX_LINES]
     if median > MEDIAN_LINES:
         found.append(f"{chapter.name}: the median code cell has {median} lines, {MEDIAN_LINES} at most")
-    return found
+    wide = [cell.index for cell in chapter.code[1:] if max(map(len, cell.source.splitlines()), default=0) > MAX_COLUMNS]
+    return found + [f"{chapter.name}, cell {i}: a line of more than {MAX_COLUMNS} columns" for i in wide]
 
 
 def cell_ids(chapter: Chapter) -> list[str]:
