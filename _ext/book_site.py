@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from importlib.metadata import distribution
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,10 @@ def appendix_last(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
 def fill_markers(app: Sphinx, name: str, source: list[str]) -> None:
     """Tell the kernel whose page it runs, and put what is generated into the appendix."""
     os.environ["HELPERS_NOTEBOOK"] = name.rsplit("/", 1)[-1]
-    for marker, content in (("equations", equation_list), ("claims", claim_table)):
+    for marker, content in (("equations", equation_list), ("claims", claim_list)):
         place = f"<!-- generated: {marker} -->"
         if name.startswith(APPENDIX) and place in source[0]:
             source[0] = source[0].replace(place, content())
-
-
-def list_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A MyST table, whose cells may hold any inline markup, bars too."""
-    if not rows:
-        return "None yet."
-    lines = ["```{list-table}", ":header-rows: 1", ""]
-    for row in (header, *rows):
-        lines += [f"{'*' if not index else ' '} - {cell}" for index, cell in enumerate(row)]
-    return "\n".join([*lines, "```"])
 
 
 def link(section: Section) -> str:
@@ -87,30 +78,28 @@ def equation_list() -> str:
     return "\n\n".join(entries) or "None yet."
 
 
-def claim_table() -> str:
-    """The table of all claims with what this build measured.
+def claim_list() -> str:
+    """All claims by chapter and section, each with what this build measured.
 
     A claim that a chapter makes but that its run did not log is a warning, and so an error of the build.
     """
     measured, silent = claims_log(), {chapter.name for chapter in unexecuted()}
-    rows = []
+    parts: list[str] = []
     for chapter in chapters(ROOT):
-        for claim in chapter.claims:
-            if claim.id not in measured and chapter.name not in silent:
-                log.warning("claim %r of %s was not checked by the chapter's run", claim.id, chapter.name)
-            rows.append(claim_row(claim, measured.get(claim.id)))
-    return list_table(("Claim", "Statement", "Measured", "Must be", "Where"), rows)
+        parts.append(f"## {chapter.title}")
+        for section, claims in groupby(chapter.claims, key=lambda claim: claim.section):
+            parts.append(f"**{link(section)}**")
+            for claim in claims:
+                if claim.id not in measured and chapter.name not in silent:
+                    log.warning("claim %r of %s was not checked by the chapter's run", claim.id, chapter.name)
+                parts.append(claim_entry(claim, measured.get(claim.id)))
+    return "\n\n".join(parts) or "None yet."
 
 
-def claim_row(claim: Claim, measured: dict[str, Any] | None) -> tuple[str, ...]:
-    """A claim's line of the table; `measured` is what its run logged, None where it was not run."""
-    value, bound = ("not run", "not run") if measured is None else (measured["value"], measured["bound"])
-    return f"`{claim.id}`", claim.text, show(value), show(bound), link(claim.section)
-
-
-def show(value: Any) -> str:
-    """A logged value, numbers to four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def claim_entry(claim: Claim, measured: dict[str, Any] | None) -> str:
+    """A claim's entry; `measured` is what its run logged, None where it was not run."""
+    found = "not run" if measured is None else f"measured **{measured['value']}**, must be {measured['bound']}"
+    return f"- {claim.text[:1].upper()}{claim.text[1:]}: {found}. `{claim.id}`"
 
 
 def claims_log() -> dict[str, dict[str, Any]]:

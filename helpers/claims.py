@@ -124,7 +124,7 @@ def claim(
     if equals is not None:
         near = all(abs(n - equals) <= tolerance for n in numbers)
         spread = f" within {format_cell(tolerance)}" if tolerance else ""
-        verdicts.append((near, f"wanted {format_cell(equals)}{spread}"))
+        verdicts.append((near, f"equal to {format_cell(equals)}{spread}"))
     verdicts += [_against(numbers, above, +1)] if above else []
     verdicts += [_against(numbers, below, -1)] if below else []
     if not verdicts:

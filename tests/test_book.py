@@ -53,7 +53,7 @@ def test_a_good_book_is_built_offline_and_its_appendix_generated(scratch_book: C
     logged = json.loads((book.run_dir(root) / "claims.jsonl").read_text(encoding="utf8"))
     assert (logged["id"], logged["holds"], logged["notebook"]) == ("two", True, "ch01_good")
     claims = (book.site_dir(root) / "book" / "appendix" / "claims.html").read_text(encoding="utf8")
-    assert "one and one make two" in claims
+    assert "One and one make two" in claims
     assert 'href="../ch01_good.html#one-and-one"' in claims
     equations = (book.site_dir(root) / "book" / "appendix" / "equations.html").read_text(encoding="utf8")
     assert "helpers.device.best_device" in equations

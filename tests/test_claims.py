@@ -110,8 +110,8 @@ def test_the_log_records_true_and_false_claims(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "bounds", "shown"),
     [
-        (3, {"equals": 3}, "[3; wanted 3]"),
-        (True, {"equals": True}, "[True; wanted True]"),
+        (3, {"equals": 3}, "[3; equal to 3]"),
+        (True, {"equals": True}, "[True; equal to True]"),
         ([2, 2], {"at_least": 1}, "[2 in all 2; at least 1]"),
         ([1.0, 2.5, 2.0], {"at_most": 3}, "[median 2 of 3, range 1 to 2.5; at most 3]"),
         (0.25, {"above": {"centre": 0.125}}, "[0.25; above centre: 0.125]"),

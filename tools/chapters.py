@@ -102,6 +102,11 @@ class Chapter:
         return [Cell(index, raw) for index, raw in enumerate(self.raw["cells"])]
 
     @property
+    def title(self) -> str:
+        """Its first heading, without markup."""
+        return next((title for cell in self.cells if cell.is_markdown for title in headings(cell.source)), self.name)
+
+    @property
     def code(self) -> list[Cell]:
         """Its code cells."""
         return [cell for cell in self.cells if cell.is_code]

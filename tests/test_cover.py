@@ -1,0 +1,30 @@
+import pytest
+import torch
+from matplotlib.image import imread
+
+from tools import cover
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return cover.main(tmp_path_factory.mktemp("images"))
+
+
+def test_the_committed_picture_is_what_the_code_draws(drawn):
+    made, kept = (torch.tensor(imread(file))[..., :3] for file in (drawn, cover.ROOT / "book" / "images" / "cover.png"))
+    assert made.shape == kept.shape
+    # Training on another machine may differ in the last digits of a map, not in the picture.
+    assert (made - kept).abs().mean() < 0.02
+
+
+def test_the_caption_is_true():
+    net, images = cover.network(), cover.pictures()
+    with torch.no_grad():
+        assert net(images).argmax(1).tolist() == [cover.DIGIT] * 3
+        maps = net.features(images).sum(1)  # (3, 12, 12)
+    right, down = (torch.tensor(cover.CORNERS[i]) - torch.tensor(cover.CORNERS[0]) for i in (1, 2))
+    for other, shift in ((1, right), (2, down)):
+        rows, columns = (shift // 4).tolist()
+        inner = slice(2, 7)
+        moved = maps[other, 2 + rows : 7 + rows, 2 + columns : 7 + columns]
+        assert torch.allclose(maps[0, inner, inner], moved, atol=1e-4)
