@@ -37,7 +37,7 @@ def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
 
 @exercise("1.2")
 def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """Cross-correlation of a 2-D image and a 2-D kernel, no padding, stride 1."""
+    """Cross-correlation of an (H, W) image and an (h, w) kernel, no padding, stride 1."""
     draw = torch.Generator().manual_seed(3)
     for shape, size in (((6, 6), (3, 3)), ((5, 9), (3, 3)), ((8, 7), (2, 4))):
         image = torch.randn(shape, generator=draw)
@@ -54,7 +54,7 @@ def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
 
 @exercise("1.3")
 def diagonal_detector(answer: Callable[[], Tensor]) -> str:
-    """A 3x3 kernel for edges with the bright side below the main diagonal."""
+    """A (3, 3) kernel for edges with the bright side below the main diagonal."""
     kernel = _tensor(answer(), (3, 3), "the kernel")
     total = kernel.sum().item()
     expect(abs(total) < 1e-6, f"on an even grey it must answer 0, yours answers {total:.3g} times the grey")
@@ -91,7 +91,7 @@ def receptive_field_rule(answer: Callable[[list[tuple[int, int]]], int]) -> str:
 
 @exercise("1.5")
 def pooling_is_not_linear(answer: Callable[[], tuple[Tensor, Tensor]]) -> str:
-    """Two 2x2 images on which max pooling breaks the rule of linearity."""
+    """Two (2, 2) images on which max pooling breaks the rule of linearity."""
     given = answer()
     expect(isinstance(given, tuple) and len(given) == 2, "return two images, a and b")
     a, b = (_tensor(g, (2, 2), name)[None, None] for g, name in zip(given, "ab", strict=True))

@@ -1,0 +1,81 @@
+"""Where an object is, read out of a layer: by a fitted rule, and by looking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from torch import Tensor, nn
+
+from helpers.capture import activations
+
+RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`; activations are of order one
+
+
+def position_readout(
+    model: nn.Module,
+    images: Tensor,
+    places: Tensor,
+    layers: Sequence[str],
+    *,
+    train: float = 0.5,
+    reader: nn.Module | None = None,
+) -> dict[str, float]:
+    """How well a straight-line rule reads an object's place out of each layer.
+
+    A ridge regression (scikit-learn, its penalty chosen by leave-one-out on the training part) maps the activations to
+    the places; the score is measured on images it has not seen.
+
+    Args:
+        model: any network; it is left as it was found.
+        images: (N, C, H, W).
+        places: (N, D), for example the object's row and column in pixels.
+        layers: names of layers; "input" stands for the pixels themselves.
+        train: share of the images the rule is fitted on, the first ones.
+        reader: another network of the same shape, to whose activations the rule is applied; None for `model` itself.
+
+    Returns:
+        For each layer the root mean squared error of the rule, over images and coordinates, in the unit of `places`.
+        Compare it with the standard deviation of the places, which is what always answering the mean would earn.
+
+    Raises:
+        ValueError: wrong shapes, or a part without images.
+    """
+    if places.ndim != 2 or len(places) != len(images):
+        raise ValueError(f"places must be ({len(images)}, D), got {tuple(places.shape)}")
+    cut = int(train * len(images))
+    if not 2 <= cut <= len(images) - 2:
+        raise ValueError(f"train must leave at least two images on both sides of {len(images)}, got {train}")
+    fitted = activations(model, images[:cut], layers)
+    tested = activations(reader or model, images[cut:], layers)
+    wanted = places.cpu().double().numpy()
+    errors = {}
+    for name in fitted:
+        known, fresh = (found[name].flatten(1).cpu().numpy() for found in (fitted, tested))  # (n, features)
+        rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known, wanted[:cut])
+        errors[name] = float(np.sqrt(np.mean((rule.predict(fresh) - wanted[cut:]) ** 2)))
+    return errors
+
+
+def bright_spot(maps: Tensor) -> Tensor:
+    """Centre of what stands out from a map's even background: no rule, no training.
+
+    Each place weighs as much as its value differs from the map's median.
+
+    Args:
+        maps: (B, h, w).
+
+    Returns:
+        Row and column of the centre, (B, 2), in places of the map, 0 for the first; NaN for a constant map.
+
+    Raises:
+        ValueError: maps is not (B, h, w), or a side is empty.
+    """
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
+        raise ValueError(f"maps must be (B, h, w) with sides of at least 1, got {tuple(maps.shape)}")
+    weight = (maps - maps.flatten(1).median(1).values[:, None, None]).abs()
+    share = weight / weight.sum((1, 2), keepdim=True)
+    rows, columns = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
+    return torch.stack([share.sum(2) @ rows, share.sum(1) @ columns], dim=1)
