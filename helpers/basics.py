@@ -1,4 +1,8 @@
-"""How much of the picture one unit sees: by rule, and by gradient."""
+"""Chapter 1: what a convolution computes, what it costs, and how much of the picture it sees.
+
+One call: `convolve(x, weight)` equals `F.conv2d(x, weight)`; `receptive_fields(LeNet())[-1].size` is 16 pixels.
+By hand: the chapter computes both on numbers small enough to check in the head.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,121 @@ import copy
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.capture import check_images, named_modules, preserved
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
+    """What a convolutional layer computes: one weighted sum for each place and each kernel.
+
+    Implements :eq:`eq-conv`, chapter 1. Patches become columns, so that the layer is a single matrix product. As in
+    every deep-learning library the kernel is not flipped: this is the cross-correlation of the textbooks.
+
+    Args:
+        x: (B, C, H, W).
+        weight: kernels, (K, C, k_h, k_w).
+        bias: (K,), or None for zero.
+        stride: step between neighbouring patches, in pixels.
+        padding: zeros added on each side, in pixels.
+
+    Returns:
+        Feature maps (B, K, h, w), with h and w as `output_size` says.
+
+    Raises:
+        ValueError: x or weight is not 4-dimensional, or their numbers of channels differ.
+    Source: Marcinek, LICNN, equation 1.
+    """
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"x must be (B, C, H, W) and weight (K, C, k_h, k_w) with the same C, "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    size = weight.shape[2:]
+    h, w = (output_size(n, k, stride=stride, padding=padding) for n, k in zip(x.shape[2:], size, strict=True))
+    patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C*k_h*k_w, h*w)
+    maps = weight.flatten(1) @ patches  # (B, K, h*w)
+    if bias is not None:
+        maps = maps + bias[:, None]
+    return maps.unflatten(2, (h, w))
+
+
+def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
+    """Side of the map that a convolution or a pooling makes of an image, in pixels.
+
+    Implements :eq:`eq-output-size`, chapter 1: the number of places where the window fits.
+
+    Args:
+        size: side of the input, in pixels.
+        kernel: side of the window, in taps.
+        stride: step between windows.
+        padding: pixels added on each side.
+        dilation: distance between neighbouring taps.
+
+    Raises:
+        ValueError: an argument is out of range, or the window does not fit in the padded input.
+    """
+    if min(size, kernel, stride, dilation) < 1 or padding < 0:
+        raise ValueError(
+            f"size, kernel, stride and dilation must be at least 1 and padding at least 0, "
+            f"got {size}, {kernel}, {stride}, {dilation} and {padding}"
+        )
+    reach = dilation * (kernel - 1) + 1  # pixels the window spans
+    if reach > size + 2 * padding:
+        raise ValueError(f"a window of {reach} pixels does not fit in {size} pixels padded by {padding}")
+    return (size + 2 * padding - reach) // stride + 1
+
+
+class LayerCost(NamedTuple):
+    """What one layer makes and costs for a single image."""
+
+    layer: str
+    kind: str
+    output: tuple[int, ...]  # without the batch
+    parameters: int
+    multiply_adds: int
+
+
+def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
+    """Output shape, parameters and multiply-adds of every layer, in the order of the forward pass.
+
+    Implements :eq:`eq-cost`, chapter 1. Operations are counted while they run (torch's own counter), so any module
+    will do; as usual only multiply-adds of convolutions and matrix products count, not additions of biases, ReLUs or
+    maxima. A layer that runs twice is listed twice, its parameters once.
+
+    Args:
+        model: any module, on any device (on "meta" nothing is computed and no memory is needed).
+        shape: of one image, (C, H, W).
+
+    Raises:
+        ValueError: shape is not (C, H, W).
+    """
+    if len(shape) != 3:
+        raise ValueError(f"shape must be that of one image, (C, H, W), got {shape}")
+    first = next(model.parameters(), torch.empty(0))
+    rows: list[LayerCost] = []
+    before: dict[nn.Module, int] = {}
+    seen: set[int] = set()  # parameters counted already, by identity
+    with preserved(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+
+        def start(module: nn.Module, _: object) -> None:
+            before[module] = counter.get_total_flops()
+
+        def stop(module: nn.Module, _: object, output: Tensor) -> None:
+            fresh = [p for p in module.parameters() if id(p) not in seen]
+            seen.update(map(id, fresh))
+            spent = (counter.get_total_flops() - before[module]) // 2  # one multiply-add is two operations
+            made = sum(p.numel() for p in fresh)
+            rows.append(LayerCost(names[module], type(module).__name__, tuple(output.shape[1:]), made, spent))
+
+        names = {module: name for name, module in model.named_modules() if not any(module.children())}
+        for module in names:  # `preserved` takes the hooks away again
+            module.register_forward_pre_hook(start)
+            module.register_forward_hook(stop)
+        model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    return rows
 
 
 class ReceptiveField(NamedTuple):

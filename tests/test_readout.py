@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch import nn
+
+from helpers.data import place
+from helpers.networks import LeNet
+from helpers.readout import bright_spot, position_readout
+from tests.untouched import assert_untouched
+
+
+class Coded(nn.Module):
+    """First layer: the place of the bright pixel in code; second: nothing of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.blind = nn.Linear(64, 5), nn.Linear(64, 5)
+        nn.init.zeros_(self.blind.weight)
+        nn.init.zeros_(self.code.bias)
+        with torch.no_grad():
+            grid = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij"), -1).view(64, 2)
+            self.code.weight.copy_((grid @ torch.randn(2, 5, generator=torch.Generator().manual_seed(0))).T)
+
+    def forward(self, x):
+        return self.code(x.flatten(1)) + self.blind(x.flatten(1))
+
+
+def test_a_place_in_code_is_read_and_a_lost_one_is_not():
+    places = torch.randint(0, 8, (400, 2), generator=torch.Generator().manual_seed(1))
+    images = place(torch.ones(400, 1, 1, 1), places, 8)
+    model = Coded()
+    with assert_untouched(model):
+        errors = position_readout(model, images, places.float(), ["input", "code", "blind"])
+    guess = places[200:].float().std().item()
+    assert errors["code"] < 0.01
+    assert errors["input"] < 0.2 * guess
+    assert errors["blind"] == pytest.approx(guess, rel=0.05)
+
+
+def test_a_rule_can_be_read_on_another_network():
+    places = torch.randint(0, 8, (400, 2), generator=torch.Generator().manual_seed(1))
+    images = place(torch.ones(400, 1, 1, 1), places, 8)
+    model, other = Coded(), Coded()
+    same = position_readout(model, images, places, ["code"], reader=other)["code"]
+    assert same == position_readout(model, images, places, ["code"])["code"] < 0.01
+    with torch.no_grad():
+        other.code.bias += 100
+    with assert_untouched(other):
+        assert position_readout(model, images, places, ["code"], reader=other)["code"] > 10
+
+
+def test_the_bright_spot_by_hand():
+    maps = torch.full((3, 5, 7), 2.0)
+    maps[0, 3, 1] = 9  # one place
+    maps[1, 0, 2], maps[1, 4, 2] = 5, 5  # two alike: their middle
+    assert bright_spot(maps)[:2].tolist() == [[3, 1], [2, 2]]
+    assert bright_spot(maps)[2].isnan().all()
+    maps[0, 3, 5] = 2 + 3 * 7  # three times as far above the background as the other
+    assert bright_spot(maps[:1]).tolist() == [[3, 4]]
+    maps[0, 3, 5] = -1.5  # below it counts as well, half as much
+    torch.testing.assert_close(bright_spot(maps[:1]), torch.tensor([[3.0, (1 * 7 + 5 * 3.5) / 10.5]]))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1, 5, 7), (2, 0, 3)])
+def test_the_bright_spot_refuses(shape):
+    with pytest.raises(ValueError, match="maps"):
+        bright_spot(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("places", "train"), [(torch.zeros(5, 2), 0.5), (torch.zeros(6), 0.5), (torch.zeros(6, 2), 1)])
+def test_the_readout_refuses(places, train):
+    with pytest.raises(ValueError, match=r"places|train"):
+        position_readout(LeNet(), torch.rand(6, 1, 28, 28), places, ["fc1"], train=train)
