@@ -15,6 +15,10 @@ def padded(image, kernel):
     return F.conv2d(image[None, None], kernel[None, None], padding=1)[0, 0]
 
 
+def swapped(image, kernel):
+    return F.conv2d(image[None, None], kernel.T[None, None])[0, 0]
+
+
 def square_only(image, kernel):
     side = image.shape[0] - kernel.shape[0] + 1
     return F.conv2d(image[None, None], kernel[None, None])[0, 0, :side, :side]
@@ -63,6 +67,11 @@ def naive_loss(logits, labels):
     return -p[torch.arange(len(labels)), labels].log().mean()
 
 
+def one_maximum_for_the_batch(logits, labels):
+    safe = logits - logits.max()
+    return (safe.exp().sum(1).log() - safe[torch.arange(len(labels)), labels]).mean()
+
+
 def one_image(model_pool):
     return nn.Sequential(LeNet().features, model_pool, nn.Flatten(), nn.LazyLinear(10))
 
@@ -84,10 +93,21 @@ WRONG_ANSWERS = {
         lambda: 4,
         lambda: (4, 224, 0),
         lambda: None,
+        lambda: (224, 4),
+        lambda: ((4, 4), 224),
     ],
     "1.2": [
+        lambda: ("23", 212),  # 100 pixels
+        lambda: ("25", 212),  # not the first
+        lambda: ("24", 196),  # the last ReLU
+        lambda: ("24", 32),  # the stride
+        lambda: ("conv5_1", 212),
+        lambda: "24",
+    ],
+    "1.3": [
         flipped,
         padded,
+        swapped,
         square_only,
         three_by_three_only,
         writes_into_the_image,
@@ -96,7 +116,7 @@ WRONG_ANSWERS = {
         lambda image, kernel: None,
         lambda image, kernel: torch.zeros(image.shape[0] - kernel.shape[0] + 1, image.shape[1] - kernel.shape[1] + 1),
     ],
-    "1.3": [
+    "1.4": [
         lambda: torch.ones(3, 3),
         lambda: torch.ones(3, 3).tril(-1),
         lambda: torch.ones(3, 3).triu(1) - torch.ones(3, 3).tril(-1),  # the bright side at the upper right
@@ -106,16 +126,18 @@ WRONG_ANSWERS = {
         lambda: torch.ones(2, 2),
         lambda: [[0, -1, -1], [1, 0, -1], [1, 1, 0]],
     ],
-    "1.4": [stride_of_its_own, strides_forgotten, kernels_added, last_layer_only, lambda layers: 16],
-    "1.5": [
+    "1.5": [stride_of_its_own, strides_forgotten, kernels_added, last_layer_only, lambda layers: 16],
+    "1.6": [
         lambda: (torch.eye(2), torch.eye(2)),
+        lambda: (2 * torch.tensor([[1.0, 0], [0, 0]]), torch.tensor([[0.0, 0], [0, 1]])),  # the text's own pair
+        lambda: (torch.tensor([[0.0, 0], [0, 1]]), torch.tensor([[1.0, 0], [0, 0]])),
         lambda: (torch.tensor([[3.0, 0], [0, 0]]), torch.tensor([[2.0, 1], [0, 0]])),
         lambda: (torch.zeros(2, 2), torch.ones(2, 2)),
         lambda: (torch.rand(4, 4), torch.rand(4, 4)),
         lambda: torch.eye(2),
         lambda: (torch.full((2, 2), float("nan")), torch.eye(2)),
     ],
-    "1.6": [
+    "1.7": [
         naive_loss,
         lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
         lambda logits, labels: -F.cross_entropy(logits, labels),
@@ -123,8 +145,9 @@ WRONG_ANSWERS = {
         lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"),
         lambda logits, labels: F.cross_entropy(logits.clamp(-20, 20), labels),
         lambda logits, labels: F.cross_entropy(logits, labels.roll(1)),
+        one_maximum_for_the_batch,
     ],
-    "1.7": [
+    "1.8": [
         LeNet,
         lambda: one_image(nn.Identity()),
         lambda: one_image(nn.AdaptiveAvgPool2d(2)),
@@ -134,5 +157,8 @@ WRONG_ANSWERS = {
             LeNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 900), nn.Linear(900, 10)
         ),
         lambda: "GAP",
+        lambda: nn.Sequential(
+            LeNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10), nn.Softmax(dim=1)
+        ),
     ],
 }

@@ -74,6 +74,7 @@ def environment(root: Path, chapter: str | None) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUTF8": "1",
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # spinning threads crawl on a busy machine
         "IPYTHONDIR": str(run / "ipython"),
         "HELPERS_CELLS_LOG": str(run / "cells.jsonl"),
         "HELPERS_CLAIMS_LOG": str(run / "claims.jsonl"),

@@ -33,7 +33,10 @@ def main(pytest_arguments: list[str]) -> int:
     """Run everything; 0 only if all of it passed."""
     # The kernels that nbval starts shall import this tree's helpers, and like everything else here stay offline.
     paths = [str(ROOT / "tools" / "offline"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # as in tools/book.py
+    }
     codes = {}
     for name, command in commands(pytest_arguments).items():
         print(f"== {name}", flush=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import vgg16
 
 from helpers.basics import output_size, receptive_fields
 from helpers.checks import Wrong, exercise, expect
@@ -26,6 +27,8 @@ def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
     given = answer()
     expect(isinstance(given, tuple) and len(given) == 2, "return two whole numbers: the side, the parameters")
     side, parameters = given
+    expect(isinstance(side, int) and isinstance(parameters, int), "the side first, as one number; then the parameters")
+    expect(side < parameters, "the side comes first, the parameters second")
     expect(side != 3, "3 is the side without padding; count the padded pixels too")
     expect(side != 5, "5 is not the number of places: the window moves two pixels at a time")
     expect(side == output_size(7, 3, stride=2, padding=1), "list the columns where a window of three can start")
@@ -36,6 +39,23 @@ def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
 
 
 @exercise("1.2")
+def read_off_vgg(answer: Callable[[], tuple[str, int]]) -> str:
+    """First layer of VGG-16 that sees at least 112 pixels, and what its last layer sees."""
+    given = answer()
+    expect(isinstance(given, tuple) and len(given) == 2, "return two things: a layer's name, a number of pixels")
+    name, last = given
+    with torch.device("meta"):
+        fields = receptive_fields(vgg16().features)
+    sizes = {field.layer: field.size for field in fields}
+    expect(str(name) in sizes, f"{name!r} is no layer of vgg16().features; the names run from '0' to '30'")
+    expect(sizes[str(name)] >= 112, f"a unit of layer {name} sees {sizes[str(name)]} pixels, fewer than 112")
+    first = next(field.layer for field in fields if field.size >= 112)
+    expect(str(name) == first, f"layer {name} sees enough, but it is not the first")
+    expect(last == fields[-1].size, "the second number is the size of the list's last entry, not its stride")
+    return f"layer {first} is the first; the last sees {last} of 224 pixels, so no unit sees the whole photograph."
+
+
+@exercise("1.3")
 def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Cross-correlation of an (H, W) image and an (h, w) kernel, no padding, stride 1."""
     draw = torch.Generator().manual_seed(3)
@@ -48,11 +68,14 @@ def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
         made = _tensor(answer(image, kernel), tuple(wanted.shape), f"the map of a {shape} image and a {size} kernel")
         expect(torch.equal(image, kept[0]) and torch.equal(kernel, kept[1]), "do not write into the arguments")
         expect(not torch.allclose(made, flipped, atol=1e-4), "you flipped the kernel: that is the true convolution")
-        expect(torch.allclose(made, wanted, atol=1e-4), f"shapes agree, values do not, for a {size} kernel")
+        expect(
+            torch.allclose(made, wanted, atol=1e-4),
+            f"shapes agree, values do not, for a {size} kernel: tap (u, v) meets the slice from row u, column v",
+        )
     return "equal to F.conv2d on square and oblong images and kernels."
 
 
-@exercise("1.3")
+@exercise("1.4")
 def diagonal_detector(answer: Callable[[], Tensor]) -> str:
     """A (3, 3) kernel for edges with the bright side below the main diagonal."""
     kernel = _tensor(answer(), (3, 3), "the kernel")
@@ -72,7 +95,7 @@ def diagonal_detector(answer: Callable[[], Tensor]) -> str:
     return "silent on even grey, loudest for the diagonal edge."
 
 
-@exercise("1.4")
+@exercise("1.5")
 def receptive_field_rule(answer: Callable[[list[tuple[int, int]]], int]) -> str:
     """Receptive field of a chain of (kernel, stride) layers."""
     chains = {
@@ -85,23 +108,29 @@ def receptive_field_rule(answer: Callable[[list[tuple[int, int]]], int]) -> str:
     for name, chain in chains.items():
         model = nn.Sequential(*(nn.MaxPool2d(kernel, stride) for kernel, stride in chain))
         wanted = receptive_fields(model)[-1].size if chain else 1
-        expect(answer(list(chain)) == wanted, f"for {name} one unit sees {wanted} pixels, yours says {answer(chain)}")
+        made = answer(list(chain))
+        hint = "a layer widens the field by the stride it finds, not by its own"
+        expect(made == wanted, f"for {name} one unit sees {wanted} pixels, yours says {made}: {hint}")
     return "the steps multiply, the reaches add up."
 
 
-@exercise("1.5")
+@exercise("1.6")
 def pooling_is_not_linear(answer: Callable[[], tuple[Tensor, Tensor]]) -> str:
     """Two (2, 2) images on which max pooling breaks the rule of linearity."""
     given = answer()
     expect(isinstance(given, tuple) and len(given) == 2, "return two images, a and b")
     a, b = (_tensor(g, (2, 2), name)[None, None] for g, name in zip(given, "ab", strict=True))
+    shown = torch.stack([torch.eye(4)[0], torch.eye(4)[3]]).double()  # the pair of the text
+    known = torch.stack([a.flatten(), b.flatten()])
+    scaled = known / known.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    expect(not torch.equal(scaled, shown) and not torch.equal(scaled, shown.flip(0)), "that is the pair of the text")
     whole = F.max_pool2d(a + b, 2).item()
     parts = (F.max_pool2d(a, 2) + F.max_pool2d(b, 2)).item()
     expect(abs(whole - parts) > 1e-6, f"here max(a + b) = {whole:.3g} = max(a) + max(b): put the maxima apart")
     return f"max(a + b) = {whole:.3g}, but max(a) + max(b) = {parts:.3g}."
 
 
-@exercise("1.6")
+@exercise("1.7")
 def cross_entropy_by_hand(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Mean cross-entropy of logits (N, K) and labels (N,), safe for large logits."""
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 3.0, 0.5]])
@@ -117,10 +146,16 @@ def cross_entropy_by_hand(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     except Wrong as wrong:
         raise Wrong(f"{wrong}: exp(1000) overflows; subtract the largest logit first, or use logsumexp") from None
     expect(torch.isclose(steep, torch.tensor(500.0).double()), "logits of 1000: one image costs 0, the other 1000")
+    apart = torch.tensor([[1000.0, 0.0], [-1000.0, 0.0]])
+    try:
+        safe = _tensor(answer(apart, torch.tensor([0, 1])), (), "the loss of [1000, 0] beside [-1000, 0]")
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}: each image needs its own largest logit subtracted") from None
+    expect(abs(safe.item()) < 1e-4, "[1000, 0] and [-1000, 0] with labels 0 and 1 cost nothing")
     return "right, and safe where exp(1000) would overflow."
 
 
-@exercise("1.7")
+@exercise("1.8")
 def blind_to_place(answer: Callable[[], nn.Module]) -> str:
     """LeNet's features with a head whose logits do not change when the digit moves by a multiple of four pixels."""
     model = answer()
@@ -131,9 +166,10 @@ def blind_to_place(answer: Callable[[], nn.Module]) -> str:
     with torch.no_grad():
         here, there = model.eval()(digit), model(moved)
     expect(tuple(here.shape) == (1, 10), f"ten logits are wanted, (1, 10), yours gives {tuple(here.shape)}")
+    expect(not torch.allclose(here.sum(), torch.tensor(1.0)), "these are probabilities; ten logits are wanted")
     expect((here - model(torch.zeros_like(digit))).abs().max().item() > 1e-6, "the logits ignore the image altogether")
     gap = (here - there).abs().max().item()
     expect(gap < 1e-5, f"moved by four pixels the logits still change by {gap:.2g}: something keeps the places apart")
     count = sum(parameter.numel() for parameter in model.parameters())
     expect(count < 10_000, f"{count:,} parameters; a head that cannot tell places apart needs far fewer weights")
-    return f"the same logits wherever the digit stands, with {count:,} parameters in place of 107,786."
+    return f"the same logits after the move, with {count:,} parameters in place of 107,786."
