@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ def test_the_stub_is_still_to_do(exercise: Exercise) -> None:
 def test_the_shown_solution_is_right(exercise: Exercise) -> None:
     found = verdict(exercise.number, eval(exercise.answer, namespace(exercise, exercise.solution_code)))
     assert found.status == "right", found.message
+
+
+@each_exercise
+def test_a_solution_that_no_longer_passes_is_caught(exercise: Exercise) -> None:
+    broken = replace(exercise, solution=f"```python\n{exercise.stub}\n```")
+    with pytest.raises(AssertionError, match="still to do"):
+        test_the_shown_solution_is_right(broken)
 
 
 @each_exercise
