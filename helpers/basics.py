@@ -91,15 +91,15 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
     """Output shape, parameters and multiply-adds of every layer, in the order of the forward pass.
 
     Implements :eq:`eq-cost`, chapter 1. Operations are counted while they run (torch's own counter), so any module
-    will do; as usual only multiply-adds of convolutions and matrix products count, not additions of biases, ReLUs or
-    maxima. A layer that runs twice is listed twice, its parameters once.
+    will do whose parameters sit in leaf modules. As usual only multiply-adds of convolutions and matrix products
+    count, not additions of biases, ReLUs or maxima. A layer that runs twice is listed twice, its parameters once.
 
     Args:
         model: any module, on any device (on "meta" nothing is computed and no memory is needed).
         shape: of one image, (C, H, W).
 
     Raises:
-        ValueError: shape is not (C, H, W).
+        ValueError: shape is not (C, H, W), or parameters sit outside the leaf modules that run.
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be that of one image, (C, H, W), got {shape}")
@@ -124,6 +124,9 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
             module.register_forward_pre_hook(start)
             module.register_forward_hook(stop)
         model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    missed = sum(p.numel() for p in model.parameters() if id(p) not in seen)
+    if missed:
+        raise ValueError(f"model holds {missed:,} parameters outside the leaf modules that ran; they cannot be listed")
     return rows
 
 
@@ -167,7 +170,7 @@ def receptive_fields(model: nn.Module) -> list[ReceptiveField]:
     """
     size, stride, start = 1, 1, 0
     fields: list[ReceptiveField] = []
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):  # a layer used twice widens the field twice
         if isinstance(module, nn.Sequential):
             continue
         if isinstance(module, nn.Flatten | nn.Linear | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
@@ -200,11 +203,13 @@ def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Te
         (H, W), float64, non-negative, largest value 1.
 
     Raises:
-        ValueError: no such layer.
+        ValueError: no such layer, or a dilated pooling.
     """
     linear = copy.deepcopy(model).double()
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
+            if _side(module, "dilation") != 1:
+                raise ValueError(f"layer {name!r} is a dilated pooling, which no mean can stand in for")
             swapped = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
             parent, _, child = name.rpartition(".")
             setattr(linear.get_submodule(parent), child, swapped)

@@ -190,3 +190,26 @@ def test_unit_gradient_leaves_a_failing_model_as_found():
 def test_unit_gradient_refuses(layer, at, named):
     with pytest.raises(ValueError, match=named):
         unit_gradient(LeNet(), torch.rand(1, 1, 28, 28), layer, at)
+
+
+def test_costs_refuse_to_leave_parameters_out():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.scale = nn.Conv2d(1, 1, 3), nn.Parameter(torch.ones(7))
+
+        def forward(self, x):
+            return self.conv(x) * self.scale.mean()
+
+    with pytest.raises(ValueError, match="holds 7 parameters outside"):
+        layer_costs(Hidden(), (1, 8, 8))
+
+
+def test_a_layer_used_twice_widens_the_field_twice():
+    conv = nn.Conv2d(1, 1, 3)
+    assert receptive_fields(nn.Sequential(conv, conv))[-1].size == 5
+
+
+def test_paths_refuse_a_dilated_pooling():
+    with pytest.raises(ValueError, match="dilated pooling"):
+        path_counts(nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0", (1, 9, 9))
