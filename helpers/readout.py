@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from helpers.capture import activations
 
-RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`, whose features have unit variance
+RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`, whose layers have unit variance
 
 
 def position_readout(
@@ -28,7 +26,7 @@ def position_readout(
     """How well a straight-line rule reads an object's place out of each layer.
 
     A ridge regression (scikit-learn, its penalty chosen by leave-one-out on the training part) maps the activations,
-    each brought to mean 0 and variance 1 there, to the places; the score is measured on images it has not seen.
+    in units of the layer's standard deviation there, to the places; the score is measured on images it has not seen.
 
     Args:
         model: any network; it is left as it was found.
@@ -56,8 +54,10 @@ def position_readout(
     errors = {}
     for name in fitted:
         known, fresh = (found[name].flatten(1).cpu().numpy() for found in (fitted, tested))  # (n, features)
-        rule = make_pipeline(StandardScaler(), RidgeCV(alphas=RIDGE_PENALTIES)).fit(known, wanted[:cut])
-        errors[name] = float(np.sqrt(np.mean((rule.predict(fresh) - wanted[cut:]) ** 2)))
+        # One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
+        scale = max(float(known.std()), np.finfo(known.dtype).tiny)
+        rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known / scale, wanted[:cut])
+        errors[name] = float(np.sqrt(np.mean((rule.predict(fresh / scale) - wanted[cut:]) ** 2)))
     return errors
 
 

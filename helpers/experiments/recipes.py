@@ -1,0 +1,120 @@
+"""How each of the book's networks is made: what it is, what it sees, and how long it learns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Published constants of torchvision's ImageNet networks, for photographs in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# 40 of Tiny ImageNet's 200 classes, for machines without a GPU: things that look different from each other and are well
+# boxed. In the training images the median box covers 10 % to 65 % of the image, and at most 10 % of the boxes all of it.
+FORTY = (
+    "goldfish", "European fire salamander", "jellyfish", "snail", "trilobite", "black widow", "bee", "ladybug",
+    "monarch", "king penguin", "albatross", "black stork", "goose", "bison", "gazelle", "Arabian camel",
+    "lesser panda", "dugong", "acorn", "banana", "lemon", "bell pepper", "mushroom", "pretzel",
+    "espresso", "barn", "beacon", "obelisk", "water tower", "birdhouse", "gondola", "lifeboat",
+    "trolleybus", "go-kart", "bullet train", "sports car", "beer bottle", "candle", "sunglasses", "sombrero",
+)  # fmt: skip
+
+SCENES_STAGES = ((16,), (32,), (64,), (128,))
+PHOTOS_STAGES = ((24,), (48,), (96,), (192, 192))
+# P(tied background | class) = bias + (1 - bias) / 8, so that this bias makes it 0.95.
+BIAS_OF_95_PERCENT = 33 / 35
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is made; with the seed and the data, all that its weights depend on.
+
+    Attributes:
+        name: of the network.
+        about: one line for a reader.
+        architecture: a class of `helpers.networks`.
+        arguments: its arguments but the number of classes.
+        world: "mnist", "scenes" or "photos".
+        bias: of the scenes' backgrounds (`helpers.data.scenes`).
+        images: number of training scenes.
+        classes: first names or ids of Tiny ImageNet's classes; empty for all 200.
+        mean: what is subtracted from images in [0, 1], a number a colour.
+        std: what the result is divided by.
+        view: what the network sees of an image: "whole", "disc" or "log-polar".
+        augment: in training, each image is cropped to 70 % to 100 % of its side, and mirrored every other time.
+        epochs: passes over the training images.
+        batch: images a step.
+        optimiser: "adam" or "sgd" (Nesterov, momentum 0.9).
+        schedule: "one-cycle", or "decay": lr / (1 + lr_decay * step).
+        lr: learning rate, the greatest one of a cycle.
+        lr_decay: of the schedule "decay".
+        weight_decay: the optimiser's L2 penalty.
+        label_smoothing: of the cross-entropy.
+        seeds: of the runs that the record is made of; the first one's weights are shipped.
+    """
+
+    name: str
+    about: str
+    architecture: str
+    arguments: dict[str, Any]
+    world: str
+    bias: float = 0.0
+    images: int = 0
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    view: str = "whole"
+    augment: bool = False
+    epochs: int = 10
+    batch: int = 64
+    optimiser: str = "adam"
+    schedule: str = "one-cycle"
+    lr: float = 1e-3
+    lr_decay: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    seeds: tuple[int, ...] = field(default=(0, 1, 2))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON knows it: lists in place of tuples, without the seeds."""
+
+        def listed(value: Any) -> Any:
+            return [listed(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+        kept = {key: listed(value) for key, value in asdict(self).items() if key != "seeds"}
+        kept["arguments"] = {key: listed(value) for key, value in self.arguments.items()}
+        return kept
+
+
+def _scenes(name: str, about: str, pooling: str, bias: float = 0.0) -> Recipe:
+    return Recipe(
+        name, about, "SmallVGG", {"stages": SCENES_STAGES, "pooling": pooling}, "scenes",
+        bias=bias, images=8192, mean=(0.5,) * 3, std=(0.25,) * 3, epochs=12, lr=3e-3,
+    )  # fmt: skip
+
+
+def _photos(name: str, about: str, pooling: str = "gap", view: str = "whole") -> Recipe:
+    arguments = {"stages": PHOTOS_STAGES, "pooling": pooling, "norm": True, "angular": view == "log-polar"}
+    return Recipe(
+        name, about, "SmallVGG", arguments, "photos",
+        classes=FORTY, mean=IMAGENET_MEAN, std=IMAGENET_STD, view=view, augment=True, epochs=16, batch=64,
+        optimiser="sgd", lr=0.05, weight_decay=5e-4, label_smoothing=0.1, seeds=(0,),
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        # Source 001: Adam 0.001, "learning rate decay of 0.00001", batch 300, "10 iterations (200 batches per epoch)".
+        Recipe(
+            "lenet-mnist", "SIMILARnet's LeNet on MNIST, by the paper's protocol", "LeNet", {}, "mnist",
+            batch=300, schedule="decay", lr_decay=1e-5,
+        ),
+        _scenes("scenes-gap", "scenes whose backgrounds say nothing, averaged maps", "gap"),
+        _scenes("scenes-gmp", "the same scenes, the maximum of each map", "gmp"),
+        _scenes("scenes-biased", "scenes whose background tells the class 95 times in 100", "gap", BIAS_OF_95_PERCENT),
+        _photos("photos-gap", "small photographs, averaged maps"),
+        _photos("photos-gmp", "small photographs, the maximum of each map", pooling="gmp"),
+        _photos("photos-disc", "the same within the inscribed disc", view="disc"),
+        _photos("photos-logpolar", "the same disc in log-polar coordinates", view="log-polar"),
+    )
+}  # fmt: skip
