@@ -19,9 +19,11 @@ import torch
 
 from helpers.data import DataMissing
 from helpers.device import best_device
+from helpers.experiments import publish
 from helpers.experiments.recipes import RECIPES, Recipe
 from helpers.experiments.trainer import Machine, Run, RunError
 from helpers.experiments.worlds import world
+from helpers.networks import store
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,6 +103,8 @@ def execute(options: argparse.Namespace) -> None:
         DataMissing: the recipe's data is not there.
     """
     recipe, machine = chosen_recipe(options), chosen_machine(options)
+    if options.publish:
+        publish.check_checkout()
     runs = []
     for seed in recipe.seeds:
         found = world(recipe, seed, options.images)
@@ -111,6 +115,14 @@ def execute(options: argparse.Namespace) -> None:
             run.resume()
         run.train(progress=not options.quiet)
         runs.append(run)
+    home = options.out / recipe.name
+    found = publish.write(recipe, runs, home, home / "results", options.images)
+    print(f"weights, manifest, record and curves: {home}")
+    if options.publish:
+        publish.write(recipe, runs, store.WEIGHTS, publish.RESULTS, options.images)
+        print("published: they are the book's from now on")
+    for one in found["runs"]:
+        print(f"seed {one['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in one["accuracy"].items()))
 
 
 def _as_interrupt(signum: int, frame: Any) -> None:

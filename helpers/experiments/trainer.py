@@ -160,11 +160,8 @@ class Run:
             )
             self.save()
             if progress:
-                print(
-                    f"epoch {epoch + 1}/{self.recipe.epochs}: loss {loss:.3f}, training {hits:.2%}, {name} {right:.2%}, "
-                    f"{seconds:.0f} s",
-                    flush=True,
-                )
+                line = f"loss {loss:.3f}, training {hits:.2%}, {name} {right:.2%}, {seconds:.0f} s"
+                print(f"epoch {epoch + 1}/{self.recipe.epochs}: {line}", flush=True)
 
     def _epoch(self, epoch: int, progress: bool) -> tuple[float, float]:
         """One pass; returns the mean loss (nats) and the accuracy met on the way, in [0, 1]."""

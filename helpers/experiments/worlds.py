@@ -27,7 +27,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Labelled(NamedTuple):
-    """Images (N, C, H, W), uint8 in 0 .. 255 or float32 in [0, 1], and their labels (N,)."""
+    """Images (N, C, H, W), uint8 in 0 .. 255, and their labels (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -84,16 +84,21 @@ def _load(recipe: Recipe, seed: int | None) -> World:
     return loaders[recipe.world](recipe, seed)
 
 
+def _bytes(images: Tensor, labels: Tensor) -> Labelled:
+    """Images in [0, 1] as the bytes they were made from: a quarter of the memory, and nothing is lost."""
+    return Labelled((images * 255).round().byte(), labels)
+
+
 def _mnist(recipe: Recipe, seed: int | None) -> World:
-    sets = [Labelled(*mnist(split)[:2]) for split in (("test",) if seed is None else ("train", "test"))]
+    sets = [_bytes(*mnist(split)[:2]) for split in (("test",) if seed is None else ("train", "test"))]
     train = sets[0] if seed is not None else Labelled(sets[0].images[:0], sets[0].labels[:0])
-    return World(train, {"test": sets[-1]}, tuple("0123456789"), "MNIST, 60,000 training and 10,000 test images")
+    return World(train, {"test": sets[-1]}, tuple("0123456789"), "MNIST")
 
 
 def _scenes(recipe: Recipe, seed: int | None) -> World:
     def drawn(n: int, seed: int, **options: float) -> Labelled:
         found = scenes(n, seed, **options)
-        return Labelled(found.images, found.labels[:, 0])
+        return _bytes(found.images, found.labels[:, 0])
 
     tests = {"test": drawn(TEST_SCENES, TEST_SEED, bias=recipe.bias)}
     if recipe.bias:
@@ -111,8 +116,7 @@ def _photos(recipe: Recipe, seed: int | None) -> World:
     test = tiny_imagenet("val", chosen)
     train = tiny_imagenet("train", chosen) if seed is not None else test
     count = len(train.labels) if seed is not None else 0
-    what = f"Tiny ImageNet, {len(test.classes)} classes, {count or 500 * len(test.classes):,} training and "
-    what += f"{len(test.labels):,} validation images"
+    what = f"Tiny ImageNet, {len(test.classes)} classes, its validation images as test images"
     learned = Labelled(train.images[:count], train.labels[:count])
     return World(learned, {"test": Labelled(test.images, test.labels)}, test.names, what)
 
@@ -127,8 +131,8 @@ def data_hash(found: World) -> str:
 
 
 def prepare(recipe: Recipe, images: Tensor) -> Tensor:
-    """Images (B, C, H, W), uint8 or float32 in [0, 1], normalised as the recipe says."""
-    x = images.float() / 255 if images.dtype == torch.uint8 else images
+    """Images (B, C, H, W), uint8, as a network expects them: in [0, 1], then normalised as the recipe says."""
+    x = images.float() / 255
     mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
     return (x - mean) / std
 

@@ -1,9 +1,24 @@
 """The book's networks: their architectures, and the trained ones by name.
 
-`load("scenes-gap")` gives a trained network, `available()` the list of all, `normalize(images, network)` the input that
-a network expects.
+`available()` lists the trained networks, `load("scenes-gap")` gives one, `normalize(images, network)` its input.
+`load("torchvision/resnet18")` gives one of torchvision's, where its weights are in torch's cache.
 """
 
 from helpers.networks.architectures import AngularPad2d, LeNet, SmallVGG
+from helpers.networks.card import Card
+from helpers.networks.imagenet import WeightsMissing
+from helpers.networks.store import Catalogue, WeightsError, available, card, load, normalize
 
-__all__ = ["AngularPad2d", "LeNet", "SmallVGG"]
+__all__ = [
+    "AngularPad2d",
+    "Card",
+    "Catalogue",
+    "LeNet",
+    "SmallVGG",
+    "WeightsError",
+    "WeightsMissing",
+    "available",
+    "card",
+    "load",
+    "normalize",
+]

@@ -1,0 +1,164 @@
+"""What a finished training leaves behind: weights and manifest, the full record, a picture of the curves."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from helpers.experiments.facts import ROOT
+from helpers.experiments.recipes import PUBLISHED, RECIPES, Recipe
+from helpers.experiments.trainer import Machine, Run, RunError, accuracy, logits, write_safely
+from helpers.experiments.worlds import Labelled, World
+from helpers.networks import store
+from helpers.plots import curves
+
+RESULTS = ROOT / "book" / "results"
+
+
+def command(recipe: Recipe, images: int | None = None) -> str:
+    """The command that makes a network the way it was made; `images` as the option of that name."""
+    usual = RECIPES[recipe.name]
+    words = ["python", "-m", "helpers.experiments.train", recipe.name]
+    if recipe.epochs != usual.epochs:
+        words += ["--epochs", str(recipe.epochs)]
+    if images is not None:
+        words += ["--images", str(images)]
+    if recipe.classes != usual.classes:
+        words += ["--classes", *(recipe.classes or ("all",))]
+    if recipe.seeds != usual.seeds:
+        words += ["--seeds", *map(str, recipe.seeds)]
+    return shlex.join(words)
+
+
+def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, Labelled], machine: Machine) -> dict[str, Any]:
+    """Accuracy of one network on every test set, and of each class on the first.
+
+    Returns:
+        "accuracy": {test set: share right}, "by class": a list, and, with more than ten classes, "top 5".
+    """
+    found: dict[str, Any] = {"accuracy": {}}
+    for position, (name, test) in enumerate(tests.items()):
+        scores = logits(recipe, model, test.images, machine)
+        found["accuracy"][name] = accuracy(scores, test.labels)
+        if position == 0:
+            found["by class"] = by_class(scores, test.labels)
+            if scores.shape[1] > 10:
+                found["top 5"] = accuracy(scores, test.labels, top=5)
+    return found
+
+
+def by_class(scores: Tensor, labels: Tensor) -> list[float]:
+    """Share of each class's images that are classified as it, (K,); NaN where a class has none."""
+    right = (scores.argmax(1) == labels).double()
+    counts = torch.bincount(labels, minlength=scores.shape[1])
+    return (torch.bincount(labels, weights=right, minlength=scores.shape[1]) / counts).tolist()
+
+
+def as_shipped(model: nn.Module) -> None:
+    """Round a network's numbers to half precision, as its file will hold them."""
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.half())
+
+
+def record(recipe: Recipe, runs: Sequence[Run], images: int | None) -> dict[str, Any]:
+    """Everything measured on the finished runs of a recipe, weights rounded as they are shipped."""
+    entries = []
+    for run in runs:
+        as_shipped(run.model)
+        measured = measure(recipe, run.model, run.world.tests, run.machine)
+        entries.append(
+            {"seed": run.seed, **measured, "data": run.identity["data"], "facts": run.facts, "epochs": run.history}
+        )
+    return {
+        "name": recipe.name,
+        "command": command(recipe, images),
+        "what": described(runs[0].world),
+        "classes": list(runs[0].world.classes),
+        "recipe": recipe.plain(),
+        "runs": entries,
+        "published": PUBLISHED.get(recipe.name),
+    }
+
+
+def described(found: World) -> str:
+    """The data in one line."""
+    test = next(iter(found.tests.values()))
+    return f"{found.what}: {len(found.train.labels):,} training and {len(test.labels):,} test images"
+
+
+def manifest(recipe: Recipe, found: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """What the manifest says: the card of the first run's network, its recipe, and the accuracy of every run."""
+    first = found["runs"][0]
+    main = next(iter(run.world.tests))
+    return {
+        "name": recipe.name,
+        "about": recipe.about,
+        "architecture": recipe.architecture,
+        "arguments": {"classes": len(run.world.classes), **recipe.plain()["arguments"]},
+        "classes": list(run.world.classes),
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+        "view": recipe.view,
+        "size": list(run.world.train.images.shape[-2:]),
+        "accuracy": first["accuracy"][main],
+        "test": f"{len(run.world.tests[main].labels):,} test images",
+        "command": found["command"],
+        "data": found["what"],
+        "seed": run.seed,
+        "runs": [
+            {"seed": one["seed"], "accuracy": one["accuracy"], "top 5": one.get("top 5")} for one in found["runs"]
+        ],
+        "recipe": recipe.plain(),
+        "facts": first["facts"],
+    }
+
+
+def write(
+    recipe: Recipe, runs: Sequence[Run], weights: Path, results: Path, images: int | None = None
+) -> dict[str, Any]:
+    """Write weights and manifest into one folder, record and curves into another.
+
+    Args:
+        recipe: what was made.
+        runs: the finished runs, one a seed; the first one's weights are written.
+        weights: where weights and manifest go.
+        results: where record and curves go.
+        images: how many images it was trained on, where not on all.
+
+    Returns:
+        The record.
+    """
+    found = record(recipe, runs, images)
+    store.write(runs[0].model, manifest(recipe, found, runs[0]), weights)
+    results.mkdir(parents=True, exist_ok=True)
+    write_safely(results / f"{recipe.name}.json", (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    picture(recipe, runs).savefig(results / f"{recipe.name}.png", dpi=100)
+    return found
+
+
+def picture(recipe: Recipe, runs: Sequence[Run]) -> Any:
+    """Accuracy against epochs, in training and on the test images; shaded from the worst to the best seed."""
+    epochs = [row["epoch"] for row in runs[0].history]
+    series = {
+        f"{label} images": (epochs, [[row[key] for row in run.history] for run in runs])
+        for key, label in (("train", "training"), ("test", "test"))
+    }
+    return curves(series, "epoch", "share classified correctly", title=recipe.name, ylim=(0, 1))
+
+
+def check_checkout() -> None:
+    """Refuse to publish where there is no book.
+
+    Raises:
+        RunError: the package is installed without one.
+    """
+    if not (ROOT / "book" / "index.md").exists():
+        raise RunError("--publish works in a checkout of the book only: this is an installed package")

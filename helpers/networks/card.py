@@ -1,0 +1,46 @@
+"""What is known of a trained network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader should know of a trained network.
+
+    Attributes:
+        name: what `load` takes.
+        about: one line.
+        architecture: the class it is of.
+        arguments: the arguments of that class.
+        classes: names of its classes, in the order of its logits.
+        mean: of each colour of images in [0, 1], subtracted before the network.
+        std: what the result is divided by.
+        view: what the network must be shown of an image: "whole", "disc" (`helpers.retina.inscribed_disc`) or
+            "log-polar" (`helpers.retina.log_polar`), after normalising.
+        size: (H, W) of the images it was trained on, in pixels.
+        accuracy: share of test images it gets right, in [0, 1], as shipped.
+        test: what it was tested on.
+        parameters: number of trained numbers.
+        bytes: size of the weight file.
+        sha256: of the weight file.
+        command: what made it.
+    """
+
+    name: str
+    about: str
+    architecture: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    view: str
+    size: tuple[int, int]
+    accuracy: float
+    test: str
+    parameters: int
+    bytes: int
+    sha256: str
+    command: str = field(repr=False)

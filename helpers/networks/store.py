@@ -1,0 +1,216 @@
+"""The trained networks that come with the package: their cards, and loading them by name."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from helpers.device import best_device
+from helpers.networks import architectures, imagenet
+from helpers.networks.card import Card
+from helpers.networks.imagenet import PREFIX
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+ARCHITECTURES = ("LeNet", "SmallVGG")  # what a manifest may name
+
+
+class WeightsError(RuntimeError):
+    """A weight file or its manifest is missing, damaged or not the one that belongs there."""
+
+
+def card(name: str) -> Card:
+    """What is known of one of the book's networks, without loading it.
+
+    Args:
+        name: as `available()` lists it.
+
+    Raises:
+        ValueError: there is no such network; near names are given.
+        WeightsError: its manifest is damaged.
+    """
+    path = WEIGHTS / f"{name}.json"
+    if name not in names():
+        near = difflib.get_close_matches(str(name), names(), n=3) or names()
+        raise ValueError(f"name: got {name!r}, want {PREFIX}... or one of the book's: {', '.join(near)}")
+    return _card(path)
+
+
+def names() -> list[str]:
+    """The names of the book's trained networks."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.json"))
+
+
+def _card(path: Path) -> Card:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf8"))
+        kept = {field.name: manifest[field.name] for field in fields(Card)}
+        found = Card(**{key: tuple(v) if isinstance(v, list) else v for key, v in kept.items()})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path.name} is damaged ({error!r}): install the package again") from error
+    if found.architecture not in ARCHITECTURES or found.name != path.stem:
+        raise WeightsError(
+            f"{path.name} is not a manifest of the book: it names {found.architecture!r}, {found.name!r}"
+        )
+    return found
+
+
+class Catalogue(tuple[Card, ...]):
+    """Cards that print as a table."""
+
+    def __repr__(self) -> str:
+        """One aligned line a network."""
+        head = ("name", "sees", "classes", "parameters", "accuracy", "of")
+        lines = [head] + [
+            (c.name, c.about, str(len(c.classes)), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test) for c in self
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        align = ("<", "<", ">", ">", ">", "<")
+        return "\n".join(
+            "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, align, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+def available() -> Catalogue:
+    """The book's trained networks, as a table: what each has seen, its size, its accuracy and on what.
+
+    Returns:
+        A tuple of `Card`s that prints as a table.
+
+    Raises:
+        WeightsError: a manifest is damaged.
+    """
+    return Catalogue(map(card, names()))
+
+
+def load(name: str, device: torch.device | str | None = None, *, download: bool = False) -> nn.Module:
+    """A trained network, in evaluation mode.
+
+    Its `card` (a `Card`) says what it expects and how good it is; `normalize(images, network)` makes its input.
+    Nothing is unpickled, and the state of the random generators is left alone.
+
+    Args:
+        name: one of `available()`, or "torchvision/NAME" for a network trained on ImageNet ("torchvision/resnet18").
+        device: where to; by default `best_device()`.
+        download: let torchvision's weights come from the internet where torch's cache does not hold them.
+
+    Returns:
+        The network, float32; its parameters require gradients, as those of any module do.
+
+    Raises:
+        ValueError: there is no such network; near names are given.
+        WeightsError: a file that is damaged, or is not the one that belongs there.
+        WeightsMissing: torchvision's weights are not in torch's cache; the message says how to get them.
+    """
+    place = best_device() if device is None else torch.device(device)
+    if str(name).startswith(PREFIX):
+        return imagenet.load(name, download=download).to(place).eval()
+    found = card(name)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in _read(found).items()}
+    with torch.device("meta"):  # no weights yet, no random numbers drawn
+        network = getattr(architectures, found.architecture)(**found.arguments)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{_file(found).name} does not fit its manifest: {error}") from error
+    network.card = found
+    return network.to(place).eval()
+
+
+def _file(found: Card) -> Path:
+    return WEIGHTS / f"{found.name}.safetensors"
+
+
+def _read(found: Card) -> dict[str, Tensor]:
+    """The tensors of a network's file, once its hash is right."""
+    path = _file(found)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path.name} cannot be read ({error.strerror}): install the package again") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != found.sha256:
+        raise WeightsError(
+            f"{path.name} is damaged or another file: its sha256 is {digest[:12]}..., its manifest says "
+            f"{found.sha256[:12]}...; install the package again, or train it: {found.command}"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path.name} is not a safetensors file ({error})") from error
+
+
+def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
+    """Images as a network expects them: (image - mean) / std, by colour; 0 is then the mean colour.
+
+    Args:
+        images: (B, C, H, W), floating-point numbers in [0, 1] or uint8 in 0 .. 255.
+        network: a loaded network, its card, or the name of one of the book's.
+
+    Returns:
+        (B, C, H, W), float32 for uint8 images, else of their dtype, on their device.
+
+    Raises:
+        ValueError: no network with a card; images of another rank or number of colours, or out of range.
+    """
+    found = card(network) if isinstance(network, str) else getattr(network, "card", network)
+    if not isinstance(found, Card):
+        raise ValueError(f"network must come from load(), or be a card or a name, got {type(network).__name__}")
+    colours = len(found.mean)
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != colours or len(images) == 0:
+        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be a non-empty (B, {colours}, H, W) for {found.name}, got {given}")
+    if images.dtype == torch.uint8:
+        images = images.float() / 255
+    elif not images.is_floating_point():
+        raise ValueError(f"images must be uint8 or floating-point numbers, got {images.dtype}")
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images must lie in [0, 1] (or be uint8 in 0 .. 255), got {low:.4g} .. {high:.4g}")
+    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (found.mean, found.std))
+    return (images - mean) / std
+
+
+def write(network: nn.Module, manifest: dict[str, Any], folder: Path = WEIGHTS) -> Path:
+    """Write a network's weights, in half precision, and its manifest.
+
+    Args:
+        network: what was trained.
+        manifest: everything a `Card` holds but "parameters", "bytes" and "sha256", and anything else worth keeping.
+        folder: where both files go.
+
+    Returns:
+        The manifest's path.
+    """
+    half = {key: _half(value) for key, value in network.state_dict().items()}
+    content = safetensors.torch.save(half)
+    counts = {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{manifest['name']}.safetensors").write_bytes(content)
+    path = folder / f"{manifest['name']}.json"
+    path.write_text(json.dumps(manifest | counts, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    return path
+
+
+def _half(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if value.is_floating_point() else value
+
+
+def total_bytes(cards: Sequence[Card]) -> int:
+    """Size of the weight files of some networks, in bytes."""
+    return sum(one.bytes for one in cards)
