@@ -89,7 +89,7 @@ class Recipe:
 def _scenes(name: str, about: str, pooling: str, bias: float = 0.0) -> Recipe:
     return Recipe(
         name, about, "SmallVGG", {"stages": SCENES_STAGES, "pooling": pooling}, "scenes",
-        bias=bias, images=8192, mean=(0.5,) * 3, std=(0.25,) * 3, epochs=12, lr=3e-3,
+        bias=bias, images=8192, mean=(0.5,) * 3, std=(0.25,) * 3, epochs=10, lr=3e-3,
     )  # fmt: skip
 
 
