@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,3 +131,29 @@ def scratch_book(tmp_path: Path) -> Callable[..., Path]:
 def appendix(root: Path) -> list[str]:
     """The pages of the appendix, seen from `book`."""
     return [f"appendix/{path.stem}" for path in sorted((root / "book" / "appendix").glob("*.md"))]
+
+
+# Archives of the real data: beside the checkout, as the project's own CI has them, or where the variable says.
+ARCHIVES = Path(os.environ.get("HELPERS_ARCHIVES", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with MNIST and Tiny ImageNet's validation images; the test is skipped where there are none."""
+    from helpers.data import available, data_dir
+    from helpers.data.importer import import_data
+
+    if available("mnist") and available("tiny-imagenet"):
+        return data_dir()
+    photos = ARCHIVES / "tiny-imagenet-200"
+    if not (photos / "val.tar.gz").exists() or not (ARCHIVES / "mnist").is_dir():
+        pytest.skip("needs MNIST and Tiny ImageNet: under $HELPERS_DATA, or as archives in $HELPERS_ARCHIVES")
+    folder = tmp_path_factory.mktemp("data")
+    import_data("mnist", ARCHIVES, folder)
+    # The validation images alone: all of Tiny ImageNet takes a minute to unpack, and no test reads the rest.
+    with tarfile.open(photos / "val.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    for name in ("wnids.txt", "words.txt"):
+        shutil.copy(photos / name, folder / "tiny-imagenet-200" / name)
+    (folder / "tiny-imagenet-200" / "train").mkdir(exist_ok=True)
+    return folder

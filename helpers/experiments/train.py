@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
     made.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, a number, or all")
     made.add_argument("--epochs", type=int, help="passes over the training images")
-    made.add_argument("--images", metavar="N", type=int, help="train on the first N images only, to try things out")
+    made.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
     made.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)")
     made.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
     made.add_argument("--bfloat16", action="store_true", help="forward passes under bfloat16 autocast")
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.data is not None:
         os.environ["HELPERS_DATA"] = str(options.data)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         execute(options)
     except (RunError, DataMissing, ValueError, OSError) as error:
@@ -143,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the last finished epoch is kept, --resume goes on from there", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

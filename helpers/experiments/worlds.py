@@ -55,7 +55,7 @@ def held_out(recipe: Recipe) -> World:
     Raises:
         DataMissing: real data is wanted that is not there.
     """
-    return _load(recipe, None)
+    return _load(recipe, None, None)
 
 
 def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
@@ -64,24 +64,20 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
     Args:
         recipe: says which.
         seed: of the run; other seeds get other training scenes.
-        images: train on so many images only, evenly spaced in the set, so that all classes are among them.
+        images: at most so many images of each set, of all classes, to try things out.
 
     Raises:
         DataMissing: real data is wanted that is not there.
         ValueError: an unknown world or class.
     """
-    found = _load(recipe, seed)
-    if images is None:
-        return found
-    kept = torch.arange(images) * len(found.train.images) // images
-    return found._replace(train=Labelled(*(part[kept] for part in found.train)))
+    return _load(recipe, seed, images)
 
 
-def _load(recipe: Recipe, seed: int | None) -> World:
+def _load(recipe: Recipe, seed: int | None, images: int | None) -> World:
     loaders = {"mnist": _mnist, "scenes": _scenes, "photos": _photos}
     if recipe.world not in loaders:
         raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
-    return loaders[recipe.world](recipe, seed)
+    return loaders[recipe.world](recipe, seed, images)
 
 
 def _bytes(images: Tensor, labels: Tensor) -> Labelled:
@@ -89,36 +85,49 @@ def _bytes(images: Tensor, labels: Tensor) -> Labelled:
     return Labelled((images * 255).round().byte(), labels)
 
 
-def _mnist(recipe: Recipe, seed: int | None) -> World:
-    sets = [_bytes(*mnist(split)[:2]) for split in (("test",) if seed is None else ("train", "test"))]
-    train = sets[0] if seed is not None else Labelled(sets[0].images[:0], sets[0].labels[:0])
-    return World(train, {"test": sets[-1]}, tuple("0123456789"), "MNIST")
+def _spread(found: Labelled, images: int | None) -> Labelled:
+    """At most so many images, evenly spaced in the set, so that all classes are among them."""
+    count = len(found.images)
+    if images is None or images >= count:
+        return found
+    kept = torch.arange(images) * count // images
+    return Labelled(found.images[kept], found.labels[kept])
 
 
-def _scenes(recipe: Recipe, seed: int | None) -> World:
-    def drawn(n: int, seed: int, **options: float) -> Labelled:
-        found = scenes(n, seed, **options)
+def _empty(like: Labelled) -> Labelled:
+    return Labelled(like.images[:0], like.labels[:0])
+
+
+def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    test = _spread(_bytes(*mnist("test")[:2]), images)
+    train = _empty(test) if seed is None else _spread(_bytes(*mnist("train")[:2]), images)
+    return World(train, {"test": test}, tuple("0123456789"), "MNIST")
+
+
+def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    def drawn(n: int, seed: int, bias: float, shift: int = 0) -> Labelled:
+        found = scenes(min(n, images or n), seed, bias=bias, background_shift=shift)
         return _bytes(found.images, found.labels[:, 0])
 
-    tests = {"test": drawn(TEST_SCENES, TEST_SEED, bias=recipe.bias)}
+    tests = {"test": drawn(TEST_SCENES, TEST_SEED, recipe.bias)}
     if recipe.bias:
-        tests["backgrounds swapped"] = drawn(TEST_SCENES, TEST_SEED, bias=recipe.bias, background_shift=SWAP)
-        tests["backgrounds at random"] = drawn(TEST_SCENES, TEST_SEED)
-    what = (
-        f"scenes of `helpers.data`, bias {recipe.bias:.3g}, {recipe.images:,} training and {TEST_SCENES:,} test images"
-    )
-    train = drawn(recipe.images if seed is not None else 0, seed or 0, bias=recipe.bias)
+        tests["backgrounds swapped"] = drawn(TEST_SCENES, TEST_SEED, recipe.bias, SWAP)
+        tests["backgrounds at random"] = drawn(TEST_SCENES, TEST_SEED, 0.0)
+    what = f"scenes, bias {recipe.bias:.3g}" if recipe.bias else "scenes, backgrounds independent of the class"
+    train = _empty(tests["test"]) if seed is None else drawn(recipe.images, seed, recipe.bias)
     return World(train, tests, CLASSES, what)
 
 
-def _photos(recipe: Recipe, seed: int | None) -> World:
+def _photos(recipe: Recipe, seed: int | None, images: int | None) -> World:
     chosen = recipe.classes or None
-    test = tiny_imagenet("val", chosen)
-    train = tiny_imagenet("train", chosen) if seed is not None else test
-    count = len(train.labels) if seed is not None else 0
-    what = f"Tiny ImageNet, {len(test.classes)} classes, its validation images as test images"
-    learned = Labelled(train.images[:count], train.labels[:count])
-    return World(learned, {"test": Labelled(test.images, test.labels)}, test.names, what)
+    found = tiny_imagenet("val", chosen)
+    test = _spread(Labelled(found.images, found.labels), images)
+    train = _empty(test)
+    if seed is not None:
+        learned = tiny_imagenet("train", chosen)
+        train = _spread(Labelled(learned.images, learned.labels), images)
+    what = f"Tiny ImageNet, {len(found.classes)} classes, its validation images as test images"
+    return World(train, {"test": test}, found.names, what)
 
 
 def data_hash(found: World) -> str:

@@ -1,0 +1,325 @@
+"""Trainings: what they learn from, kills and resumes, bad input; and whether the shipped networks are as good as said."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import ROOT
+
+from helpers import networks
+from helpers.data import scenes
+from helpers.experiments import publish, train, worlds
+from helpers.experiments.facts import commit
+from helpers.experiments.recipes import BIAS_OF_95_PERCENT, FORTY, PUBLISHED, RECIPES
+from helpers.experiments.trainer import CHECKPOINT, HISTORY, Machine, Run, RunError, accuracy, build, logits
+from helpers.networks import store
+
+CPU = Machine(torch.device("cpu"))
+TINY = ["scenes-gap", "--images", "192", "--epochs", "6", "--seeds", "3", "--device", "cpu", "--quiet"]
+RUN = Path("scenes-gap", "seed-3")
+
+
+def records(name: str) -> dict:
+    return json.loads((publish.RESULTS / f"{name}.json").read_text(encoding="utf8"))
+
+
+# --- what is shipped --------------------------------------------------------------------------------------------------
+
+
+def reproduced(name: str) -> dict[str, float]:
+    """Accuracy of the shipped network on each of its test sets, measured now."""
+    recipe = RECIPES[name]
+    found = worlds.held_out(recipe)
+    return publish.measure(recipe, networks.load(name, "cpu"), found.tests, CPU)["accuracy"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].world == "scenes"])
+def test_scene_networks_are_as_good_as_their_manifest_says(name):
+    manifest = json.loads((store.WEIGHTS / f"{name}.json").read_text(encoding="utf8"))
+    measured = reproduced(name)
+    assert measured.keys() == manifest["runs"][0]["accuracy"].keys()
+    for test, value in measured.items():
+        assert value == pytest.approx(manifest["runs"][0]["accuracy"][test], abs=0.002)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].world != "scenes"])
+def test_networks_of_real_images_are_as_good_as_their_manifest_says(name, real_data, monkeypatch):
+    monkeypatch.setenv("HELPERS_DATA", str(real_data))
+    assert reproduced(name)["test"] == pytest.approx(networks.card(name).accuracy, abs=0.002)
+
+
+def test_the_goals_are_reached_by_every_seed():
+    for name in ("scenes-gap", "scenes-gmp"):
+        assert min(run["accuracy"]["test"] for run in records(name)["runs"]) >= 0.95
+    for run in records("lenet-mnist")["runs"]:
+        assert run["accuracy"]["test"] == pytest.approx(PUBLISHED["lenet-mnist"]["accuracy"], abs=0.005)
+    for run in records("scenes-biased")["runs"]:
+        assert run["accuracy"]["test"] > 0.95
+        assert run["accuracy"]["backgrounds swapped"] < run["accuracy"]["test"] - 0.1
+
+
+def test_the_published_overall_accuracy_is_the_mean_of_its_classes():
+    sizes = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # of MNIST's test classes
+    table = PUBLISHED["lenet-mnist"]
+    mean = sum(n * a for n, a in zip(sizes, table["by class"], strict=True)) / sum(sizes)
+    assert mean == pytest.approx(table["accuracy"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_the_record_and_the_manifest_tell_the_same(name):
+    record, manifest = records(name), json.loads((store.WEIGHTS / f"{name}.json").read_text(encoding="utf8"))
+    assert (publish.RESULTS / f"{name}.png").stat().st_size > 5000
+    assert record["recipe"] == manifest["recipe"] == RECIPES[name].plain()
+    assert record["command"] == manifest["command"] == publish.command(RECIPES[name])
+    for run, short in zip(record["runs"], manifest["runs"], strict=True):
+        assert run["accuracy"] == short["accuracy"]
+        assert len(run["epochs"]) == RECIPES[name].epochs
+        assert len(run["by class"]) == len(record["classes"])
+
+
+# --- what they learn from ---------------------------------------------------------------------------------------------
+
+
+def test_the_bias_makes_the_background_tell_the_class_95_times_in_100():
+    assert pytest.approx(0.95) == BIAS_OF_95_PERCENT + (1 - BIAS_OF_95_PERCENT) / 8
+    found = scenes(4000, 5, bias=BIAS_OF_95_PERCENT)
+    assert (found.backgrounds == found.labels[:, 0]).double().mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_swapped_backgrounds_keep_the_objects_and_mislead_every_time_the_others_lead():
+    found = worlds.held_out(replace(RECIPES["scenes-biased"])).tests
+    drawn = scenes(worlds.TEST_SCENES, worlds.TEST_SEED, bias=BIAS_OF_95_PERCENT)
+    swapped = found["backgrounds swapped"]
+    assert swapped.labels.equal(found["test"].labels)
+    inside = drawn.masks.any(1)[:, None].expand(-1, 3, -1, -1)
+    same = (swapped.images == found["test"].images)[inside].double().mean()
+    assert same > 0.8  # rims are mixed with the ground
+    assert (swapped.images == found["test"].images)[~inside].double().mean() < 0.5
+
+
+def test_training_and_test_scenes_differ():
+    found = worlds.world(RECIPES["scenes-gap"], seed=0, images=64)
+    train_set = {image.numpy().tobytes() for image in found.train.images}
+    assert len(train_set) == 64
+    assert not train_set & {image.numpy().tobytes() for image in found.tests["test"].images}
+    assert all(seed < worlds.TEST_SEED for recipe in RECIPES.values() for seed in recipe.seeds)
+
+
+def test_fewer_images_are_spread_over_the_whole_set():
+    full = worlds.Labelled(torch.arange(1000), torch.arange(1000) // 100)
+    some = worlds._spread(full, 30)
+    assert some.images[:4].tolist() == [0, 33, 66, 100]
+    assert torch.bincount(some.labels).tolist() == [3] * 10
+    assert worlds._spread(full, None) is worlds._spread(full, 1000) is full
+    few = worlds.world(RECIPES["scenes-biased"], 0, 100)
+    assert [len(part.labels) for part in (few.train, *few.tests.values())] == [100] * 4
+
+
+def test_the_forty_classes_are_forty_and_known(real_data, monkeypatch):
+    monkeypatch.setenv("HELPERS_DATA", str(real_data))
+    found = worlds.held_out(RECIPES["photos-gap"])
+    assert found.classes == FORTY
+    assert len(set(FORTY)) == 40
+    assert torch.bincount(found.tests["test"].labels).tolist() == [50] * 40
+    assert networks.card("photos-gap").classes == FORTY
+
+
+def test_the_matched_pair_differs_in_its_view_alone():
+    disc, polar = (RECIPES[f"photos-{kind}"].plain() for kind in ("disc", "logpolar"))
+    assert {key for key in disc if disc[key] != polar[key]} == {"name", "about", "view", "arguments"}
+    assert {k for k in disc["arguments"] if disc["arguments"][k] != polar["arguments"][k]} == {"angular"}
+    counts = [sum(p.numel() for p in build(RECIPES[n], 40).parameters()) for n in ("photos-disc", "photos-logpolar")]
+    assert counts[0] == counts[1]
+
+
+def test_what_a_network_sees_is_what_its_card_says():
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    for name in ("photos-disc", "scenes-gap"):
+        ours = worlds.prepare(RECIPES[name], images)
+        torch.testing.assert_close(ours, networks.normalize(images, name))
+        assert networks.card(name).view == RECIPES[name].view
+
+
+def test_crops_by_hand(monkeypatch):
+    x = torch.rand(64, 3, 16, 16)
+    monkeypatch.setattr(worlds, "CROP", (1.0, 1.0))
+    whole = worlds.augmented(x, torch.Generator().manual_seed(0))
+    kept = (whole - x).abs().amax((1, 2, 3)) < 1e-5
+    mirrored = (whole - x.flip(-1)).abs().amax((1, 2, 3)) < 1e-5
+    assert (kept ^ mirrored).all()
+    assert 16 < kept.sum() < 48
+    monkeypatch.setattr(worlds, "CROP", (0.5, 0.5))
+    ramp = torch.linspace(0, 1, 32).expand(64, 1, 32, 32)  # grows to the right
+    halves = worlds.augmented(ramp, torch.Generator().manual_seed(0))
+    rise = (halves[..., -1] - halves[..., 0]).abs()
+    torch.testing.assert_close(rise, torch.full_like(rise, 0.5), atol=0.02, rtol=0)
+    assert halves.min() >= 0
+    assert halves.max() <= 1
+
+
+def test_accuracies_by_hand():
+    scores = torch.tensor([[3.0, 2, 1], [1, 2, 3], [1, 3, 2], [3, 2, 1]])
+    labels = torch.tensor([0, 1, 1, 2])
+    assert accuracy(scores, labels) == 0.5
+    assert accuracy(scores, labels, top=2) == 0.75
+    assert publish.by_class(scores, labels) == [1.0, 0.5, 0.0]
+
+
+def test_what_is_shipped_is_what_was_measured(tmp_path, monkeypatch):
+    recipe = replace(RECIPES["scenes-gap"], epochs=1, seeds=(7,))
+    found = worlds.world(recipe, 7, images=64)
+    run = Run(recipe, found, 7, tmp_path / "run", CPU)
+    run.train(progress=False)
+    unrounded = run.logits(found.tests["test"])
+    record = publish.write(recipe, [run], tmp_path / "weights", tmp_path / "results", images=64)
+    assert record["command"] == ("python -m helpers.experiments.train scenes-gap --epochs 1 --images 64 --seeds 7")
+    monkeypatch.setattr(store, "WEIGHTS", tmp_path / "weights")
+    net = networks.load("scenes-gap", "cpu")
+    scores = logits(recipe, net, found.tests["test"].images, CPU)
+    assert accuracy(scores, found.tests["test"].labels) == record["runs"][0]["accuracy"]["test"] == net.card.accuracy
+    torch.testing.assert_close(scores, run.logits(found.tests["test"]))
+    assert (scores - unrounded).abs().max() > 0  # half precision did round
+
+
+# --- kills, resumes, bad input ----------------------------------------------------------------------------------------
+
+
+def started(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "helpers.experiments.train", *TINY, "--out", str(out), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def epochs_done(out: Path) -> int:
+    try:
+        return len(json.loads((out / RUN / HISTORY).read_text(encoding="utf8")))
+    except FileNotFoundError:
+        return 0
+
+
+def stopped_after_an_epoch(out: Path, how: signal.Signals) -> tuple[int, str]:
+    """Start a run, stop it once an epoch is done, and return its exit status and output."""
+    process = started(out)
+    while epochs_done(out) == 0 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(how)
+    output = process.communicate(timeout=120)[0]
+    assert 1 <= epochs_done(out) < 6, output
+    return process.returncode, output
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(out / "scenes-gap" / "scenes-gap.safetensors")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    assert train.main([*TINY, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_leaves_weights_manifest_record_and_curves(uninterrupted):
+    home = uninterrupted / "scenes-gap"
+    assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == {
+        "scenes-gap.safetensors", "scenes-gap.json", "results/scenes-gap.json", "results/scenes-gap.png",
+        f"seed-3/{CHECKPOINT}", f"seed-3/{HISTORY}",
+    }  # fmt: skip
+    record = json.loads((home / "results" / "scenes-gap.json").read_text(encoding="utf8"))
+    assert [row["epoch"] for row in record["runs"][0]["epochs"]] == [1, 2, 3, 4, 5, 6]
+    assert record["runs"][0]["facts"]["commit"] == commit()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, uninterrupted):
+    status, _ = stopped_after_an_epoch(tmp_path, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert train.main([*TINY, "--out", str(tmp_path), "--resume"]) == 0
+    ours, theirs = tensors(tmp_path), tensors(uninterrupted)
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key].equal(theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_last_epoch_and_says_so(tmp_path, how):
+    status, output = stopped_after_an_epoch(tmp_path, how)
+    assert status == 130
+    assert "--resume goes on from there" in output
+    assert "Traceback" not in output
+    assert (tmp_path / RUN / CHECKPOINT).exists()
+
+
+def refusal(capsys, *arguments: str) -> str:
+    assert train.main(list(arguments)) == 1
+    captured = capsys.readouterr().err
+    assert captured.startswith("error: ")
+    return captured
+
+
+def test_a_run_is_never_overwritten_by_mistake(uninterrupted, capsys):
+    before = (uninterrupted / RUN / CHECKPOINT).read_bytes()
+    assert "go on with --resume, or throw it away with --restart" in refusal(capsys, *TINY, "--out", str(uninterrupted))
+    assert "other settings (epochs)" in refusal(capsys, *TINY, "--epochs", "7", "--out", str(uninterrupted), "--resume")
+    assert "other settings (data)" in refusal(capsys, *TINY, "--images", "128", "--out", str(uninterrupted), "--resume")
+    assert (uninterrupted / RUN / CHECKPOINT).read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_said_and_can_be_thrown_away(tmp_path, capsys):
+    short = [*TINY, "--epochs", "1", "--out", str(tmp_path)]
+    assert train.main(short) == 0
+    path = tmp_path / RUN / CHECKPOINT
+    for content in (b"", path.read_bytes()[:1000]):
+        path.write_bytes(content)
+        assert "damaged" in refusal(capsys, *short, "--resume")
+    assert train.main([*short, "--restart"]) == 0
+
+
+def test_a_loss_that_explodes_is_said_and_the_checkpoint_kept(tmp_path):
+    recipe = replace(RECIPES["scenes-gap"], epochs=2, lr=1e30)
+    run = Run(recipe, worlds.world(recipe, 0, images=128), 0, tmp_path, CPU)
+    with pytest.raises(RunError, match="the loss became"):
+        run.train(progress=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scenes-gap", "--epochs", "0"], "--epochs must be at least 1"),
+        (["scenes-gap", "--classes", "goldfish"], "--classes is for the photo networks"),
+        (["scenes-gap", "--images", "3"], "--images must be at least one batch (64)"),
+        (["scenes-gap", "--device", "tpu"], "--device tpu"),
+        (["photos-gap", "--data", "nowhere"], "Tiny ImageNet is not in nowhere"),
+        (["lenet-mnist", "--data", "nowhere"], "MNIST is not in nowhere"),
+        (["scenes-gap", "--seeds", "-1"], "seed"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.setenv("HELPERS_DATA", str(tmp_path))  # restored afterwards: --data sets it
+    assert message in refusal(capsys, *arguments, "--out", str(tmp_path))
+    assert not list(tmp_path.rglob(CHECKPOINT))
+
+
+def test_an_unknown_class_gets_near_names(tmp_path, capsys, real_data, monkeypatch):
+    monkeypatch.setenv("HELPERS_DATA", str(real_data))
+    message = refusal(capsys, "photos-gap", "--classes", "goldfisch", "lemon", "--out", str(tmp_path))
+    assert "goldfish" in message
+
+
+def test_an_unknown_network_is_refused_by_the_command_line(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["photos"])
+    assert "photos-gap" in capsys.readouterr().err
+
+
+def test_publishing_needs_a_checkout(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    assert "checkout" in refusal(capsys, *TINY, "--publish", "--out", str(tmp_path))
