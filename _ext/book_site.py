@@ -1,6 +1,7 @@
 """What the site needs beyond Jupyter Book's settings.
 
-- appendix/equations and appendix/claims are generated from the chapters, after these have run;
+- appendix/equations and appendix/claims are generated from the chapters, after these have run, and
+  appendix/networks from the networks' manifests and records;
 - MathJax comes from an installed package, so that no page asks another host for anything;
 - scripts of sphinx-thebe, which would fetch a live kernel from elsewhere and log an error, are left out;
 - HELPERS_CHAPTER executes one chapter only (`make book CHAPTER=...`).
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402 (the root is on the path only now)
+from tools.networks import overview, sections  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,15 @@ def appendix_last(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
 def fill_markers(app: Sphinx, name: str, source: list[str]) -> None:
     """Tell the kernel whose page it runs, and put what is generated into the appendix."""
     os.environ["HELPERS_NOTEBOOK"] = name.rsplit("/", 1)[-1]
-    for marker, content in (("equations", equation_list), ("claims", claim_list)):
+    for marker, content in (("equations", equation_list), ("claims", claim_list), ("networks", network_list)):
         place = f"<!-- generated: {marker} -->"
         if name.startswith(APPENDIX) and place in source[0]:
             source[0] = source[0].replace(place, content())
+
+
+def network_list() -> str:
+    """The shipped networks: a table, then a section each."""
+    return f"## At a glance\n\n{overview(ROOT)}\n\n## One by one\n\n{sections(ROOT)}"
 
 
 def link(section: Section) -> str:

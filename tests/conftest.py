@@ -113,7 +113,7 @@ def scratch_book(tmp_path: Path) -> Callable[..., Path]:
     def make(**chapters: list[dict[str, Any]]) -> Path:
         root = tmp_path / "scratch"
         skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        for name in ("_ext", "assets", "tools", "helpers", "book/appendix"):
+        for name in ("_ext", "assets", "tools", "helpers", "book/appendix", "book/results"):
             shutil.copytree(ROOT / name, root / name, ignore=skip)
         for name in ("_config.yml", "requirements.lock", "book/references.bib"):
             shutil.copy(ROOT / name, root / name)
