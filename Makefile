@@ -43,7 +43,9 @@ lock: $(READY)  ## choose new versions for requirements.lock (needs uv: pip inst
 $(READY): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed; choose one with: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@# A .venv of another Python, or a broken one, is made anew: pip would mix the two.
+	@[ "$$($(RUN) -c 'import sys, pip; print(sys.version)' 2>&1)" = "$$($(PYTHON) -c 'import sys; print(sys.version)')" ] || \
+	  $(PYTHON) -m venv --clear $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check -r $(LOCK)
 	$(RUN) -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.capture import check_images, named_modules, preserved
+from helpers.capture import check_fit, check_images, named_modules, preserved
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
@@ -66,9 +66,10 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, di
     Raises:
         ValueError: an argument is out of range, or the window does not fit in the padded input.
     """
-    if min(size, kernel, stride, dilation) < 1 or padding < 0:
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (size, kernel, stride, padding, dilation))
+    if not whole or min(size, kernel, stride, dilation) < 1 or padding < 0:
         raise ValueError(
-            f"size, kernel, stride and dilation must be at least 1 and padding at least 0, "
+            f"size, kernel, stride and dilation must be integers of at least 1 and padding one of at least 0, "
             f"got {size}, {kernel}, {stride}, {dilation} and {padding}"
         )
     reach = dilation * (kernel - 1) + 1  # pixels the window spans
@@ -220,6 +221,10 @@ def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Te
     return ways / ways.max()
 
 
+def _copy(output: object) -> object:
+    return output.clone() if isinstance(output, Tensor) else output
+
+
 def unit_gradient(model: nn.Module, x: Tensor, layer: str, at: tuple[int, int] | None = None) -> Tensor:
     """How the units at one place of a layer, all channels added up, depend on every pixel.
 
@@ -233,17 +238,21 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: str, at: tuple[int, int] |
         The gradient with respect to the pixels, (B, C, H, W).
 
     Raises:
-        ValueError: no such layer, one without places, or a place outside its maps.
+        ValueError: no such layer, one that does not run or has no places, or a place outside its maps.
     """
+    modules = named_modules(model, [layer])
+    if layer not in modules:
+        raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
     with preserved(model), torch.enable_grad():
-        pixels = check_images(x).detach().clone().requires_grad_()
+        pixels = check_fit(model, check_images(x)).detach().clone().requires_grad_()
         found: dict[str, Tensor] = {}
-        module = named_modules(model, [layer])[layer]
-        module.register_forward_hook(lambda _module, _inputs, output: found.update(maps=output.clone()))
-        model(pixels)
-        maps = found["maps"]
-        if maps.ndim != 4:
-            raise ValueError(f"layer {layer!r} must have maps (B, K, h, w), got {tuple(maps.shape)}")
+        # A copy: what follows may overwrite the output in place.
+        modules[layer].register_forward_hook(lambda _module, _inputs, output: found.update(maps=_copy(output)))
+        model(pixels + 0)  # a first layer in place may not write into a leaf
+        maps = found.get("maps")
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            given = tuple(maps.shape) if isinstance(maps, Tensor) else "nothing of that kind"
+            raise ValueError(f"layer {layer!r} must run and give maps (B, K, h, w), got {given}")
         h, w = maps.shape[2:]
         i, j = (h // 2, w // 2) if at is None else at
         if not (0 <= i < h and 0 <= j < w):

@@ -116,6 +116,9 @@ def claim(
     if not text.strip():
         raise ValueError(f"claim {id!r} says nothing: text is empty")
     numbers = _numbers(value, f"the value of claim {id!r}")
+    for name, bound in (("at_least", at_least), ("at_most", at_most), ("equals", equals), ("tolerance", tolerance)):
+        if bound is not None and len(_numbers(bound, f"{name} of claim {id!r}")) != 1:
+            raise ValueError(f"{name} of claim {id!r} must be one number, got {bound!r}")
     verdicts: list[tuple[bool, str]] = []
     if at_least is not None:
         verdicts.append((min(numbers) >= at_least, f"at least {format_cell(at_least)}"))

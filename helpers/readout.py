@@ -50,14 +50,15 @@ def position_readout(
         raise ValueError(f"train must leave at least two images on both sides of {len(images)}, got {train}")
     fitted = activations(model, images[:cut], layers)
     tested = activations(reader or model, images[cut:], layers)
-    wanted = places.cpu().double().numpy()
+    wanted = places.detach().cpu().double().numpy()
     errors = {}
     for name in fitted:
         known, fresh = (found[name].flatten(1).cpu().numpy() for found in (fitted, tested))  # (n, features)
         # One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
         scale = max(float(known.std()), np.finfo(known.dtype).tiny)
         rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known / scale, wanted[:cut])
-        errors[name] = float(np.sqrt(np.mean((rule.predict(fresh / scale) - wanted[cut:]) ** 2)))
+        told = rule.predict(fresh / scale).reshape(wanted[cut:].shape)  # scikit-learn drops a single column
+        errors[name] = float(np.sqrt(np.mean((told - wanted[cut:]) ** 2)))
     return errors
 
 
@@ -73,10 +74,11 @@ def bright_spot(maps: Tensor) -> Tensor:
         Row and column of the centre, (B, 2), in places of the map, 0 for the first; NaN for a constant map.
 
     Raises:
-        ValueError: maps is not (B, h, w), or a side is empty.
+        ValueError: maps is not (B, h, w) of floating-point numbers, or a side is empty.
     """
-    if maps.ndim != 3 or 0 in maps.shape[1:]:
-        raise ValueError(f"maps must be (B, h, w) with sides of at least 1, got {tuple(maps.shape)}")
+    if maps.ndim != 3 or 0 in maps.shape[1:] or not maps.is_floating_point():
+        got = f"{tuple(maps.shape)} of {maps.dtype}"
+        raise ValueError(f"maps must be floating point, (B, h, w) with sides of at least 1, got {got}")
     weight = (maps - maps.flatten(1).median(1).values[:, None, None]).abs()
     share = weight / weight.sum((1, 2), keepdim=True)
     rows, columns = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])

@@ -18,6 +18,22 @@ def _check(images: Tensor, labels: Tensor) -> None:
         )
 
 
+def _check_range(labels: Tensor, logits: Tensor) -> None:
+    """Refuse labels that the network has no logit for."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(
+            f"labels must lie in 0 .. {logits.shape[1] - 1}, as the network has logits, got {low} .. {high}"
+        )
+
+
+def _device(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    if first is None:
+        raise ValueError("model must have parameters, got a network without any")
+    return first.device
+
+
 def fit(
     model: nn.Module,
     images: Tensor,
@@ -47,12 +63,13 @@ def fit(
         The loss of every step, in nats.
 
     Raises:
-        ValueError: wrong shapes, an empty set, labels that are not int64, or a loss that is no longer finite.
+        ValueError: wrong shapes, an empty set, labels that are not int64 or have no logit, a network without
+            parameters, or a loss that is no longer finite.
     """
     _check(images, labels)
     if epochs < 1 or batch < 1:
         raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch}")
-    device = next(model.parameters()).device
+    device = _device(model)
     optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     order = torch.Generator().manual_seed(seed)
     modes = {module: module.training for module in model.modules()}
@@ -61,7 +78,10 @@ def fit(
     steps = [chunk for _ in range(epochs) for chunk in torch.randperm(len(images), generator=order).split(batch)]
     try:
         for chunk in tqdm(steps, desc="training", unit="step", disable=not progress, leave=False):
-            loss = F.cross_entropy(model(images[chunk].to(device)), labels[chunk].to(device))
+            logits = model(images[chunk].to(device))
+            if not losses:
+                _check_range(labels, logits)
+            loss = F.cross_entropy(logits, labels[chunk].to(device))
             if not torch.isfinite(loss):
                 raise ValueError(f"the loss became {loss.item()} at step {len(losses)}: lower lr ({lr}), check images")
             optimiser.zero_grad()
@@ -83,11 +103,13 @@ def predict(model: nn.Module, images: Tensor, *, batch: int = 1000) -> Tensor:
         batch: images a forward pass.
 
     Raises:
-        ValueError: images is not a non-empty (N, C, H, W).
+        ValueError: images is not a non-empty (N, C, H, W), or batch is less than 1.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     if images.ndim != 4 or len(images) == 0:
         raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
-    device = next(model.parameters()).device
+    device = _device(model)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -102,7 +124,10 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of images (N, C, H, W) whose largest logit is that of their label (N,), in [0, 1].
 
     Raises:
-        ValueError: wrong shapes, an empty set, or labels that are not int64.
+        ValueError: wrong shapes, an empty set, labels that are not int64, or logits that are NaN.
     """
     _check(images, labels)
-    return (predict(model, images).argmax(1) == labels.cpu()).double().mean().item()
+    logits = predict(model, images)
+    if logits.isnan().any():
+        raise ValueError("the logits are NaN: check images for NaN and infinite values")
+    return (logits.argmax(1) == labels.cpu()).double().mean().item()

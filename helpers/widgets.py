@@ -51,8 +51,10 @@ def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
         if len(rows) != 3 or any(len(row) != 3 for row in rows):
             raise ValueError(f"presets[{name!r}] must be 3 rows of 3 weights, got {rows!r}")
     narrow = ipywidgets.Layout(width="70px")
+    # ipywidgets 7, which Colab has, knows the hint of a box by another name than 8 does.
+    hint = "tooltip" if "tooltip" in ipywidgets.FloatText.class_traits() else "description_tooltip"
     weights = [
-        ipywidgets.FloatText(description="", step=0.5, layout=narrow, tooltip=f"row {i // 3 + 1}, column {i % 3 + 1}")
+        ipywidgets.FloatText(step=0.5, layout=narrow, **{hint: f"row {i // 3 + 1}, column {i % 3 + 1}"})
         for i in range(9)
     ]
     choice = ipywidgets.Dropdown(options=list(presets), description="start from")
@@ -66,6 +68,9 @@ def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
         kernel = torch.tensor([box.value for box in weights], dtype=image.dtype).view(1, 1, 3, 3)
         seen = F.conv2d(image[None, None], kernel.to(image.device), padding=1)[0, 0]
         seen = seen.relu() if rectify.value else seen
+        if not torch.isfinite(seen).all():
+            view.value = "<p>These weights are too large to compute with.</p>"
+            return
         about = f"weights add up to {kernel.sum():.3g}; answers run from {seen.min():.3g} to {seen.max():.3g}"
         view.value = picture_html(plots.signed_maps(seen), f"The map of your kernel: {about}.") + f"<p>{about}</p>"
 

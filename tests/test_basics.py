@@ -79,10 +79,13 @@ def test_output_size_is_what_torch_makes(n, kernel, stride, padding, dilation):
     assert output_size(n, kernel, stride=stride, padding=padding, dilation=dilation) == made.shape[-1]
 
 
-@pytest.mark.parametrize("bad", [{"stride": 0}, {"padding": -1}, {"dilation": 0}])
+@pytest.mark.parametrize("bad", [{"stride": 0}, {"padding": -1}, {"dilation": 0}, {"stride": 1.5}, {"padding": True}])
 def test_output_size_refuses_settings(bad):
     with pytest.raises(ValueError, match="at least"):
         output_size(5, 3, **bad)
+    for size in (5.5, float("nan")):
+        with pytest.raises(ValueError, match="integers"):
+            output_size(size, 3)
 
 
 def test_costs_of_lenet_by_hand():
@@ -185,11 +188,33 @@ def test_unit_gradient_leaves_a_failing_model_as_found():
 
 
 @pytest.mark.parametrize(
-    ("layer", "at", "named"), [("conv9", None, "conv9"), ("fc1", None, "maps"), ("conv1", (28, 0), "within")]
+    ("layer", "at", "named"),
+    [
+        ("conv9", None, "conv9"),
+        ("fc1", None, "maps"),
+        ("conv1", (28, 0), "within"),
+        ("input", None, "name of a layer"),
+        ("conv2#1", None, "without the number of a call"),
+    ],
 )
 def test_unit_gradient_refuses(layer, at, named):
     with pytest.raises(ValueError, match=named):
         unit_gradient(LeNet(), torch.rand(1, 1, 28, 28), layer, at)
+
+
+def test_unit_gradient_refuses_a_layer_that_does_not_run():
+    net = LeNet()
+    net.forward = lambda x: x.mean((1, 2, 3))
+    with pytest.raises(ValueError, match="'conv1' must run"):
+        unit_gradient(net, torch.rand(1, 1, 28, 28), "conv1")
+
+
+def test_unit_gradient_is_not_fooled_by_what_works_in_place():
+    plain, inplace = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=flag)) for flag in (False, True))
+    inplace.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 1, 7, 7)
+    torch.testing.assert_close(unit_gradient(inplace, x, "0"), unit_gradient(plain, x, "0"))
+    assert unit_gradient(nn.Sequential(nn.ReLU(inplace=True)), x, "0").sum() <= 1
 
 
 def test_costs_refuse_to_leave_parameters_out():

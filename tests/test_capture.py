@@ -6,6 +6,7 @@ from untouched import Boom, assert_untouched
 
 from helpers.capture import (
     activations,
+    check_fit,
     check_images,
     check_target,
     gradients,
@@ -297,6 +298,10 @@ def test_calls_of_a_shared_layer_are_told_apart():
         ("idle", r"'idle' does not run"),
         ("pool", r"'pool' gives a tuple, wanted a layer that gives one tensor"),
         ([], r"at least one layer"),
+        (None, r"a name or a sequence of names, got None"),
+        (5, r"got 5"),
+        (["conv", 2], r"got \['conv', 2\]"),
+        ("conv#", r"no call 'conv#'"),
     ],
 )
 @pytest.mark.parametrize("method", [activations, lambda net, x, layers: gradients(net, x, 0, layers)])
@@ -325,6 +330,36 @@ def test_a_network_without_logits_is_refused():
 
 
 # images and targets
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X.double(), r"x must be torch.float32, as the network's weights are, got torch.float64"),
+        (X.expand(-1, 3, -1, -1), r"x must have 1 channels, \(B, 1, H, W\), got \(1, 3, 2, 2\)"),
+        (X.to("meta"), r"x must be on the network's device, cpu, got meta"),
+    ],
+)
+def test_images_the_network_cannot_compute_with_are_named(x, message):
+    net = by_hand()
+    with pytest.raises(ValueError, match=message):
+        check_fit(net, x)
+    if x.device.type == "cpu":
+        with pytest.raises(ValueError, match=message), assert_untouched(net):
+            gradients(net, x, 0, "0")
+
+
+def test_a_network_that_takes_anything_takes_anything():
+    for net in (nn.Flatten(), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())):
+        assert check_fit(net, X) is X
+    with torch.autocast("cpu", torch.bfloat16):
+        assert check_fit(by_hand(), X.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("mask", [None, "all", float("nan"), torch.tensor([1.0, float("inf")])])
+def test_a_mask_that_is_no_mask_is_refused(mask):
+    with pytest.raises(ValueError, match="masks: the mask of '0'"):
+        masked_forward(by_hand(), X, {"0": mask})
 
 
 @pytest.mark.parametrize(

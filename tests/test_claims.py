@@ -78,6 +78,12 @@ def test_what_cannot_be_checked_is_refused(arguments, named):
         claim(*arguments, text="x", **bounds)
 
 
+@pytest.mark.parametrize("bounds", [{"at_most": [1, 2]}, {"equals": "one"}, {"at_least": {}}])
+def test_a_bound_that_is_not_one_number_is_refused(bounds):
+    with pytest.raises(ValueError, match=f"{next(iter(bounds))} of claim 'ok'"):
+        claim("ok", 1, text="x", **bounds)
+
+
 def test_an_empty_sentence_is_refused():
     with pytest.raises(ValueError, match="says nothing"):
         claim("ok", 1, at_least=0, text="  ")

@@ -1,4 +1,4 @@
-"""Trainings: what they learn from, kills and resumes, bad input; and whether the shipped networks are as good as said."""
+"""Trainings: what they learn from, kills and resumes, bad input; and whether what is shipped is as good as said."""
 
 from __future__ import annotations
 

@@ -64,6 +64,25 @@ def test_the_bright_spot_by_hand():
 def test_the_bright_spot_refuses(shape):
     with pytest.raises(ValueError, match="maps"):
         bright_spot(torch.zeros(shape))
+    with pytest.raises(ValueError, match="floating point"):
+        bright_spot(torch.zeros(2, 5, 7, dtype=torch.int64))
+
+
+def test_a_feature_that_hardly_ever_fires_does_not_spoil_the_rule():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(200, 1, 28, 28, generator=draw) * 0.01
+    rows = torch.randint(0, 20, (200,), generator=draw)
+    for image, row in zip(images, rows, strict=True):
+        image[0, row : row + 4, 10:14] = 1
+    images[150, 0, 0, 0], images[:150, 0, 0, 0] = 1, 1e-7  # silent while the rule is fitted, but for a trace
+    net = nn.Sequential(nn.Identity())
+    errors = position_readout(net, images, rows[:, None].float(), ["0"], train=0.75)
+    assert errors["0"] < 0.7
+
+
+def test_places_may_carry_a_graph():
+    places = torch.rand(8, 2, requires_grad=True)
+    position_readout(LeNet(), torch.rand(8, 1, 28, 28), places * 2, ["fc3"])
 
 
 @pytest.mark.parametrize(("places", "train"), [(torch.zeros(5, 2), 0.5), (torch.zeros(6), 0.5), (torch.zeros(6, 2), 1)])

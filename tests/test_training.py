@@ -118,7 +118,29 @@ def test_bad_input_names_the_argument(images, labels, named):
         accuracy(linear(), images, labels)
 
 
+def test_labels_without_a_logit_are_refused():
+    images, labels = blobs(8)
+    for wrong in (labels + 5, labels - 1, labels - 100):
+        with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 1, as the network has logits"):
+            fit(linear(), images, wrong, epochs=1, progress=False)
+
+
+def test_a_network_without_parameters_is_refused():
+    images, labels = blobs(8)
+    for call in (lambda m: fit(m, images, labels, epochs=1), lambda m: predict(m, images)):
+        with pytest.raises(ValueError, match="must have parameters"):
+            call(nn.Flatten())
+
+
+def test_logits_that_are_no_numbers_have_no_accuracy():
+    images, labels = blobs(8)
+    with pytest.raises(ValueError, match="logits are NaN"):
+        accuracy(linear(), images * float("nan"), labels)
+
+
 @pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 1, "batch": 0}])
 def test_settings_out_of_range(settings):
     with pytest.raises(ValueError, match="at least 1"):
         fit(linear(), *blobs(4), progress=False, **settings)
+    with pytest.raises(ValueError, match="at least 1"):
+        predict(linear(), blobs(4)[0], batch=0)

@@ -62,6 +62,16 @@ def _leaves():
     return [choice, *boxes, rectify, view]
 
 
+def test_weights_too_large_to_compute_with_are_said():
+    box = kernel_explorer(torch.rand(8, 8), {"one": [[0, 0, 0], [0, 1, 0], [0, 0, 0]]})
+    weights = [w for row in box.children[1:4] for w in row.children]
+    for value in (1e308, float("inf"), float("nan")):
+        weights[4].value = value
+        assert "too large" in box.children[-1].value
+    weights[4].value = 1.0
+    assert "<img" in box.children[-1].value
+
+
 def test_the_picture_carries_its_alternative_text_and_is_a_png():
     made = picture_html(plots.images(np.eye(4)), 'a "quoted" <line>')
     assert 'alt="a &quot;quoted&quot; &lt;line&gt;"' in made

@@ -74,6 +74,9 @@ def environment(root: Path, chapter: str | None) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUTF8": "1",
+        # The kernel is this environment's own, whatever the user's settings list before it.
+        "JUPYTER_PATH": "",
+        "JUPYTER_PREFER_ENV_PATH": "1",
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # spinning threads crawl on a busy machine
         "IPYTHONDIR": str(run / "ipython"),
         "HELPERS_CELLS_LOG": str(run / "cells.jsonl"),

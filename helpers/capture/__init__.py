@@ -17,7 +17,7 @@ A layer is named as in `model.named_modules()`. The name "input" stands for `x` 
 times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2".
 """
 
-from helpers.capture.inputs import check_images, check_target
+from helpers.capture.inputs import check_fit, check_images, check_target
 from helpers.capture.passes import Gradients, Masked, activations, gradients, masked_forward
 from helpers.capture.state import INPUT, layer_names, named_modules, preserved
 
@@ -26,6 +26,7 @@ __all__ = [
     "Gradients",
     "Masked",
     "activations",
+    "check_fit",
     "check_images",
     "check_target",
     "gradients",

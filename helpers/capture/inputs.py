@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_images(x: Tensor) -> Tensor:
@@ -26,6 +26,32 @@ def check_images(x: Tensor) -> Tensor:
         raise ValueError(f"x must be floating point, got {x.dtype}; images of bytes are x.float() / 255")
     if not torch.isfinite(x).all():
         raise ValueError("x must be finite, got NaN or infinite values")
+    return x
+
+
+def check_fit(model: nn.Module, x: Tensor) -> Tensor:
+    """Return `x` unchanged if the network can compute with it: its device, its precision, its number of channels.
+
+    Args:
+        model: any network; its first parameter tells device and precision, and its weights, if it is a convolution's or
+            a linear layer's, the number of inputs.
+        x: images, (B, C, H, W).
+
+    Raises:
+        ValueError: x lies on another device, is of another dtype, or has another number of channels.
+    """
+    first = next(model.parameters(), None)
+    if first is None or not first.is_floating_point():
+        return x
+    if x.device != first.device:
+        raise ValueError(f"x must be on the network's device, {first.device}, got {x.device}")
+    if x.dtype != first.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"x must be {first.dtype}, as the network's weights are, got {x.dtype}")
+    entry = next((m for m in model.modules() if getattr(m, "weight", None) is first), None)
+    if isinstance(entry, nn.Conv2d) and x.shape[1] != entry.in_channels:
+        raise ValueError(
+            f"x must have {entry.in_channels} channels, (B, {entry.in_channels}, H, W), got {tuple(x.shape)}"
+        )
     return x
 
 

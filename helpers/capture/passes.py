@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.capture.inputs import check_images, check_target
+from helpers.capture.inputs import check_fit, check_images, check_target
 from helpers.capture.state import INPUT, named_modules, preserved
 
 Visit = Callable[[str, Tensor], Tensor]
@@ -139,6 +139,9 @@ def masked_forward(
 
 
 def _names(layers: str | Sequence[str]) -> list[str]:
+    several = isinstance(layers, Sequence) and all(isinstance(name, str) for name in layers)
+    if not several:
+        raise ValueError(f"layers must be a name or a sequence of names, got {layers!r}")
     names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     if not names:
         raise ValueError("layers must name at least one layer, got none")
@@ -150,8 +153,8 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
 
     Runs inside `preserved`, which removes the hooks.
     """
-    x = check_images(x).detach().clone()  # a first layer in place must not write into the caller's images
     modules = named_modules(model, names)
+    x = check_fit(model, check_images(x)).detach().clone()  # a first layer in place must not write into the caller's x
     calls: Counter[str] = Counter()
 
     def hook(base: str, output: Tensor) -> Tensor:
@@ -172,15 +175,15 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
 
 
 def _check_calls(name: str, calls: Counter[str]) -> None:
-    base, _, number = name.partition("#")
+    base, numbered, number = name.partition("#")
     runs = calls[base]
     if name == INPUT:
         return
     if runs == 0:
         raise ValueError(f"layers: {base!r} does not run in the forward of this network")
-    if not number and runs > 1:
+    if not numbered and runs > 1:
         raise ValueError(f"layers: {base!r} runs {runs} times; name the call: '{base}#1' .. '{base}#{runs}'")
-    if number and number not in map(str, range(1, runs + 1)):
+    if numbered and number not in map(str, range(1, runs + 1)):
         raise ValueError(f"layers: there is no call {name!r}; {base!r} runs {runs} times, counted from '{base}#1'")
 
 
@@ -204,7 +207,12 @@ def _differentiate(score: Tensor, captured: list[Tensor], names: list[str], agai
 
 
 def _fitting(mask: Tensor, output: Tensor, name: str) -> Tensor:
-    mask = torch.as_tensor(mask).to(output)
+    try:
+        mask = torch.as_tensor(mask).to(output)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"masks: the mask of {name!r} must be a tensor or a number, got {mask!r}") from error
+    if not torch.isfinite(mask).all():
+        raise ValueError(f"masks: the mask of {name!r} holds NaN or infinite values")
     try:
         fits = torch.broadcast_shapes(mask.shape, output.shape) == output.shape
     except RuntimeError:

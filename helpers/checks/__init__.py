@@ -70,6 +70,8 @@ def verdict(number: str, answer: Any) -> Verdict:
     Raises:
         ValueError: there is no such exercise.
     """
+    if not isinstance(number, str):
+        raise ValueError(f'the number of an exercise is a text such as "1.3", got {number!r}')
     if number not in _checks and number not in available():
         raise ValueError(f"there is no exercise {number}; there are {', '.join(available())}")
     try:
