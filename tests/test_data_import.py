@@ -168,6 +168,31 @@ def test_interrupt_clears_up(source, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "dest") == []
 
 
+def test_two_imports_at_once_do_not_disturb_each_other(source, tmp_path, monkeypatch):
+    dest, whole, seen = tmp_path / "dest", importer.unpack, []
+
+    def meanwhile(archive, folder, report):
+        with pytest.raises(DataError, match=r"MNIST is being imported into .* at this moment"):
+            import_data("mnist", source, dest)
+        seen.append(archive)
+        monkeypatch.setattr(importer, "unpack", whole)
+        whole(archive, folder, report)
+
+    monkeypatch.setattr(importer, "unpack", meanwhile)
+    assert "imported" in import_data("mnist", source, dest)
+    assert len(seen) == 1
+    assert available("mnist", dest)
+
+
+def test_ctrl_c_is_one_line(source, tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importer, "unpack", stop)
+    assert command.main(["import", str(source), "--to", str(tmp_path / "dest")]) == 130
+    assert "nothing half done is left behind" in capsys.readouterr().err
+
+
 # --- damaged and incomplete archives ----------------------------------------------------------------------------------
 
 
@@ -182,6 +207,12 @@ def test_wrong_checksum_is_refused(source, tmp_path):
     path = source / "tiny-imagenet-200" / "words.txt"
     path.write_text("n01\tgoldfisch\n")
     refuse(source, tmp_path, "tiny-imagenet", r"words\.txt is damaged: its sha256 is not")
+
+
+@pytest.mark.parametrize("content", [b"only-one-word\n", b"abc  mnist/x\n", b"\xff\xfe\x00"])
+def test_a_list_of_digests_that_is_none_is_said(source, tmp_path, content):
+    (source / "SHA256SUMS").write_bytes(content)
+    refuse(source, tmp_path, "mnist", "SHA256SUMS is no list of digests")
 
 
 def test_built_in_checksum_is_refused(source, tmp_path, monkeypatch):
@@ -290,6 +321,16 @@ def test_errors_are_one_line(source, tmp_path, capsys, monkeypatch):
         importer.SOURCES, "mnist", Source(archives=small_sources()["mnist"].archives, needs_bytes=1 << 60)
     )
     assert "no space: MNIST needs" in error("import", str(source), "--only", "mnist")
+    monkeypatch.setitem(importer.SOURCES, "mnist", small_sources()["mnist"])
+    (tmp_path / "dest").rmdir()
+    (tmp_path / "dest").write_text("a file")
+    assert "is a file: the data folder must be a folder" in error("import", str(source))
+
+
+def test_the_home_of_nobody_is_an_error_of_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("HELPERS_DATA", "~nobody-of-that-name/data")
+    assert command.main(["status"]) == 1
+    assert "HELPERS_DATA is '~nobody-of-that-name/data'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "message"), [("ENOSPC", "no space left"), ("EACCES", "no permission for")])

@@ -157,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", metavar="DIR", type=Path, default=HERE.parent, help="the book's root folder")
     options = parser.parse_args(arguments)
     root = options.root.resolve()
+    if not (root / "_toc.yml").exists():
+        parser.error(f"{root} holds no book: there is no _toc.yml")
     try:
         done = build(root, options.chapter or None)
     except ValueError as error:

@@ -48,7 +48,7 @@ def _import(folder: Path, only: str | None, dest: Path | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 1 after printing what went wrong."""
+    """Run the command line and return its exit status: 0; 1 after printing what went wrong; 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
         if options.action == "status":
@@ -57,9 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _import(options.folder, options.only, options.to)
         else:
             print(download(options.name, options.to))
-    except (DataError, OSError) as error:
+    except (DataError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; nothing half done is left behind", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -49,9 +49,16 @@ class Photos(NamedTuple):
 
 
 def data_dir() -> Path:
-    """Return the folder of the real data: $HELPERS_DATA, else where-networks-look in the platform's cache folder."""
+    """Return the folder of the real data: $HELPERS_DATA, else where-networks-look in the platform's cache folder.
+
+    Raises:
+        ValueError: HELPERS_DATA begins with the home of a user who is not there.
+    """
     if os.environ.get("HELPERS_DATA"):
-        return Path(os.environ["HELPERS_DATA"]).expanduser()
+        try:
+            return Path(os.environ["HELPERS_DATA"]).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"HELPERS_DATA is {os.environ['HELPERS_DATA']!r}: {error}") from error
     if sys.platform == "win32":
         cache = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":

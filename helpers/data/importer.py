@@ -2,8 +2,11 @@
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -103,13 +106,24 @@ def _check_archives(name: str, files: list[Path], folder: Path) -> None:
     for place in {folder, files[0].parent}:
         sums = place / "SHA256SUMS"
         if sums.is_file():
-            pairs = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf8").splitlines() if line.strip())
-            listed.update({(place / path.lstrip("*").strip()).resolve(): f"sha256:{value}" for value, path in pairs})
+            listed.update({(place / path).resolve(): f"sha256:{value}" for value, path in _sums(sums)})
     for file in files:
         for wanted in {listed.get(file.resolve()), SOURCES[name].archive_hashes.get(file.name)} - {None}:
             algorithm, value = wanted.split(":")
             if digest(file, algorithm) != value.lower():
                 raise DataError(f"{file} is damaged: its {algorithm} is not {value}. Get it again.")
+
+
+def _sums(path: Path) -> list[tuple[str, str]]:
+    """Digests and file names of a SHA256SUMS."""
+    try:
+        lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no list of digests: it is not a text") from error
+    for line in lines:
+        if len(line) != 2 or not re.fullmatch(r"[0-9a-fA-F]{64}", line[0]):
+            raise DataError(f"{path} is no list of digests: it has the line {' '.join(line)!r}")
+    return [(value, file.lstrip("*").strip()) for value, file in lines]
 
 
 def _check_contents(name: str, folder: Path) -> None:
@@ -126,20 +140,46 @@ def _check_contents(name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def _alone(name: str, dest: Path) -> Iterator[None]:
+    """Hold the lock of a data set's import; the system releases it when the process ends, however it ends."""
+    # Not in `dest`, where it would be left behind: removing a lock is not safe against somebody who just opened it.
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    key = hashlib.sha256(f"{user} {dest.resolve()} {name}".encode()).hexdigest()[:16]
+    with Path(tempfile.gettempdir(), f"where-networks-look-{key}.lock").open("a") as lock:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise DataError(f"{TITLES[name]} is being imported into {dest} at this moment: wait for it") from error
+        yield
+
+
+@contextlib.contextmanager
 def _workspace(name: str, dest: Path) -> Iterator[Path]:
     """Give a temporary folder inside dest, removed at the end; what an interrupted import left is cleared first."""
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        for left in dest.glob(f".importing-{name}-*"):
-            shutil.rmtree(left)
-        room, needed = shutil.disk_usage(dest).free, SOURCES[name].needs_bytes
-        if room < needed:
-            raise DataError(f"no space: {TITLES[name]} needs {needed >> 20} MiB in {dest}, {room >> 20} MiB are free")
-        work = Path(tempfile.mkdtemp(prefix=f".importing-{name}-", dir=dest))
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with _alone(name, dest):
+            for left in dest.glob(f".importing-{name}-*"):
+                shutil.rmtree(left)
+            room, needed = shutil.disk_usage(dest).free, SOURCES[name].needs_bytes
+            if room < needed:
+                raise DataError(
+                    f"no space: {TITLES[name]} needs {needed >> 20} MiB in {dest}, {room >> 20} MiB are free"
+                )
+            work = Path(tempfile.mkdtemp(prefix=f".importing-{name}-", dir=dest))
+            try:
+                yield work
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{error.filename or dest} is a file: the data folder must be a folder") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(f"no space left in {dest}: free some, or give --to another folder") from error
