@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, code, markdown
 
-from tools import book
+from tools import book, networks
 
 pytestmark = pytest.mark.book
 
@@ -95,7 +95,14 @@ def test_the_command_reports_and_fails(scratch_book: Callable[..., Path]) -> Non
     assert "ch01_bad" in done.stdout
 
 
-def test_one_chapter_is_executed_alone(scratch_book: Callable[..., Path]) -> None:
+def test_one_chapter_is_executed_alone(
+    scratch_book: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A kernel of the same name that the user's settings list first must not be taken.
+    foreign = tmp_path / "foreign" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["false"], "display_name": "other", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "foreign"))
     root = scratch_book(
         ch01_one=[markdown("# One\n\nSee {numref}`fig-dot`, which is not there yet."), code(CLAIM)],
         ch02_two=[markdown("# Two"), code(DRAW + "\n1 / 0", **FIGURE), code("claim('never', 1, at_most=2, text='no')")],
@@ -109,8 +116,58 @@ def test_one_chapter_is_executed_alone(scratch_book: Callable[..., Path]) -> Non
         book.build(root, "ch09")
 
 
+def test_a_folder_without_a_book_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        book.main(["--root", str(tmp_path)])
+    assert "there is no _toc.yml" in capsys.readouterr().err
+
+
 def test_what_is_over_budget_is_said() -> None:
     assert "OVER" not in book.cost_line("ch01", {"total_seconds": 89.0, "peak_bytes": 1024**3})
     assert "OVER" in book.cost_line("ch01", {"total_seconds": 91.0, "peak_bytes": 1024**3})
     assert "OVER" in book.cost_line("ch01", {"total_seconds": 1.0, "peak_bytes": 3 * 1024**3})
     assert "unknown" in book.cost_line("ch01", {"total_seconds": 1.0, "peak_bytes": None})
+
+
+MADE_UP = {
+    "name": "toy", "about": "a toy", "view": "disc", "classes": ["a", "b"], "parameters": 1234, "bytes": 5678,
+    "accuracy": 0.91234, "architecture": "SmallVGG", "data": "Toys: 3 training and 4 test images",
+    "command": "python -m helpers.experiments.train toy", "facts": {"commit": "abc", "torch": "9.9", "device": "cpu"},
+    "runs": [{"seed": 0, "accuracy": {"test": 0.91234}}, {"seed": 1, "accuracy": {"test": 0.875}}],
+    "recipe": {
+        "arguments": {"stages": [[4], [8, 8]], "pooling": "gmp", "norm": True}, "schedule": "one-cycle", "lr": 0.05,
+        "lr_decay": 0.0, "epochs": 3, "optimiser": "sgd", "batch": 64, "weight_decay": 5e-4, "label_smoothing": 0.0,
+        "augment": True,
+    },
+}  # fmt: skip
+RECORD = {
+    "name": "toy", "classes": ["a", "b"],
+    "published": {"source": "Somebody, Table 9", "accuracy": 0.9, "by class": [0.8, 1.0]},
+    "runs": [
+        {"seed": s, "accuracy": {"test": a, "swapped": a / 2}, "by class": [0.5, 0.25], "top 5": None,
+         "epochs": [{"epoch": 3, "train": 0.99, "test": a}]}
+        for s, a in ((0, 0.91234), (1, 0.875))
+    ],
+}  # fmt: skip
+
+
+def test_the_page_of_the_networks_says_what_the_files_say(tmp_path: Path) -> None:
+    for folder, content in (("helpers/weights", MADE_UP), ("book/results", RECORD)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "toy.json").write_text(json.dumps(content), encoding="utf8")
+    (line,) = [line for line in networks.overview(tmp_path).splitlines() if "toy" in line]
+    assert line == "| [`toy`](#toy) | 91.23 % | 87.50 % to 91.23 % | 2 | 1,234 | 6 kB |"
+    text = networks.sections(tmp_path)
+    for said in (
+        "A toy. It sees the inscribed disc. Toys: 3 training and 4 test images.",
+        "`SmallVGG`, filters by stage 4, 8+8 with batch normalisation, ending in GMP.",
+        "3 epochs of SGD, learning rate at most 0.05 in one cycle, batches of 64, weight decay 0.0005, random crops",
+        "python -m helpers.experiments.train toy",
+        "| 0 (shipped) | 91.23 % | 45.62 % |",
+        "| 1 | 87.50 % | 43.75 % |",
+        "beside that of Somebody, Table 9",
+        "| paper | 80.00 | 100.00 | 90.00 |",
+        "| seed 1 | 50.00 | 25.00 | 87.50 |",
+        "on test images at 87.50 % to 91.23 %.](../results/toy.png)",
+    ):
+        assert said in text, said
