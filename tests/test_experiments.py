@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from conftest import ROOT
 
-from helpers import networks
+from helpers import networks, retina
 from helpers.data import scenes
 from helpers.experiments import publish, train, worlds
 from helpers.experiments.facts import commit
@@ -105,6 +105,10 @@ def test_swapped_backgrounds_keep_the_objects_and_mislead_every_time_the_others_
     same = (swapped.images == found["test"].images)[inside].double().mean()
     assert same > 0.8  # rims are mixed with the ground
     assert (swapped.images == found["test"].images)[~inside].double().mean() < 0.5
+    other = scenes(worlds.TEST_SCENES, worlds.TEST_SEED, bias=BIAS_OF_95_PERCENT, background_shift=worlds.SWAP)
+    assert worlds._bytes(other.images, other.labels[:, 0]).images.equal(swapped.images)
+    leads = drawn.backgrounds == drawn.labels[:, 0]
+    assert (other.backgrounds[leads] == (drawn.labels[leads, 0] + 4) % 8).all()
 
 
 def test_training_and_test_scenes_differ():
@@ -142,12 +146,12 @@ def test_the_matched_pair_differs_in_its_view_alone():
     assert counts[0] == counts[1]
 
 
-def test_what_a_network_sees_is_what_its_card_says():
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    for name in ("photos-disc", "scenes-gap"):
-        ours = worlds.prepare(RECIPES[name], images)
-        torch.testing.assert_close(ours, networks.normalize(images, name))
-        assert networks.card(name).view == RECIPES[name].view
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_what_a_network_was_trained_on_is_what_a_reader_gives_it(name):
+    recipe, about = RECIPES[name], networks.card(name)
+    images = torch.randint(0, 256, (2, len(about.mean), *about.size), dtype=torch.uint8)
+    trained_on = retina.VIEWS[recipe.view](worlds.prepare(recipe, images))
+    torch.testing.assert_close(retina.view(networks.normalize(images, about), about), trained_on)
 
 
 def test_crops_by_hand(monkeypatch):
@@ -173,6 +177,7 @@ def test_accuracies_by_hand():
     assert accuracy(scores, labels) == 0.5
     assert accuracy(scores, labels, top=2) == 0.75
     assert publish.by_class(scores, labels) == [1.0, 0.5, 0.0]
+    assert publish.by_class(scores[:3], labels[:3]) == [1.0, 0.5, None]
 
 
 def test_what_is_shipped_is_what_was_measured(tmp_path, monkeypatch):
@@ -187,7 +192,11 @@ def test_what_is_shipped_is_what_was_measured(tmp_path, monkeypatch):
     net = networks.load("scenes-gap", "cpu")
     scores = logits(recipe, net, found.tests["test"].images, CPU)
     assert accuracy(scores, found.tests["test"].labels) == record["runs"][0]["accuracy"]["test"] == net.card.accuracy
-    torch.testing.assert_close(scores, run.logits(found.tests["test"]))
+    with torch.no_grad():
+        run.model[0].weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(RunError, match=r"conv1\.weight holds numbers that half precision cannot"):
+        publish.as_shipped(run.model)
+    torch.testing.assert_close(scores, unrounded, atol=0.02, rtol=0.02)
     assert (scores - unrounded).abs().max() > 0  # half precision did round
 
 
@@ -209,8 +218,8 @@ def epochs_done(out: Path) -> int:
 
 def stopped_after_an_epoch(out: Path, how: signal.Signals) -> tuple[int, str]:
     """Start a run, stop it once an epoch is done, and return its exit status and output."""
-    process = started(out)
-    while epochs_done(out) == 0 and process.poll() is None:
+    process, deadline = started(out), time.monotonic() + 200
+    while epochs_done(out) == 0 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(how)
     output = process.communicate(timeout=120)[0]
@@ -250,12 +259,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, uninterru
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_keeps_the_last_epoch_and_says_so(tmp_path, how):
+def test_ctrl_c_keeps_the_last_epoch_and_says_so(tmp_path, how, uninterrupted):
     status, output = stopped_after_an_epoch(tmp_path, how)
     assert status == 130
     assert "--resume goes on from there" in output
     assert "Traceback" not in output
-    assert (tmp_path / RUN / CHECKPOINT).exists()
+    assert train.main([*TINY, "--out", str(tmp_path), "--resume"]) == 0
+    assert all(value.equal(tensors(uninterrupted)[key]) for key, value in tensors(tmp_path).items())
+
+
+class Bomb:
+    """Pickles into a call that must never happen."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a checkpoint was unpickled",)
 
 
 def refusal(capsys, *arguments: str) -> str:
@@ -270,15 +287,66 @@ def test_a_run_is_never_overwritten_by_mistake(uninterrupted, capsys):
     assert "go on with --resume, or throw it away with --restart" in refusal(capsys, *TINY, "--out", str(uninterrupted))
     assert "other settings (epochs)" in refusal(capsys, *TINY, "--epochs", "7", "--out", str(uninterrupted), "--resume")
     assert "other settings (data)" in refusal(capsys, *TINY, "--images", "128", "--out", str(uninterrupted), "--resume")
+    assert "other settings (bfloat16)" in refusal(capsys, *TINY, "--bfloat16", "--out", str(uninterrupted), "--resume")
     assert (uninterrupted / RUN / CHECKPOINT).read_bytes() == before
+
+
+def test_words_about_a_network_may_change_without_a_new_training(uninterrupted, monkeypatch):
+    recipe = replace(RECIPES["scenes-gap"], about="other words", epochs=6, seeds=(3,))
+    run = Run(recipe, worlds.world(recipe, 3, 192), 3, uninterrupted / RUN, CPU)
+    run.resume()
+    assert len(run.history) == 6
+    assert "before" not in run.facts
+
+
+def test_a_restart_throws_the_old_run_away_at_once(tmp_path, capsys, monkeypatch):
+    short = [*TINY, "--epochs", "1", "--out", str(tmp_path)]
+    assert train.main(short) == 0
+
+    def interrupted(self, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "train", interrupted)
+    assert train.main([*short, "--restart"]) == 130
+    assert "no epoch was finished" in capsys.readouterr().err
+    assert not (tmp_path / RUN / CHECKPOINT).exists()
+
+
+def test_every_seed_is_looked_at_before_the_first_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Run, "train", lambda self, progress: pytest.fail("trained"))
+    later = tmp_path / "scenes-gap" / "seed-5"
+    later.mkdir(parents=True)
+    (later / CHECKPOINT).write_bytes(b"damaged")
+    two = [*TINY, "--seeds", "3", "5", "--out", str(tmp_path)]
+    assert "there is a run in" in refusal(capsys, *two)
+    assert "damaged" in refusal(capsys, *two, "--resume")
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_a_run_may_be_as_short_as_one_step(tmp_path, steps):
+    recipe = replace(RECIPES["scenes-gap"], epochs=steps)
+    run = Run(recipe, worlds.world(recipe, 0, images=64), 0, tmp_path, CPU)
+    assert [run.schedule.step() for _ in range(steps)]
+
+
+def test_progress_is_shown(tmp_path, capsys):
+    loud = [word for word in TINY if word != "--quiet"]
+    assert train.main([*loud, "--epochs", "1", "--out", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "scenes-gap, seed 3, epoch 1/1" in captured.err
+    assert "epoch 1/1: loss 2." in captured.out
 
 
 def test_a_damaged_checkpoint_is_said_and_can_be_thrown_away(tmp_path, capsys):
     short = [*TINY, "--epochs", "1", "--out", str(tmp_path)]
     assert train.main(short) == 0
     path = tmp_path / RUN / CHECKPOINT
+    whole = torch.load(path, weights_only=True)
     for content in (b"", path.read_bytes()[:1000]):
         path.write_bytes(content)
+        assert "damaged" in refusal(capsys, *short, "--resume")
+    for foreign in ({"identity": "{}"}, whole | {"model": {}}, {**whole, "identity": Bomb()}, {"history": "[]"}):
+        torch.save(foreign, path)
         assert "damaged" in refusal(capsys, *short, "--resume")
     assert train.main([*short, "--restart"]) == 0
 
@@ -300,6 +368,10 @@ def test_a_loss_that_explodes_is_said_and_the_checkpoint_kept(tmp_path):
         (["photos-gap", "--data", "nowhere"], "Tiny ImageNet is not in nowhere"),
         (["lenet-mnist", "--data", "nowhere"], "MNIST is not in nowhere"),
         (["scenes-gap", "--seeds", "-1"], "seed"),
+        (["scenes-gap", "--seeds", "0", "10000"], "seed must be less than 10,000, the seed of the test scenes"),
+        (["scenes-gap", "--seeds", "1", "2", "1"], "--seeds must differ, got 1 2 1"),
+        (["scenes-gap", "--images", "64", "--publish"], "--publish takes the recipe as it is"),
+        (["scenes-gap", "--epochs", "1", "--publish"], "--publish takes the recipe as it is"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, capsys, monkeypatch, arguments, message):

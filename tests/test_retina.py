@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.retina import AngularPad2d, LogPolar, inscribed_disc, log_polar, log_polar_grid
+from helpers.retina import AngularPad2d, LogPolar, inscribed_disc, log_polar, log_polar_grid, view
 
 RADII, ANGLES = 64, 96
 
@@ -105,6 +106,14 @@ def test_all_fixations_of_all_images_at_once():
     torch.testing.assert_close(shared[0], views[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.01), (torch.float16, 0.001), (torch.float64, 1e-6)])
+def test_every_precision_samples_the_same_places(dtype, error):
+    image = torch.rand(1, 1, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
+    view = log_polar(image)
+    assert view.dtype == dtype
+    torch.testing.assert_close(view.double(), log_polar(image.float()).double(), atol=error + 1e-4, rtol=0)
+
+
 def test_it_keeps_the_dtype_and_lets_gradients_through():
     image = torch.rand(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
     view = log_polar(image, size=(4, 8))
@@ -121,9 +130,12 @@ def test_what_the_disc_keeps():
     wide = inscribed_disc(torch.ones(1, 1, 4, 8))[0, 0]
     assert wide[:, 2:6].equal(inside)
     assert wide[:, :2].sum() + wide[:, 6:].sum() == 0
-    # What the retina sees is the disc, and nothing but the disc.
+    # Away from the rim, where a sample mixes pixels from both sides of it, the retina sees the disc and nothing else.
     noise = torch.rand(1, 1, 64, 64)
     torch.testing.assert_close(log_polar(noise, r_max=0.95), log_polar(inscribed_disc(noise), r_max=0.95))
+    rim = (log_polar(noise) - log_polar(inscribed_disc(noise)))[0, 0, 0].abs().amax(1)
+    assert rim[0] > 0.1
+    assert rim[2:].max() == 0
 
 
 def test_the_layer_is_the_function():
@@ -131,6 +143,7 @@ def test_the_layer_is_the_function():
     layer = LogPolar((16, 24), r_min=0.1, start_angle=0.3)
     torch.testing.assert_close(layer(images), log_polar(images, None, (16, 24), 0.1, 1.0, 0.3)[:, 0])
     assert "size=(16, 24), r_min=0.1" in repr(layer)
+    assert LogPolar((np.int64(16), 24)).size == (16, 24)
     assert nn.Sequential(layer, nn.Conv2d(3, 5, 3))(images).shape == (2, 5, 14, 22)
 
 
@@ -160,16 +173,25 @@ IMAGES = torch.rand(2, 3, 16, 16)
         (lambda: log_polar_grid(8, 8, r_min=0), "r_min"),
         (lambda: log_polar_grid(8, 8, r_min=1.0), "r_min"),
         (lambda: log_polar_grid(8, 8, r_max=math.nan), "r_max"),
-        (lambda: log_polar(IMAGES[0]), r"x must be .* got \(3, 16, 16\)"),
-        (lambda: log_polar(IMAGES[:0]), "non-empty"),
+        (lambda: log_polar_grid(8, 8, r_min="0.1"), "r_min"),
+        (lambda: log_polar_grid(8, 8, start_angle=math.inf), "start_angle"),
+        (lambda: log_polar(IMAGES, size=64), r"size must be \(n_radii, n_angles\), got 64"),
+        (lambda: log_polar(IMAGES, size=(64,)), "size must be"),
+        (lambda: LogPolar(64), "size must be"),
+        (lambda: log_polar(IMAGES * torch.nan), "NaN"),
+        (lambda: log_polar(IMAGES, torch.tensor([[8.0, 8.0]])), r"in \[-1, 1\] .*got 8 \.\. 8"),
+        (lambda: inscribed_disc(IMAGES / 0), "infinite"),
+        (lambda: view(IMAGES, nn.Identity()), "must come from networks.load"),
+        (lambda: log_polar(IMAGES[0]), r"x must have shape .* got \(3, 16, 16\)"),
+        (lambda: log_polar(IMAGES[:0]), "not be empty"),
         (lambda: log_polar((IMAGES * 255).byte()), "uint8"),
         (lambda: log_polar("image"), "x must be"),
         (lambda: log_polar(IMAGES, torch.zeros(3)), r"fixations must be \(U, 2\) or \(2, U, 2\)"),
         (lambda: log_polar(IMAGES, torch.zeros(0, 2)), "U at least 1"),
         (lambda: log_polar(IMAGES, torch.zeros(3, 1, 2)), "fixations"),
-        (lambda: log_polar(IMAGES, torch.tensor([[0.0, math.nan]])), "NaN"),
+        (lambda: log_polar(IMAGES, torch.tensor([[0.0, math.nan]])), "fixations .*nan"),
         (lambda: log_polar(IMAGES, (0, 0)), "fixations"),
-        (lambda: inscribed_disc(IMAGES[0]), "x must be"),
+        (lambda: inscribed_disc(IMAGES[0]), "x must have"),
         (lambda: LogPolar((8, 1)), "n_angles"),
         (lambda: AngularPad2d(0), "pad"),
         (lambda: AngularPad2d(2)(torch.zeros(1, 1, 4, 1)), "n_angles >= 2"),

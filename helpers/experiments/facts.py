@@ -15,12 +15,12 @@ ROOT = Path(helpers.__file__).resolve().parents[1]
 
 
 def commit() -> str:
-    """The commit of the code that runs, with "+" when files differ from it; the version when it is installed."""
+    """The commit of the code that runs, with "+" where the package differs from it; installed, its version."""
     if not (ROOT / ".git").exists():
         return f"version {helpers.__version__}"
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", "helpers") else "")
+        return head + ("+" if _git("status", "--porcelain", "--", "helpers", ":!helpers/weights") else "")
     except (OSError, subprocess.CalledProcessError):
         return f"version {helpers.__version__}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ from helpers.plots import curves
 RESULTS = ROOT / "book" / "results"
 
 
-def command(recipe: Recipe, images: int | None = None) -> str:
-    """The command that makes a network the way it was made; `images` as the option of that name."""
+def command(recipe: Recipe, images: int | None = None, bfloat16: bool = False) -> str:
+    """The command that makes a network the way it was made; `images` and `bfloat16` as the options of that name."""
     usual = RECIPES[recipe.name]
     words = ["python", "-m", "helpers.experiments.train", recipe.name]
     if recipe.epochs != usual.epochs:
@@ -33,6 +34,8 @@ def command(recipe: Recipe, images: int | None = None) -> str:
         words += ["--classes", *(recipe.classes or ("all",))]
     if recipe.seeds != usual.seeds:
         words += ["--seeds", *map(str, recipe.seeds)]
+    if bfloat16:
+        words += ["--bfloat16"]
     return shlex.join(words)
 
 
@@ -53,33 +56,40 @@ def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, Labelled], mac
     return found
 
 
-def by_class(scores: Tensor, labels: Tensor) -> list[float]:
-    """Share of each class's images that are classified as it, (K,); NaN where a class has none."""
+def by_class(scores: Tensor, labels: Tensor) -> list[float | None]:
+    """Share of each class's images that are classified as it, (K,); None where a class has none."""
     right = (scores.argmax(1) == labels).double()
     counts = torch.bincount(labels, minlength=scores.shape[1])
-    return (torch.bincount(labels, weights=right, minlength=scores.shape[1]) / counts).tolist()
+    shares = torch.bincount(labels, weights=right, minlength=scores.shape[1]) / counts
+    return [share if count else None for share, count in zip(shares.tolist(), counts.tolist(), strict=True)]
 
 
-def as_shipped(model: nn.Module) -> None:
-    """Round a network's numbers to half precision, as its file will hold them."""
-    with torch.no_grad():
-        for value in model.state_dict().values():
-            if value.is_floating_point():
-                value.copy_(value.half())
+def as_shipped(model: nn.Module) -> nn.Module:
+    """A copy of a network, its numbers rounded to half precision, as its file will hold them.
+
+    Raises:
+        RunError: a number that half precision cannot hold.
+    """
+    rounded = copy.deepcopy(model)
+    for name, value in rounded.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(value.half())
+            if not torch.isfinite(value).all():
+                raise RunError(f"{name} holds numbers that half precision cannot: they cannot be shipped")
+    return rounded
 
 
 def record(recipe: Recipe, runs: Sequence[Run], images: int | None) -> dict[str, Any]:
     """Everything measured on the finished runs of a recipe, weights rounded as they are shipped."""
     entries = []
     for run in runs:
-        as_shipped(run.model)
-        measured = measure(recipe, run.model, run.world.tests, run.machine)
+        measured = measure(recipe, as_shipped(run.model), run.world.tests, run.machine)
         entries.append(
             {"seed": run.seed, **measured, "data": run.identity["data"], "facts": run.facts, "epochs": run.history}
         )
     return {
         "name": recipe.name,
-        "command": command(recipe, images),
+        "command": command(recipe, images, runs[0].machine.bfloat16),
         "what": described(runs[0].world),
         "classes": list(runs[0].world.classes),
         "recipe": recipe.plain(),
@@ -139,7 +149,10 @@ def write(
     found = record(recipe, runs, images)
     store.write(runs[0].model, manifest(recipe, found, runs[0]), weights)
     results.mkdir(parents=True, exist_ok=True)
-    write_safely(results / f"{recipe.name}.json", (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    write_safely(
+        results / f"{recipe.name}.json",
+        (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+    )
     picture(recipe, runs).savefig(results / f"{recipe.name}.png", dpi=100)
     return found
 

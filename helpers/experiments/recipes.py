@@ -44,8 +44,10 @@ class Recipe:
         augment: in training, each image is cropped to 70 % to 100 % of its side, and mirrored every other time.
         epochs: passes over the training images.
         batch: images a step.
-        optimiser: "adam" or "sgd" (Nesterov, momentum 0.9).
-        schedule: "one-cycle", or "decay": lr / (1 + lr_decay * step).
+        optimiser: "adam" or "sgd" (Nesterov, momentum 0.9 where the schedule does not set it).
+        schedule: "one-cycle" (torch's `OneCycleLR`: the rate rises for a quarter of the steps, then falls, while the
+            momentum, or Adam's first beta, falls from 0.95 to 0.85 and rises again), or "decay": lr / (1 + lr_decay *
+            step).
         lr: learning rate, the greatest one of a cycle.
         lr_decay: of the schedule "decay".
         weight_decay: the optimiser's L2 penalty.
@@ -111,12 +113,12 @@ RECIPES: dict[str, Recipe] = {
             batch=300, schedule="decay", lr_decay=1e-5,
         ),
         _scenes("scenes-gap", "scenes whose backgrounds say nothing, averaged maps", "gap"),
-        _scenes("scenes-gmp", "the same scenes, the maximum of each map", "gmp"),
+        _scenes("scenes-gmp", "scenes whose backgrounds say nothing, the maximum of each map", "gmp"),
         _scenes("scenes-biased", "scenes whose background tells the class 95 times in 100", "gap", BIAS_OF_95_PERCENT),
-        _photos("photos-gap", "small photographs, averaged maps"),
-        _photos("photos-gmp", "small photographs, the maximum of each map", pooling="gmp"),
-        _photos("photos-disc", "the same within the inscribed disc", view="disc"),
-        _photos("photos-logpolar", "the same disc in log-polar coordinates", view="log-polar"),
+        _photos("photos-gap", "photographs of 64x64 pixels, averaged maps"),
+        _photos("photos-gmp", "photographs of 64x64 pixels, the maximum of each map", pooling="gmp"),
+        _photos("photos-disc", "the photographs within the inscribed disc", view="disc"),
+        _photos("photos-logpolar", "the photographs in log-polar coordinates", view="log-polar"),
     )
 }  # fmt: skip
 

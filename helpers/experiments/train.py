@@ -21,7 +21,7 @@ from helpers.data import DataMissing
 from helpers.device import best_device
 from helpers.experiments import publish
 from helpers.experiments.recipes import RECIPES, Recipe
-from helpers.experiments.trainer import Machine, Run, RunError
+from helpers.experiments.trainer import CHECKPOINT, Machine, Run, RunError
 from helpers.experiments.worlds import world
 from helpers.networks import store
 
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("name", metavar="NAME", choices=list(RECIPES), help="the network, see below")
     made.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
-    made.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, a number, or all")
+    made.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, or: all")
     made.add_argument("--epochs", type=int, help="passes over the training images")
     made.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
     made.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)")
@@ -86,13 +86,39 @@ def chosen_machine(options: argparse.Namespace) -> Machine:
         device = torch.device(options.device) if options.device else best_device()
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        raise RunError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+        given = f"--device {options.device}: " if options.device else ""
+        raise RunError(given + str(error).splitlines()[0]) from error
     return Machine(device, options.bfloat16)
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
     """Where the run of one seed lies."""
     return out / name / f"seed-{seed}"
+
+
+def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Refuse seeds that are given twice, and runs that would be overwritten.
+
+    Raises:
+        RunError: saying which.
+    """
+    if len(set(recipe.seeds)) < len(recipe.seeds):
+        raise RunError(f"--seeds must differ, got {' '.join(map(str, recipe.seeds))}")
+    for seed in recipe.seeds:
+        folder = run_folder(options.out, recipe.name, seed)
+        if (folder / CHECKPOINT).exists() and not options.restart and not options.resume:
+            raise RunError(f"there is a run in {folder}: go on with --resume, or throw it away with --restart")
+
+
+def prepared(recipe: Recipe, seed: int, machine: Machine, options: argparse.Namespace) -> Run:
+    """The run of one seed, new or where its checkpoint left it."""
+    found = world(recipe, seed, options.images)
+    run = Run(recipe, found, seed, run_folder(options.out, recipe.name, seed), machine)
+    if options.restart:
+        run.discard()
+    elif run.checkpoint.exists():
+        run.resume()
+    return run
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -105,16 +131,13 @@ def execute(options: argparse.Namespace) -> None:
     recipe, machine = chosen_recipe(options), chosen_machine(options)
     if options.publish:
         publish.check_checkout()
-    runs = []
-    for seed in recipe.seeds:
-        found = world(recipe, seed, options.images)
-        run = Run(recipe, found, seed, run_folder(options.out, recipe.name, seed), machine)
-        if run.checkpoint.exists() and not options.restart:
-            if not options.resume:
-                raise RunError(f"there is a run in {run.folder}: go on with --resume, or throw it away with --restart")
-            run.resume()
+        if recipe != RECIPES[options.name] or options.images is not None:
+            raise RunError("--publish takes the recipe as it is: change it in recipes.py, then publish")
+    check_folders(recipe, options)
+    # All of them before the first is trained: a checkpoint that cannot be used is better known now than in an hour.
+    runs = [prepared(recipe, seed, machine, options) for seed in recipe.seeds]
+    for run in runs:
         run.train(progress=not options.quiet)
-        runs.append(run)
     home = options.out / recipe.name
     found = publish.write(recipe, runs, home, home / "results", options.images)
     print(f"weights, manifest, record and curves: {home}")
@@ -132,6 +155,7 @@ def _as_interrupt(signum: int, frame: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0; 1 after saying what is wrong; 130 when interrupted."""
     options = parser().parse_args(arguments)
+    data = os.environ.get("HELPERS_DATA")
     if options.data is not None:
         os.environ["HELPERS_DATA"] = str(options.data)
     before = signal.signal(signal.SIGTERM, _as_interrupt)
@@ -141,10 +165,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the last finished epoch is kept, --resume goes on from there", file=sys.stderr)
+        kept = any((options.out / options.name).glob(f"seed-*/{CHECKPOINT}"))
+        what = "the last finished epoch is kept, --resume goes on from there" if kept else "no epoch was finished"
+        print(f"\nstopped; {what}", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+        if data is None:
+            os.environ.pop("HELPERS_DATA", None)
+        else:
+            os.environ["HELPERS_DATA"] = data
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from helpers import networks
 from helpers.device import seed_everything
 from helpers.experiments.facts import facts
 from helpers.experiments.recipes import Recipe
-from helpers.experiments.worlds import VIEWS, Labelled, World, augmented, data_hash, prepare
+from helpers.experiments.worlds import Labelled, World, augmented, data_hash, prepare
+from helpers.retina import VIEWS
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
 TEST_BATCH = 500
+WARM_UP = 0.25  # share of a cycle in which the learning rate rises
+UNCOMPARED = ("name", "about")  # of a recipe: words that change no weight
 
 
 class RunError(Exception):
@@ -41,9 +45,10 @@ class Machine:
     device: torch.device
     bfloat16: bool = False
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """A context for forward passes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        # Not `enabled=False`: older versions of torch know no autocast for every device.
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
 def build(recipe: Recipe, classes: int) -> nn.Module:
@@ -75,7 +80,10 @@ def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def _schedule(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     if recipe.schedule == "decay":
         return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + recipe.lr_decay * step))
-    return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=0.25)
+    # The momentum (Adam's first beta) falls from 0.95 to 0.85 while the rate rises, and back. Four steps and fewer
+    # make no cycle.
+    steps = max(steps, 5)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=WARM_UP)
 
 
 class Run:
@@ -95,6 +103,8 @@ class Run:
     def __init__(self, recipe: Recipe, found: World, seed: int, folder: Path, machine: Machine) -> None:
         self.recipe, self.world, self.seed, self.folder, self.machine = recipe, found, seed, folder, machine
         seed_everything(seed)
+        if machine.device.type == "cuda":
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self.model = build(recipe, len(found.classes)).to(machine.device)
         self.optimiser = _optimiser(recipe, self.model)
         self.schedule = _schedule(recipe, self.optimiser, recipe.epochs * -(-len(found.train.images) // recipe.batch))
@@ -109,18 +119,26 @@ class Run:
         return self.folder / CHECKPOINT
 
     def resume(self) -> None:
-        """Go back to the last finished epoch."""
+        """Go back to the last finished epoch.
+
+        Raises:
+            RunError: a checkpoint that is damaged or belongs to another recipe; the run is then unusable.
+        """
         try:
-            state = torch.load(self.checkpoint, map_location=self.machine.device, weights_only=True)
-            identity = json.loads(state["identity"])
-        except FileNotFoundError:
-            raise RunError(f"there is no checkpoint in {self.folder}: start without --resume") from None
+            self._resume()
+        except RunError:
+            raise
         except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
-            raise RunError(f"{self.checkpoint} is damaged ({error}); start anew with --restart") from error
-        differing = sorted(
-            key for key in self.identity["recipe"] if identity["recipe"].get(key) != self.recipe.plain()[key]
-        )
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"{self.checkpoint} is damaged ({reason}); start anew with --restart") from error
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.machine.device, weights_only=True)
+        identity, before = json.loads(state["identity"]), json.loads(state["facts"])
+        recipe = self.recipe.plain()
+        differing = sorted(k for k in recipe if k not in UNCOMPARED and identity["recipe"].get(k) != recipe[k])
         differing += [key for key in ("seed", "data") if identity[key] != self.identity[key]]
+        differing += ["bfloat16"] if before["bfloat16"] != self.machine.bfloat16 else []
         if differing:
             raise RunError(
                 f"{self.checkpoint} was made with other settings ({', '.join(differing)}): "
@@ -131,7 +149,14 @@ class Run:
         self.schedule.load_state_dict(state["schedule"])
         self.history = json.loads(state["history"])
         if len(self.history) == self.recipe.epochs:
-            self.facts = json.loads(state["facts"])  # nothing is left to do: those of the run that did it
+            self.facts = before  # nothing is left to do: those of the run that did it
+        elif {key: before.get(key) for key in self.facts} != self.facts:
+            self.facts["before"] = before  # gone on with elsewhere, or with other code
+
+    def discard(self) -> None:
+        """Throw what an earlier run left in the folder away."""
+        for name in (CHECKPOINT, HISTORY, Path(CHECKPOINT).with_suffix(".part").name):
+            (self.folder / name).unlink(missing_ok=True)
 
     def save(self) -> None:
         """Write the checkpoint and the history; a kill at any moment leaves the one before."""

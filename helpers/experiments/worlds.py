@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,18 +12,11 @@ from torch import Tensor
 
 from helpers.data import CLASSES, mnist, scenes, tiny_imagenet
 from helpers.experiments.recipes import Recipe
-from helpers.retina import inscribed_disc, log_polar
 
 TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
 TEST_SCENES = 2000
 SWAP = 4  # steps along the list of backgrounds: each class gets the background tied to another one
 CROP = (0.7, 1.0)  # side of a training crop, in sides of the image
-
-VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
-    "whole": lambda x: x,
-    "disc": inscribed_disc,
-    "log-polar": lambda x: log_polar(x)[:, 0],
-}
 
 
 class Labelled(NamedTuple):
@@ -64,12 +57,14 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
     Args:
         recipe: says which.
         seed: of the run; other seeds get other training scenes.
-        images: at most so many images of each set, of all classes, to try things out.
+        images: at most so many images of each set, evenly spaced, to try things out.
 
     Raises:
         DataMissing: real data is wanted that is not there.
-        ValueError: an unknown world or class.
+        ValueError: an unknown world or class, or a seed whose training scenes would be the test scenes.
     """
+    if recipe.world == "scenes" and seed >= TEST_SEED:
+        raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
     return _load(recipe, seed, images)
 
 
@@ -86,7 +81,7 @@ def _bytes(images: Tensor, labels: Tensor) -> Labelled:
 
 
 def _spread(found: Labelled, images: int | None) -> Labelled:
-    """At most so many images, evenly spaced in the set, so that all classes are among them."""
+    """At most so many images, evenly spaced in the set."""
     count = len(found.images)
     if images is None or images >= count:
         return found
@@ -135,7 +130,7 @@ def data_hash(found: World) -> str:
     digest = hashlib.sha256()
     for part in (found.train, *found.tests.values()):
         for tensor in part:
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
     return digest.hexdigest()
 
 

@@ -5,9 +5,9 @@
 """
 
 from helpers.networks.architectures import AngularPad2d, LeNet, SmallVGG
-from helpers.networks.card import Card
+from helpers.networks.card import Card, WeightsError
 from helpers.networks.imagenet import WeightsMissing
-from helpers.networks.store import Catalogue, WeightsError, available, card, load, normalize
+from helpers.networks.store import Catalogue, available, card, load, normalize
 
 __all__ = [
     "AngularPad2d",

@@ -24,7 +24,7 @@ class LeNet(nn.Sequential):
         pool: the pooling layer's class, `nn.MaxPool2d` as in the paper or `nn.AvgPool2d`.
 
     Raises:
-        ValueError: `size` is not a positive multiple of 4.
+        ValueError: `size` is not a positive multiple of 4, or no class or no channel.
     Source: Ghosh et al., SIMILARnet, Table 1 (the ReLUs are those of the released code).
     """
 
@@ -33,6 +33,8 @@ class LeNet(nn.Sequential):
     ) -> None:
         if size < 4 or size % 4:
             raise ValueError(f"size must be a positive multiple of 4 (two poolings halve it), got {size}")
+        if not _positive(classes) or not _positive(channels):
+            raise ValueError(f"classes and channels must be positive integers, got {classes!r} and {channels!r}")
         side = size // 4  # pixels of the last feature maps
         super().__init__(
             OrderedDict(
@@ -89,6 +91,10 @@ class AngularPad2d(nn.Module):
         return str(self.pad)
 
 
+def _positive(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number > 0
+
+
 POOLINGS = {"gap": nn.AdaptiveAvgPool2d, "gmp": nn.AdaptiveMaxPool2d}
 
 
@@ -108,7 +114,7 @@ class SmallVGG(nn.Sequential):
         angular: the images are in log-polar coordinates; every convolution is padded as `AngularPad2d` says.
 
     Raises:
-        ValueError: an unknown pooling, or a stage without a convolution.
+        ValueError: an unknown pooling, a stage without a convolution, no class or no channel.
     Source: the design of VGG (Simonyan and Zisserman, ICLR 2015) with the head of Zhou et al., CVPR 2016, section 2.
     """
 
@@ -124,8 +130,13 @@ class SmallVGG(nn.Sequential):
     ) -> None:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if not stages or not all(stages):
-            raise ValueError(f"stages must hold at least one convolution each, got {stages!r}")
+        whole = all(isinstance(stage, Sequence) and stage and all(_positive(n) for n in stage) for stage in stages)
+        if not stages or not whole:
+            raise ValueError(
+                f"stages must be the numbers of filters, stage by stage, as ((16,), (32, 32)), got {stages!r}"
+            )
+        if not _positive(classes) or not _positive(channels):
+            raise ValueError(f"classes and channels must be positive integers, got {classes!r} and {channels!r}")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         wide, count = channels, 0
         for number, stage in enumerate(stages, start=1):

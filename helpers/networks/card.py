@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class WeightsError(RuntimeError):
+    """A weight file or its manifest is missing, damaged or not the one that belongs there."""
+
+
 @dataclass(frozen=True)
 class Card:
     """What a reader should know of a trained network.

@@ -6,21 +6,17 @@ import difflib
 import hashlib
 import pickle
 import re
+import urllib.error
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from helpers.networks.card import Card
+from helpers.networks.card import Card, WeightsError
 
 PREFIX = "torchvision/"
-# Their published weights expect other arguments than a fresh network gets.
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
-    "inception_v3": {"transform_input": True, "aux_logits": True, "init_weights": False},
-}
 
 
 class WeightsMissing(FileNotFoundError):
@@ -37,7 +33,7 @@ def load(name: str, *, download: bool = False) -> nn.Module:
     Raises:
         ValueError: torchvision has no such classification network.
         WeightsMissing: the weights are not in the cache and may not be fetched.
-        RuntimeError: the file there is damaged, or holds another network.
+        WeightsError: the file there is damaged, or holds another network.
     """
     from torchvision import models  # imported here: it takes seconds, and only this function needs it
 
@@ -52,14 +48,17 @@ def load(name: str, *, download: bool = False) -> nn.Module:
         if not download:
             raise WeightsMissing(_how_to_get(name, weights.url, path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=_hash_prefix(path))
-    state, digest = _read(path, weights.url)
-    with torch.device("meta"):  # no weights yet, no random numbers drawn
-        network = models.get_model(short, weights=None, **ARGUMENTS.get(short, {}))
+        try:
+            torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=_hash_prefix(path))
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            raise WeightsMissing(f"no download ({error}): {_how_to_get(name, weights.url, path)}") from error
+    digest = _check(path, weights.url)
     try:
-        network.load_state_dict(state, assign=True)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise RuntimeError(f"{path.name} in torch's cache holds no {short}: remove it and get it again") from error
+        # torchvision's own loading, which knows what each of its files needs; the file is there, so nothing is fetched.
+        with torch.random.fork_rng(devices=[]):
+            network = models.get_model(short, weights=weights, progress=False)
+    except (RuntimeError, AttributeError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path.name} in torch's cache holds no {short}: remove it and get it again") from error
     network.card = _card(name, network, weights, path, digest)
     return network
 
@@ -83,19 +82,23 @@ def _hash_prefix(path: Path) -> str | None:
     return found.group(1) if found else None
 
 
-def _read(path: Path, url: str) -> tuple[dict[str, Tensor], str]:
-    """A cached file's tensors and its sha256; nothing but tensors is unpickled."""
+def _check(path: Path, url: str) -> str:
+    """The sha256 of a cached file, once it is known to hold tensors and nothing else; nothing else is unpickled.
+
+    torch compares hashes when it downloads, and trusts its cache afterwards. So does this, but it says so when a file
+    is not the published one.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeError(
+        raise WeightsError(
             f"{path.name} in torch's cache is damaged or no weight file ({reason}): remove it, fetch {url}"
         ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(_hash_prefix(path) or ""):
         warnings.warn(f"{path.name} is not the file torchvision publishes: its sha256 differs", stacklevel=4)
-    return state, digest
+    return digest
 
 
 def _card(name: str, network: nn.Module, weights: Any, path: Path, digest: str) -> Card:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,11 @@ from torch import Tensor, nn
 
 from helpers.device import best_device
 from helpers.networks import architectures, imagenet
-from helpers.networks.card import Card
+from helpers.networks.card import Card, WeightsError
 from helpers.networks.imagenet import PREFIX
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 ARCHITECTURES = ("LeNet", "SmallVGG")  # what a manifest may name
-
-
-class WeightsError(RuntimeError):
-    """A weight file or its manifest is missing, damaged or not the one that belongs there."""
 
 
 def card(name: str) -> Card:
@@ -39,6 +35,8 @@ def card(name: str) -> Card:
         WeightsError: its manifest is damaged.
     """
     path = WEIGHTS / f"{name}.json"
+    if str(name).startswith(PREFIX):
+        raise ValueError(f"name: {name} is not one of the book's networks: load it, its card comes with it")
     if name not in names():
         near = difflib.get_close_matches(str(name), names(), n=3) or names()
         raise ValueError(f"name: got {name!r}, want {PREFIX}... or one of the book's: {', '.join(near)}")
@@ -53,8 +51,8 @@ def names() -> list[str]:
 def _card(path: Path) -> Card:
     try:
         manifest = json.loads(path.read_text(encoding="utf8"))
-        kept = {field.name: manifest[field.name] for field in fields(Card)}
-        found = Card(**{key: tuple(v) if isinstance(v, list) else v for key, v in kept.items()})
+        kept = {name: _kept(name, manifest[name]) for name in (field.name for field in fields(Card))}
+        found = Card(**kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path.name} is damaged ({error!r}): install the package again") from error
     if found.architecture not in ARCHITECTURES or found.name != path.stem:
@@ -62,6 +60,15 @@ def _card(path: Path) -> Card:
             f"{path.name} is not a manifest of the book: it names {found.architecture!r}, {found.name!r}"
         )
     return found
+
+
+def _kept(name: str, value: Any) -> Any:
+    """An entry of a manifest as a card holds it; TypeError where it is of another kind."""
+    wanted = {"arguments": dict, "parameters": int, "bytes": int, "accuracy": float}
+    wanted |= dict.fromkeys(("classes", "mean", "std", "size"), list)
+    if not isinstance(value, wanted.get(name, str)):
+        raise TypeError(f"{name} is {value!r}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Catalogue(tuple[Card, ...]):
@@ -108,23 +115,33 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
         The network, float32; its parameters require gradients, as those of any module do.
 
     Raises:
-        ValueError: there is no such network; near names are given.
+        ValueError: there is no such network (near names are given), or no such device.
         WeightsError: a file that is damaged, or is not the one that belongs there.
         WeightsMissing: torchvision's weights are not in torch's cache; the message says how to get them.
     """
-    place = best_device() if device is None else torch.device(device)
+    place = best_device() if device is None else _device(device)
     if str(name).startswith(PREFIX):
         return imagenet.load(name, download=download).to(place).eval()
     found = card(name)
     state = {key: value.float() if value.is_floating_point() else value for key, value in _read(found).items()}
-    with torch.device("meta"):  # no weights yet, no random numbers drawn
-        network = getattr(architectures, found.architecture)(**found.arguments)
     try:
+        with torch.device("meta"):  # no weights yet, no random numbers drawn
+            network = getattr(architectures, found.architecture)(**found.arguments)
         network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{_file(found).name} does not fit its manifest: {error}") from error
     network.card = found
     return network.to(place).eval()
+
+
+def _device(device: torch.device | str) -> torch.device:
+    """A device that is there."""
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"device must be one that is there (cpu, cuda, mps), got {device!r}") from error
+    return place
 
 
 def _file(found: Card) -> Path:
@@ -167,7 +184,7 @@ def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
     if not isinstance(found, Card):
         raise ValueError(f"network must come from load(), or be a card or a name, got {type(network).__name__}")
     colours = len(found.mean)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != colours or len(images) == 0:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != colours or images.numel() == 0:
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ValueError(f"images must be a non-empty (B, {colours}, H, W) for {found.name}, got {given}")
     if images.dtype == torch.uint8:
@@ -200,17 +217,17 @@ def write(network: nn.Module, manifest: dict[str, Any], folder: Path = WEIGHTS) 
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{manifest['name']}.safetensors").write_bytes(content)
     path = folder / f"{manifest['name']}.json"
-    path.write_text(json.dumps(manifest | counts, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    text = json.dumps(manifest | counts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Both are whole before either takes the place of an old one.
+    parts = {path.with_suffix(".safetensors"): content, path: text.encode("utf8")}
+    for target, part in parts.items():
+        target.with_name(target.name + ".part").write_bytes(part)
+    for target in parts:
+        os.replace(target.with_name(target.name + ".part"), target)
     return path
 
 
 def _half(value: Tensor) -> Tensor:
     value = value.detach().cpu().contiguous()
     return value.half() if value.is_floating_point() else value
-
-
-def total_bytes(cards: Sequence[Card]) -> int:
-    """Size of the weight files of some networks, in bytes."""
-    return sum(one.bytes for one in cards)
