@@ -68,6 +68,18 @@ def test_the_goals_are_reached_by_every_seed():
         assert run["accuracy"]["backgrounds swapped"] < run["accuracy"]["test"] - 0.1
 
 
+def test_what_the_page_says_of_the_biased_networks():
+    found = {name: [run["accuracy"] for run in records(name)["runs"]] for name in RECIPES}
+    swapped, biased = ([a[key] for a in found["scenes-biased"]] for key in ("backgrounds swapped", "test"))
+
+    def spread(values):
+        return max(values) - min(values)
+
+    assert spread(swapped) > 0.2
+    assert spread(swapped) > max(spread([a["test"] for a in runs]) for runs in found.values())
+    assert spread(biased) < 0.05
+
+
 def test_the_published_overall_accuracy_is_the_mean_of_its_classes():
     sizes = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # of MNIST's test classes
     table = PUBLISHED["lenet-mnist"]

@@ -138,6 +138,15 @@ def test_what_the_disc_keeps():
     assert rim[2:].max() == 0
 
 
+def test_what_the_page_of_the_networks_says_of_the_rim():
+    image = torch.zeros(1, 1, 64, 64, requires_grad=True)
+    touched = torch.autograd.grad(log_polar(image).sum(), image)[0][0, 0] > 0
+    disc = inscribed_disc(torch.ones(1, 1, 64, 64))[0, 0] > 0
+    assert (disc & ~touched).sum() / disc.sum() == pytest.approx(1 / 8, abs=0.02)
+    rim = log_polar_grid(64, 64)[0] * 32  # pixels
+    assert (rim[1] - rim[0]).norm().item() == pytest.approx(3.1, abs=0.1)
+
+
 def test_the_layer_is_the_function():
     images = torch.rand(2, 3, 32, 32)
     layer = LogPolar((16, 24), r_min=0.1, start_angle=0.3)
