@@ -22,7 +22,7 @@ from helpers.device import best_device
 from helpers.experiments import publish
 from helpers.experiments.recipes import RECIPES, Recipe
 from helpers.experiments.trainer import CHECKPOINT, Machine, Run, RunError
-from helpers.experiments.worlds import world
+from helpers.experiments.worlds import check_seed, world
 from helpers.networks import store
 
 
@@ -97,14 +97,16 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 
 def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
-    """Refuse seeds that are given twice, and runs that would be overwritten.
+    """Refuse seeds that are given twice or kept for testing, and runs that would be overwritten.
 
     Raises:
         RunError: saying which.
+        ValueError: a seed kept for testing.
     """
     if len(set(recipe.seeds)) < len(recipe.seeds):
         raise RunError(f"--seeds must differ, got {' '.join(map(str, recipe.seeds))}")
     for seed in recipe.seeds:
+        check_seed(recipe, seed)
         folder = run_folder(options.out, recipe.name, seed)
         if (folder / CHECKPOINT).exists() and not options.restart and not options.resume:
             raise RunError(f"there is a run in {folder}: go on with --resume, or throw it away with --restart")

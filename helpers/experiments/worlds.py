@@ -42,6 +42,16 @@ class World(NamedTuple):
     what: str
 
 
+def check_seed(recipe: Recipe, seed: int) -> None:
+    """Refuse a seed whose training scenes would be the test scenes.
+
+    Raises:
+        ValueError: the seed is one of those kept for testing.
+    """
+    if recipe.world == "scenes" and seed >= TEST_SEED:
+        raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
+
+
 def held_out(recipe: Recipe) -> World:
     """The test sets of a recipe alone; `train` is empty.
 
@@ -63,8 +73,7 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
         DataMissing: real data is wanted that is not there.
         ValueError: an unknown world or class, or a seed whose training scenes would be the test scenes.
     """
-    if recipe.world == "scenes" and seed >= TEST_SEED:
-        raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
+    check_seed(recipe, seed)
     return _load(recipe, seed, images)
 
 
