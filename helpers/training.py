@@ -70,6 +70,8 @@ def fit(
     if epochs < 1 or batch < 1:
         raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch}")
     device = _device(model)
+    if device.type == "cpu":
+        model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
     optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     order = torch.Generator().manual_seed(seed)
     modes = {module: module.training for module in model.modules()}
@@ -89,6 +91,7 @@ def fit(
             optimiser.step()
             losses.append(loss.item())
     finally:
+        model.to(memory_format=torch.contiguous_format)
         for module, mode in modes.items():
             module.training = mode
     return losses
