@@ -156,7 +156,7 @@ def test_the_page_of_the_networks_says_what_the_files_say(tmp_path: Path) -> Non
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "toy.json").write_text(json.dumps(content), encoding="utf8")
     (line,) = [line for line in networks.overview(tmp_path).splitlines() if "toy" in line]
-    assert line == "| [`toy`](#toy) | 91.23 % | 87.50 % to 91.23 % | 2 | 1,234 | 6 kB |"
+    assert line == "| [`toy`](#toy) | 91.23 % | 87.50 – 91.23 % | 2 | 1,234 | 6 kB |"
     text = networks.sections(tmp_path)
     for said in (
         "A toy. It sees the inscribed disc. Toys: 3 training and 4 test images.",
@@ -166,8 +166,9 @@ def test_the_page_of_the_networks_says_what_the_files_say(tmp_path: Path) -> Non
         "| 0 (shipped) | 91.23 % | 45.62 % |",
         "| 1 | 87.50 % | 43.75 % |",
         "beside that of Somebody, Table 9",
-        "| paper | 80.00 | 100.00 | 90.00 |",
-        "| seed 1 | 50.00 | 25.00 | 87.50 |",
-        "on test images at 87.50 % to 91.23 %.](../results/toy.png)",
+        "| class | paper | seed 0 | seed 1 |",
+        "| b | 100.00 | 25.00 | 25.00 |",
+        "| all | 90.00 | 91.23 | 87.50 |",
+        "on test images at 87.50 – 91.23 %.](../results/toy.png)",
     ):
         assert said in text, said

@@ -32,7 +32,7 @@ def percent(value: float) -> str:
 
 def spread(values: list[float]) -> str:
     """The values of all seeds: one, or the least and the greatest."""
-    return percent(values[0]) if len(values) == 1 else f"{percent(min(values))} to {percent(max(values))}"
+    return percent(values[0]) if len(values) == 1 else f"{100 * min(values):.2f} – {percent(max(values))}"
 
 
 def row(*cells: str) -> str:
@@ -42,14 +42,14 @@ def row(*cells: str) -> str:
 
 def overview(root: Path) -> str:
     """One line a network: data, accuracy of what is shipped and of all seeds, parameters, size."""
-    lines = [row("network", "accuracy", "seeds", "classes", "parameters", "file"), row(*["---"] + ["--:"] * 5)]
+    lines = [row("network", "accuracy", "all seeds", "classes", "parameters", "file"), row(*["---"] + ["--:"] * 5)]
     for one in manifests(root):
         values = [run["accuracy"]["test"] for run in one["runs"]]
         lines.append(
             row(
                 f"[`{one['name']}`](#{one['name']})",
                 percent(one["accuracy"]),
-                spread(values) if len(values) > 1 else "one",
+                spread(values) if len(values) > 1 else "one seed",
                 str(len(one["classes"])),
                 f"{one['parameters']:,}",
                 f"{one['bytes'] / 1000:.0f} kB",
@@ -117,13 +117,11 @@ def results(full: Row) -> str:
 def beside_published(full: Row) -> str:
     """Accuracy class by class, beside what the source prints."""
     table, runs = full["published"], full["runs"]
-    lines = [row("class", *full["classes"], "all"), row(*["---"] + ["--:"] * (len(full["classes"]) + 1))]
-
-    def line(name: str, values: list[float], overall: float) -> str:
-        return row(name, *(f"{100 * value:.2f}" for value in [*values, overall]))
-
-    lines.append(line("paper", table["by class"], table["accuracy"]))
-    lines += [line(f"seed {run['seed']}", run["by class"], run["accuracy"]["test"]) for run in runs]
+    columns = [table["by class"] + [table["accuracy"]]]
+    columns += [run["by class"] + [run["accuracy"]["test"]] for run in runs]
+    lines = [row("class", "paper", *(f"seed {run['seed']}" for run in runs)), row(*["---"] + ["--:"] * len(columns))]
+    for name, *values in zip([*full["classes"], "all"], *columns, strict=True):
+        lines.append(row(name, *(f"{100 * value:.2f}" for value in values)))
     return f"Accuracy in percent, class by class, beside that of {table['source']}:\n\n" + "\n".join(lines)
 
 
