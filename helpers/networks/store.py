@@ -76,9 +76,10 @@ class Catalogue(tuple[Card, ...]):
 
     def __repr__(self) -> str:
         """One aligned line a network."""
-        head = ("name", "sees", "classes", "parameters", "accuracy", "of")
+        head = ("name", "sees", "classes", "parameters", "accuracy", "test images")
         lines = [head] + [
-            (c.name, c.about, str(len(c.classes)), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test) for c in self
+            (c.name, c.about, str(len(c.classes)), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test.split()[0])
+            for c in self
         ]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         align = ("<", "<", ">", ">", ">", "<")
