@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,13 +99,16 @@ def fit(
     return losses
 
 
-def predict(model: nn.Module, images: Tensor, *, batch: int = 1000) -> Tensor:
+def predict(
+    model: nn.Module, images: Tensor, *, batch: int = 1000, prepare: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Logits (N, K) of a whole set in evaluation mode, without a graph, on the CPU.
 
     Args:
         model: maps (B, C, H, W) to (B, K); every module is left in the mode it was found in.
         images: (N, C, H, W).
         batch: images a forward pass.
+        prepare: what is done to the images of a batch, on the model's device, before the model sees them.
 
     Raises:
         ValueError: images is not a non-empty (N, C, H, W), or batch is less than 1.
@@ -117,7 +122,8 @@ def predict(model: nn.Module, images: Tensor, *, batch: int = 1000) -> Tensor:
     model.eval()
     try:
         with torch.no_grad():
-            return torch.cat([model(chunk.to(device)).cpu() for chunk in images.split(batch)])
+            chunks = (chunk.to(device) for chunk in images.split(batch))
+            return torch.cat([model(prepare(chunk) if prepare else chunk).cpu() for chunk in chunks])
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -40,7 +40,7 @@ def reproduced(name: str) -> dict[str, float]:
     """Accuracy of the shipped network on each of its test sets, measured now."""
     recipe = RECIPES[name]
     found = worlds.held_out(recipe)
-    return publish.measure(recipe, networks.load(name, "cpu"), found.tests, CPU)["accuracy"]
+    return publish.measure(recipe, networks.load(name, "cpu"), found.tests)["accuracy"]
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].world == "scenes"])
@@ -198,11 +198,12 @@ def test_what_is_shipped_is_what_was_measured(tmp_path, monkeypatch):
     run = Run(recipe, found, 7, tmp_path / "run", CPU)
     run.train(progress=False)
     unrounded = run.logits(found.tests["test"])
-    record = publish.write(recipe, [run], tmp_path / "weights", tmp_path / "results", images=64)
+    record = publish.record(recipe, [run], images=64)
+    publish.write(recipe, [run], record, tmp_path / "weights", tmp_path / "results")
     assert record["command"] == ("python -m helpers.experiments.train scenes-gap --epochs 1 --images 64 --seeds 7")
     monkeypatch.setattr(store, "WEIGHTS", tmp_path / "weights")
     net = networks.load("scenes-gap", "cpu")
-    scores = logits(recipe, net, found.tests["test"].images, CPU)
+    scores = logits(recipe, net, found.tests["test"].images)
     assert accuracy(scores, found.tests["test"].labels) == record["runs"][0]["accuracy"]["test"] == net.card.accuracy
     with torch.no_grad():
         run.model[0].weight[0, 0, 0, 0] = 1e6

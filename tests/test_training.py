@@ -81,6 +81,7 @@ def test_predictions_use_evaluation_mode_and_do_not_depend_on_the_batch():
     once = predict(model, images)
     assert not once.requires_grad
     torch.testing.assert_close(predict(model, images, batch=3), once)
+    torch.testing.assert_close(predict(model, images / 2, batch=3, prepare=lambda x: 2 * x), once)
 
 
 def test_accuracy_counts():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from helpers.experiments.facts import ROOT
 from helpers.experiments.recipes import PUBLISHED, RECIPES, Recipe
-from helpers.experiments.trainer import Machine, Run, RunError, accuracy, logits, write_safely
+from helpers.experiments.trainer import Run, RunError, accuracy, logits, write_safely
 from helpers.experiments.worlds import Labelled, World
 from helpers.networks import store
 from helpers.plots import curves
@@ -39,7 +39,7 @@ def command(recipe: Recipe, images: int | None = None, bfloat16: bool = False) -
     return shlex.join(words)
 
 
-def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, Labelled], machine: Machine) -> dict[str, Any]:
+def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, Labelled]) -> dict[str, Any]:
     """Accuracy of one network on every test set, and of each class on the first.
 
     Returns:
@@ -47,7 +47,7 @@ def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, Labelled], mac
     """
     found: dict[str, Any] = {"accuracy": {}}
     for position, (name, test) in enumerate(tests.items()):
-        scores = logits(recipe, model, test.images, machine)
+        scores = logits(recipe, model, test.images)
         found["accuracy"][name] = accuracy(scores, test.labels)
         if position == 0:
             found["by class"] = by_class(scores, test.labels)
@@ -79,11 +79,17 @@ def as_shipped(model: nn.Module) -> nn.Module:
     return rounded
 
 
-def record(recipe: Recipe, runs: Sequence[Run], images: int | None) -> dict[str, Any]:
-    """Everything measured on the finished runs of a recipe, weights rounded as they are shipped."""
+def record(recipe: Recipe, runs: Sequence[Run], images: int | None = None) -> dict[str, Any]:
+    """Everything measured on the finished runs of a recipe, weights rounded as they are shipped.
+
+    Args:
+        recipe: what was made.
+        runs: the finished runs, one a seed.
+        images: how many images it was trained on, where not on all.
+    """
     entries = []
     for run in runs:
-        measured = measure(recipe, as_shipped(run.model), run.world.tests, run.machine)
+        measured = measure(recipe, as_shipped(run.model), run.world.tests)
         entries.append(
             {"seed": run.seed, **measured, "data": run.identity["data"], "facts": run.facts, "epochs": run.history}
         )
@@ -131,22 +137,16 @@ def manifest(recipe: Recipe, found: Mapping[str, Any], run: Run) -> dict[str, An
     }
 
 
-def write(
-    recipe: Recipe, runs: Sequence[Run], weights: Path, results: Path, images: int | None = None
-) -> dict[str, Any]:
+def write(recipe: Recipe, runs: Sequence[Run], found: Mapping[str, Any], weights: Path, results: Path) -> None:
     """Write weights and manifest into one folder, record and curves into another.
 
     Args:
         recipe: what was made.
         runs: the finished runs, one a seed; the first one's weights are written.
+        found: their record.
         weights: where weights and manifest go.
         results: where record and curves go.
-        images: how many images it was trained on, where not on all.
-
-    Returns:
-        The record.
     """
-    found = record(recipe, runs, images)
     store.write(runs[0].model, manifest(recipe, found, runs[0]), weights)
     results.mkdir(parents=True, exist_ok=True)
     write_safely(
@@ -154,7 +154,6 @@ def write(
         (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     )
     picture(recipe, runs).savefig(results / f"{recipe.name}.png", dpi=100)
-    return found
 
 
 def picture(recipe: Recipe, runs: Sequence[Run]) -> Any:

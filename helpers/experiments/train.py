@@ -141,10 +141,11 @@ def execute(options: argparse.Namespace) -> None:
     for run in runs:
         run.train(progress=not options.quiet)
     home = options.out / recipe.name
-    found = publish.write(recipe, runs, home, home / "results", options.images)
+    found = publish.record(recipe, runs, options.images)
+    publish.write(recipe, runs, found, home, home / "results")
     print(f"weights, manifest, record and curves: {home}")
     if options.publish:
-        publish.write(recipe, runs, store.WEIGHTS, publish.RESULTS, options.images)
+        publish.write(recipe, runs, found, store.WEIGHTS, publish.RESULTS)
         print("published: they are the book's from now on")
     for one in found["runs"]:
         print(f"seed {one['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in one["accuracy"].items()))

@@ -21,6 +21,7 @@ from helpers.experiments.facts import facts
 from helpers.experiments.recipes import Recipe
 from helpers.experiments.worlds import Labelled, World, augmented, data_hash, prepare
 from helpers.retina import VIEWS
+from helpers.training import predict
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
@@ -219,20 +220,16 @@ class Run:
 
     def logits(self, test: Labelled) -> Tensor:
         """Logits (N, K) of a test set, on the CPU."""
-        return logits(self.recipe, self.model, test.images, self.machine)
+        return logits(self.recipe, self.model, test.images)
 
 
-def logits(recipe: Recipe, model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+def logits(recipe: Recipe, model: nn.Module, images: Tensor) -> Tensor:
     """Logits (N, K) of images (N, C, H, W) as a recipe's network sees them, in evaluation mode, on the CPU."""
-    mode = model.training
-    model.eval()
-    view, found = VIEWS[recipe.view], []
-    with torch.inference_mode():
-        for chunk in images.split(TEST_BATCH):
-            x = view(prepare(recipe, chunk.to(machine.device)))
-            found.append(model(x.contiguous(memory_format=torch.channels_last)).float().cpu())
-    model.train(mode)
-    return torch.cat(found)
+
+    def seen(chunk: Tensor) -> Tensor:
+        return VIEWS[recipe.view](prepare(recipe, chunk)).contiguous(memory_format=torch.channels_last)
+
+    return predict(model, images, batch=TEST_BATCH, prepare=seen)
 
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
