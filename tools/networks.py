@@ -132,4 +132,11 @@ def picture(full: Row) -> str:
         f"Learning curves of {full['name']} over {last[0]['epoch']} epochs: accuracy on training images ends at "
         f"{spread([row['train'] for row in last])}, on test images at {spread([row['test'] for row in last])}."
     )
-    return f"![{alt}](../results/{full['name']}.png)"
+    seeds = (
+        ""
+        if len(full["runs"]) == 1
+        else " The line is the mean of the seeds, the shade reaches from the worst to the best."
+    )
+    caption = f"Accuracy of `{full['name']}` while it learned, on training and on test images.{seeds}"
+    options = f":name: fig-{full['name']}\n:width: 480px\n:alt: {alt}"
+    return f"```{{figure}} ../results/{full['name']}.png\n{options}\n\n{caption}\n```"
