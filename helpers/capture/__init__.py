@@ -17,8 +17,8 @@ A layer is named as in `model.named_modules()`. The name "input" stands for `x` 
 times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2".
 """
 
-from helpers.capture.inputs import check_fit, check_images, check_target
-from helpers.capture.passes import Gradients, Masked, activations, gradients, masked_forward
+from helpers.capture.inputs import check_fill, check_fit, check_images, check_positive, check_target, chunks
+from helpers.capture.passes import Gradients, Masked, activations, gradients, in_batches, logits, masked_forward
 from helpers.capture.state import INPUT, layer_names, named_modules, preserved
 
 __all__ = [
@@ -26,11 +26,16 @@ __all__ = [
     "Gradients",
     "Masked",
     "activations",
+    "check_fill",
     "check_fit",
     "check_images",
+    "check_positive",
     "check_target",
+    "chunks",
     "gradients",
+    "in_batches",
     "layer_names",
+    "logits",
     "masked_forward",
     "named_modules",
     "preserved",

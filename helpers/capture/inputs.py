@@ -1,9 +1,11 @@
 """What a method may be given as images and as target."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+LEAST_CHUNK = 8  # images a pass, where the caller's batch is smaller
 
 
 def check_images(x: Tensor) -> Tensor:
@@ -55,13 +57,13 @@ def check_fit(model: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def check_target(target: int | Sequence | Tensor, batch: int, classes: int) -> tuple[Tensor, bool]:
+def check_target(target: int | Sequence | Tensor, batch: int, classes: int | None = None) -> tuple[Tensor, bool]:
     """Bring a target into the shape (B, K).
 
     Args:
         target: a class for the whole batch (int), one class an image (B,), or K classes of every image (B, K).
         batch: B, the number of images.
-        classes: number of classes of the network.
+        classes: number of classes of the network; None while it is not known: their range is then not looked at.
 
     Returns:
         The target as int64 (B, K), and whether it was given as (B, K), so that results keep their K axis.
@@ -79,9 +81,67 @@ def check_target(target: int | Sequence | Tensor, batch: int, classes: int) -> t
     if wanted.dtype == torch.bool or wanted.is_floating_point() or wanted.is_complex():
         raise ValueError(f"target must hold integers (class numbers), got {wanted.dtype}")
     wanted = wanted.long()
-    if wanted.min() < 0 or wanted.max() >= classes:
+    if classes is not None and (wanted.min() < 0 or wanted.max() >= classes):
         worst = int(wanted.min() if wanted.min() < 0 else wanted.max())
         raise ValueError(f"target must lie in 0 .. {classes - 1} (the network has {classes} classes), got {worst}")
     if wanted.ndim == 0:
         wanted = wanted.expand(batch)  # () -> (B,)
     return (wanted, True) if wanted.ndim == 2 else (wanted[:, None], False)  # (B,) -> (B, 1)
+
+
+def check_positive(name: str, value: int) -> int:
+    """Return a count unchanged if it is an integer of at least 1.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return value
+
+
+def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
+    """A number or a tensor as images like x, on its device and in its dtype.
+
+    Args:
+        value: a finite number, or a tensor that broadcasts to x.
+        x: images, (B, C, H, W).
+        name: of the argument, for the message.
+
+    Returns:
+        (B, C, H, W), not to be written into.
+
+    Raises:
+        ValueError: it does not broadcast to the shape of x, or is not finite.
+    """
+    try:
+        given = torch.as_tensor(value).detach().to(x)
+        full = given.expand(x.shape)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"{name} must be a number or broadcast to {tuple(x.shape)}, got {got}") from error
+    if not torch.isfinite(given).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return full
+
+
+def chunks(count: int, chunk: int | None, x: Tensor) -> Iterator[Tensor]:
+    """The numbers 0 .. count - 1 of the images that a method makes out of x, cut into passes.
+
+    Args:
+        count: how many there are.
+        chunk: images a pass; the length of x, or 8 where x is shorter, when None.
+        x: images, (B, C, H, W); the numbers lie on their device.
+
+    Yields:
+        (n,) int64, n at most the chunk.
+
+    Raises:
+        ValueError: chunk is not an integer of at least 1.
+    """
+    size = max(len(x), LEAST_CHUNK) if chunk is None else check_positive("chunk", chunk)
+    yield from torch.arange(count, device=x.device).split(size)

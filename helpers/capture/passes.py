@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,49 @@ def activations(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dic
     with preserved(model), torch.no_grad():
         _forward(model, x, names, keep)
     return {name: found[name] for name in names}
+
+
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits of a batch in evaluation mode, without a graph.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W).
+
+    Returns:
+        (B, classes).
+
+    Raises:
+        ValueError: bad `x`, or an output that is not (B, classes).
+    """
+    return masked_forward(model, x, {}).logits
+
+
+def in_batches(method: Callable[..., Tensor], model: nn.Module, x: Tensor, *others: Any, size: int = 100) -> Tensor:
+    """A method's result for many images, computed batch by batch: small batches stay in the processor's cache.
+
+    Args:
+        method: called as `method(model, x, *others)`; give its options with `functools.partial`.
+        model: any network.
+        x: images, (N, C, H, W).
+        others: further arguments; tensors of length N are cut along with the images, everything else is handed on.
+        size: images a call.
+
+    Returns:
+        The results, joined along their first axis.
+
+    Raises:
+        ValueError: x is not a non-empty (N, C, H, W), or size is less than 1.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    check_images(x)
+
+    def part(one: Any, rows: slice) -> Any:
+        return one[rows] if isinstance(one, Tensor) and one.ndim and len(one) == len(x) else one
+
+    cuts = [slice(start, start + size) for start in range(0, len(x), size)]
+    return torch.cat([method(model, x[rows], *(part(one, rows) for one in others)) for rows in cuts])
 
 
 def gradients(

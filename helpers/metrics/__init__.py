@@ -1,0 +1,28 @@
+"""How good a map is: against known masks and boxes, against the network itself, and against baselines.
+
+Every function takes whole batches. A map and a mask are (..., H, W) with the same leading axes, for example (B, H, W)
+or (B, K, H, W); one number a map comes back, (...). Where there is nothing to measure (an empty mask, an absent
+box) it is NaN, to be left out with `nanmean`; a constant map never counts as a hit.
+
+Three baselines that know nothing of the network stand beside them: `center_map`, `blurred_map`, `random_map`.
+"""
+
+from helpers.metrics.baselines import blurred_map, center_map, random_map
+from helpers.metrics.boxes import box_iou, box_mask
+from helpers.metrics.curves import Curve, deletion, insertion
+from helpers.metrics.masks import mass_in_mask, pixel_auc, pointing_game, rank_correlation
+
+__all__ = [
+    "Curve",
+    "blurred_map",
+    "box_iou",
+    "box_mask",
+    "center_map",
+    "deletion",
+    "insertion",
+    "mass_in_mask",
+    "pixel_auc",
+    "pointing_game",
+    "random_map",
+    "rank_correlation",
+]

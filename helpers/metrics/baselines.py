@@ -1,0 +1,56 @@
+"""Maps that know nothing of the network."""
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from helpers.capture import check_images
+
+CENTER_SIGMA = 0.25  # standard deviation of `center_map`, in sides of the image
+BLUR_SIGMA = 0.05  # of `blurred_map`, in sides of the image (its larger one)
+
+
+def center_map(x: Tensor) -> Tensor:
+    """The baseline that always says "in the middle": a Gaussian around the centre.
+
+    Args:
+        x: images, (B, C, H, W); only their shape matters.
+
+    Returns:
+        (B, H, W), 1 at the very centre; standard deviation a quarter of each side.
+    """
+    rows, columns = (
+        (torch.arange(n, device=x.device, dtype=x.dtype) - (n - 1) / 2) / (CENTER_SIGMA * n)
+        for n in check_images(x).shape[-2:]
+    )
+    return torch.exp(-(rows[:, None].square() + columns.square()) / 2).expand(len(x), -1, -1).clone()
+
+
+def blurred_map(x: Tensor) -> Tensor:
+    """The baseline that only looks at the image: how far its blurred colour is from the image's mean colour.
+
+    Args:
+        x: images, (B, C, H, W), in any units.
+
+    Returns:
+        (B, H, W), the largest difference over the colours, in the units of x.
+    """
+    sigma = BLUR_SIGMA * max(check_images(x).shape[-2:])
+    # The kernel reflects at the border and must be smaller than the image.
+    height, width = (min(2 * round(3 * sigma) + 1, 2 * ((n - 1) // 2) + 1) for n in x.shape[-2:])
+    blurred = gaussian_blur(x, [width, height], [sigma, sigma])
+    return (blurred - x.mean((2, 3), keepdim=True)).abs().amax(1)
+
+
+def random_map(x: Tensor, seed: int = 0) -> Tensor:
+    """The baseline that guesses: an even random number at each place.
+
+    Args:
+        x: images, (B, C, H, W); only their shape matters.
+        seed: of the numbers; the same on every device.
+
+    Returns:
+        (B, H, W), in [0, 1).
+    """
+    draw = torch.Generator().manual_seed(seed)
+    return torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw).to(x)

@@ -1,0 +1,54 @@
+"""Boxes against boxes, and boxes as masks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union, box by box. (For every pair of two sets there is `torchvision.ops.box_iou`.)
+
+    Args:
+        boxes: (..., 4), x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive.
+        others: (..., 4), likewise.
+
+    Returns:
+        (...), 0 to 1; NaN where a box is NaN (absent) or both are empty.
+
+    Raises:
+        ValueError: shapes differ, or a box ends before it begins.
+    """
+    if boxes.shape != others.shape or boxes.ndim == 0 or boxes.shape[-1] != 4:
+        got = f"{tuple(boxes.shape)} and {tuple(others.shape)}"
+        raise ValueError(f"boxes and others must have one shape, (..., 4), got {got}")
+    for name, one in (("boxes", boxes), ("others", others)):
+        if (one[..., :2] > one[..., 2:]).any():
+            raise ValueError(f"{name} must have x0 <= x1 and y0 <= y1")
+    first = torch.maximum(boxes[..., :2], others[..., :2])
+    last = torch.minimum(boxes[..., 2:], others[..., 2:])
+    both = (last - first).clamp(min=0).prod(-1)
+    areas = [(one[..., 2:] - one[..., :2]).prod(-1) for one in (boxes, others)]
+    return both / (areas[0] + areas[1] - both)
+
+
+def box_mask(boxes: Tensor, shape: Sequence[int]) -> Tensor:
+    """Boxes as masks, for the functions above: a pixel counts when its centre lies inside.
+
+    Args:
+        boxes: (..., 4), x0, y0, x1, y1 in pixel edges; NaN where there is none.
+        shape: of the masks, (H, W).
+
+    Returns:
+        (..., H, W) bool; empty for a box of NaN.
+
+    Raises:
+        ValueError: boxes are not (..., 4), or shape is not two positive integers.
+    """
+    if boxes.ndim == 0 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must have shape (..., 4), got {tuple(boxes.shape)}")
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape must be (H, W), two positive integers, got {tuple(shape)}")
+    rows, columns = (torch.arange(n, device=boxes.device) + 0.5 for n in shape)
+    x0, y0, x1, y1 = boxes[..., None].unbind(-2)  # (..., 1) each
+    return ((rows > y0) & (rows < y1))[..., :, None] & ((columns > x0) & (columns < x1))[..., None, :]

@@ -1,0 +1,143 @@
+"""Images and the leaves of their trees."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
+    """The number of the leaf that each pixel belongs to.
+
+    Args:
+        leaves: a tree, (L, 3).
+        shape: of the image, (H, W).
+
+    Returns:
+        (H, W) int64, 0 .. L - 1.
+
+    Raises:
+        ValueError: leaves are no tree, or do not tile an image of this shape.
+    """
+    leaves, (height, width) = check_leaves(leaves), _check_shape(shape)
+    numbers = torch.full((height, width), -1, device=leaves.device)
+    for size in leaves[:, 2].unique().tolist():  # one step a level
+        of_size = (leaves[:, 2] == size).nonzero()[:, 0]
+        row, column = (leaves[of_size, :2] // size).unbind(1)
+        grid = torch.full((-(-height // size), -(-width // size)), -1, device=leaves.device)
+        if (row >= len(grid)).any() or (column >= grid.shape[1]).any():
+            raise ValueError(f"leaves must lie in an image of {height} x {width}, those of side {size} reach beyond")
+        grid[row, column] = of_size
+        painted = grid.repeat_interleave(size, 0).repeat_interleave(size, 1)[:height, :width]
+        numbers = torch.where(painted >= 0, painted, numbers)
+    area = int(leaves[:, 2].square().sum())
+    if area != height * width or (numbers < 0).any():
+        raise ValueError(f"leaves must tile an image of {height} x {width} pixels, got {area} pixels or gaps")
+    return numbers
+
+
+def leaf_means(image: Tensor, leaves: Tensor) -> Tensor:
+    """The mean of an image over each leaf.
+
+    Args:
+        image: (H, W) or (C, H, W), any units.
+        leaves: its tree, (L, 3).
+
+    Returns:
+        (L,) for (H, W), (L, C) for (C, H, W).
+
+    Raises:
+        ValueError: a bad image, or leaves that do not tile it.
+    """
+    images, _ = check_image(image)
+    if image.ndim == 4:
+        raise ValueError(f"image must be (H, W) or (C, H, W), one for one tree, got {tuple(image.shape)}")
+    sums = leaf_sums(images[0], leaf_map(leaves, image.shape[-2:]), len(leaves))  # (L, C)
+    means = sums / leaves[:, 2:].to(images).square()
+    return means if image.ndim == 3 else means[:, 0]
+
+
+def leaf_sums(image: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """Sums of an image over leaves.
+
+    Args:
+        image: (C, H, W).
+        numbers: the leaf of each pixel, (H, W), as `leaf_map` gives it.
+        count: L, the number of leaves.
+
+    Returns:
+        (L, C).
+    """
+    pixels = image.flatten(1).T  # (P, C)
+    return pixels.new_zeros(count, len(image)).index_add_(0, numbers.flatten().to(image.device), pixels)
+
+
+def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Paint each leaf with its value.
+
+    Args:
+        leaves: a tree, (L, 3).
+        values: (L,), or (L, C) for C channels.
+        shape: of the image, (H, W).
+
+    Returns:
+        (H, W) or (C, H, W).
+
+    Raises:
+        ValueError: leaves that do not tile the image, or another number of values.
+    """
+    numbers = leaf_map(leaves, shape)
+    if values.ndim not in (1, 2) or len(values) != len(leaves):
+        raise ValueError(f"values must be (L,) or (L, C) with L = {len(leaves)} leaves, got {tuple(values.shape)}")
+    painted = values[numbers.to(values.device)]  # (H, W) or (H, W, C)
+    return painted if values.ndim == 1 else painted.permute(2, 0, 1)
+
+
+def check_image(image: Tensor) -> tuple[Tensor, bool]:
+    """Bring an image into the shape of a batch.
+
+    Args:
+        image: (H, W), (C, H, W) or (B, C, H, W).
+
+    Returns:
+        (B, C, H, W), and whether it was given as a batch.
+
+    Raises:
+        ValueError: another rank, empty, not floating point, or not finite.
+    """
+    if not isinstance(image, Tensor) or image.ndim not in (2, 3, 4):
+        got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"image must be a tensor (H, W), (C, H, W) or (B, C, H, W), got {got}")
+    images = image if image.ndim == 4 else image.reshape(1, -1, *image.shape[-2:])
+    if images.numel() == 0 or not images.is_floating_point() or not torch.isfinite(images).all():
+        got = f"{tuple(image.shape)} of {image.dtype}"
+        raise ValueError(f"image must be finite floating-point numbers and not empty, got {got}")
+    return images, image.ndim == 4
+
+
+def check_leaves(leaves: Tensor) -> Tensor:
+    """Return leaves unchanged if they can be a tree: (L, 3), int64, each at a multiple of its size.
+
+    Args:
+        leaves: what was given; whether they tile an image is for `leaf_map` to say.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if not isinstance(leaves, Tensor) or leaves.ndim != 2 or leaves.shape[1] != 3 or len(leaves) == 0:
+        got = tuple(leaves.shape) if isinstance(leaves, Tensor) else type(leaves).__name__
+        raise ValueError(f"leaves must be a non-empty (L, 3), rows (y, x, size), got {got}")
+    if leaves.dtype != torch.int64:
+        raise ValueError(f"leaves must be int64, got {leaves.dtype}")
+    y, x, size = leaves.unbind(1)
+    good = (size > 0) & (y >= 0) & (x >= 0)
+    good &= (y % size.clamp(min=1) == 0) & (x % size.clamp(min=1) == 0)
+    if not good.all():
+        raise ValueError(f"leaves must begin at multiples of their size, got row {leaves[~good][0].tolist()}")
+    return leaves
+
+
+def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape must be (H, W), two positive integers, got {tuple(shape)}")
+    return int(shape[0]), int(shape[1])

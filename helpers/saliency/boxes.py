@@ -1,0 +1,110 @@
+"""From a saliency map to one box an image."""
+
+import numpy as np
+import torch
+from skimage.measure import label
+from torch import Tensor
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms.functional import gaussian_blur
+
+ROUNDS = 3  # of colour models; GrabCut, too, repeats its fit
+SMOOTH_PX = 1.0  # standard deviation of the blur that makes neighbours agree
+LEAST_VARIANCE = 1e-3  # added to a colour model, as a share of the image's own variance
+LEAST_PIXELS = 8  # of an object; a segmentation that shrinks below falls back on its seeds
+
+
+def saliency_box(
+    maps: Tensor, images: Tensor | None = None, *, foreground: float = 0.95, background: float = 0.30
+) -> Tensor:
+    """One box an image: around the largest connected region of what a saliency map takes for the object.
+
+    Pixels above the upper quantile of a map are seeds of the object, those below the lower one seeds of the rest. With
+    `images`, one Gaussian of colours is fitted to either side, every other pixel joins the side that explains its
+    colour and its neighbours' better, and the fit is repeated: GrabCut, with one Gaussian in place of a mixture and a
+    blur in place of the graph cut. Without, undecided pixels count as background: the plain threshold.
+
+    Args:
+        maps: (B, H, W) or (B, K, H, W), the larger the more salient; a constant map gets the whole image.
+        images: (B, C, H, W) of the same size, in any units.
+        foreground: quantile of a map above which a pixel is a seed of the object, in (0, 1).
+        background: quantile below which it is a seed of the background, in (0, 1), not above `foreground`.
+
+    Returns:
+        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive: (B, 4) or (B, K, 4), float.
+
+    Raises:
+        ValueError: maps or images of another shape, empty, or not finite; quantiles outside their range.
+
+    Source: Simonyan et al. 2013, section 3.2 (the quantiles as others quote them).
+    """
+    _check(maps, images, foreground, background)
+    flat = maps.reshape(-1, *maps.shape[-2:])  # (N, H, W)
+    values = flat.flatten(1)
+    object_seed = (values >= values.quantile(foreground, 1, keepdim=True)).view_as(flat)
+    if images is None:
+        mask = object_seed
+    else:
+        rest_seed = (values <= values.quantile(background, 1, keepdim=True)).view_as(flat) & ~object_seed
+        copies = len(flat) // len(images)
+        mask = _segment(images.to(flat).repeat_interleave(copies, 0), object_seed, rest_seed)
+    boxes = masks_to_boxes(_largest_region(mask)).to(maps)
+    boxes[:, 2:] += 1  # torchvision names the last pixel inside
+    return boxes.view(*maps.shape[:-2], 4)
+
+
+def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
+    """(N, C, H, W) images and their seeds (N, H, W) -> masks (N, H, W)."""
+    mask, rest = object_seed, rest_seed
+    side = 2 * int(3 * SMOOTH_PX) + 1
+    for _ in range(ROUNDS):
+        ratio = (_log_density(images, mask) - _log_density(images, rest)).clamp(-10, 10)
+        ratio = gaussian_blur(ratio[:, None], [side, side], [SMOOTH_PX, SMOOTH_PX])[:, 0]
+        mask = (ratio > 0) & ~rest_seed
+        lost = mask.sum((1, 2)) < LEAST_PIXELS
+        mask = torch.where(lost[:, None, None], object_seed, mask)
+        rest = ~mask
+    return mask
+
+
+def _log_density(images: Tensor, region: Tensor) -> Tensor:
+    """Log density of every pixel's colour, (N, H, W), under the Gaussian of the colours inside a region."""
+    colours = images.flatten(2)  # (N, C, P)
+    weight = region.flatten(1).to(images)
+    weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
+    apart = colours - torch.einsum("ncp,np->nc", colours, weight)[..., None]
+    spread = torch.einsum("np,ncp,ndp->ncd", weight, apart, apart)
+    least = LEAST_VARIANCE * colours.var(2).mean(1).clamp_min(1e-12)
+    spread = spread + least[:, None, None] * torch.eye(colours.shape[1]).to(images)
+    root = torch.linalg.cholesky(spread)
+    z = torch.linalg.solve_triangular(root, apart, upper=False)
+    volume = root.diagonal(dim1=1, dim2=2).log().sum(1)
+    return (-z.square().sum(1) / 2 - volume[:, None]).view(region.shape)
+
+
+def _largest_region(mask: Tensor) -> Tensor:
+    """The largest connected region (diagonal neighbours touch) of each mask (N, H, W); none of them may be empty."""
+    count, height, width = mask.shape
+    tall = np.zeros((count, height + 1, width), bool)  # an empty row keeps the images apart in one tall image
+    tall[:, :-1] = mask.cpu().numpy()
+    numbers = label(tall.reshape(-1, width), connectivity=2).reshape(tall.shape)
+    sizes = np.bincount(numbers.ravel())
+    sizes[0] = 0
+    best = numbers.reshape(count, -1)[np.arange(count), sizes[numbers].reshape(count, -1).argmax(1)]
+    return torch.from_numpy(numbers[:, :-1] == best[:, None, None]).to(mask.device)
+
+
+def _check(maps: Tensor, images: Tensor | None, foreground: float, background: float) -> None:
+    if not isinstance(maps, Tensor) or maps.ndim not in (3, 4) or maps.numel() == 0:
+        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps must be a non-empty (B, H, W) or (B, K, H, W), got {got}")
+    if not maps.is_floating_point() or not torch.isfinite(maps).all():
+        raise ValueError(f"maps must be finite floating-point numbers, got {maps.dtype} or NaN or infinite values")
+    if not 0 < background <= foreground < 1:
+        raise ValueError(f"quantiles must keep 0 < background <= foreground < 1, got {background} and {foreground}")
+    if images is None:
+        return
+    wanted = (len(maps), *maps.shape[-2:])
+    if images.ndim != 4 or (len(images), *images.shape[-2:]) != wanted or images.shape[1] == 0:
+        raise ValueError(f"images must be (B, C, H, W) with (B, H, W) = {wanted}, got {tuple(images.shape)}")
+    if not torch.isfinite(images).all():
+        raise ValueError("images must be finite, got NaN or infinite values")
