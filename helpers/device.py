@@ -30,6 +30,15 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """The most precise floating-point type of a device: float64, but float32 on mps, which has no other.
+
+    Args:
+        device: any.
+    """
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
 def seed_everything(seed: int) -> torch.Generator:
     """Seed Python, numpy and torch (on every device).
 

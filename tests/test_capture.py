@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 import torchvision
@@ -6,11 +8,16 @@ from untouched import Boom, assert_untouched
 
 from helpers.capture import (
     activations,
+    check_fill,
     check_fit,
     check_images,
+    check_positive,
     check_target,
+    chunks,
     gradients,
+    in_batches,
     layer_names,
+    logits,
     masked_forward,
     named_modules,
     preserved,
@@ -431,6 +438,8 @@ METHODS = {
     "activations": lambda net, x: activations(net, x, ["0", "2"]),
     "gradients": lambda net, x: gradients(net, x, [[0, 1]] * len(x), ["input", "0", "2"]),
     "masked_forward": lambda net, x: masked_forward(net, x, {"0": torch.zeros(())}, "2"),
+    "logits": logits,
+    "in_batches": lambda net, x: in_batches(logits, net, x, size=1),
 }
 
 
@@ -482,3 +491,197 @@ def test_assert_untouched_sees_every_trace(trace):
     net, boom = mixed(), Boom()
     with pytest.raises(AssertionError), assert_untouched(net):
         boom(trace(net))
+
+
+# logits, alone and batch by batch
+
+
+def test_logits_by_hand_and_in_evaluation_mode():
+    assert logits(by_hand(), X).tolist() == [[4, -12]]
+    net, x = tiny().train(), batch(3).requires_grad_()
+    found = logits(net, x)
+    torch.testing.assert_close(found, tiny().eval()(x).detach())
+    assert not found.requires_grad
+    assert x.grad is None
+    torch.testing.assert_close(logits(net, x[1:2]), found[1:2])
+
+
+def test_logits_refuses_bad_images_and_networks_without_logits():
+    with pytest.raises(ValueError, match=r"^x must have shape \(B, C, H, W\), got \(1, 2, 2\)"):
+        logits(by_hand(), X[0])
+    with pytest.raises(ValueError, match=r"^x must be torch.float32"):
+        logits(by_hand(), X.double())
+    with pytest.raises(ValueError, match=r"logits \(B, classes\) with B = 1, got \(1, 1, 2, 2\)"):
+        logits(nn.Sequential(nn.Conv2d(1, 1, 1)), X)
+
+
+def test_batches_are_joined_in_order():
+    net, x = tiny(), batch(7)
+    whole = logits(net, x)
+    for size in (1, 2, 3, 7, 100):
+        sizes = []
+        with torch.no_grad(), preserved(net):
+            net.register_forward_pre_hook(lambda _, given, sizes=sizes: sizes.append(len(given[0])))
+            torch.testing.assert_close(in_batches(logits, net, x, size=size), whole)
+        assert sizes == [size] * (7 // size) + [7 % size] * (7 % size > 0)
+    counts = in_batches(lambda _, part: torch.tensor([len(part)]), net, torch.zeros(201, 1, 1, 1))
+    assert counts.tolist() == [100, 100, 1]
+
+
+def test_tensors_as_long_as_the_images_are_cut_along_and_the_rest_is_handed_on():
+    seen = []
+
+    def method(model, part, *others):
+        seen.append((model, part.flatten().tolist(), *others))
+        return part.flatten()
+
+    net, mixed, pair = object(), [1, 2, 3], torch.arange(2)
+    x = torch.arange(3.0).view(3, 1, 1, 1)
+    number, rows = torch.tensor(5), torch.arange(6).view(3, 2)
+    assert in_batches(method, net, x, x * 2, mixed, "abc", pair, number, rows, None, size=2).tolist() == [0, 1, 2]
+    assert [one[1] for one in seen] == [[0, 1], [2]]
+    assert [one[2].flatten().tolist() for one in seen] == [[0, 2], [4]]
+    assert [one[7].tolist() for one in seen] == [[[0, 1], [2, 3]], [[4, 5]]]
+    for one in seen:
+        assert one[0] is net
+        assert one[3] is mixed
+        assert one[4] == "abc"
+        assert one[5] is pair
+        assert one[6] is number
+        assert one[8] is None
+
+
+def test_options_of_a_batched_method_come_with_partial():
+    net, x, target = tiny(), batch(3), torch.tensor([0, 2, 1])
+
+    def gradient(model, part, wanted, after_softmax):
+        return gradients(model, part, wanted, "0", after_softmax=after_softmax).gradients["0"]
+
+    found = in_batches(functools.partial(gradient, after_softmax=True), net, x, target, size=2)
+    torch.testing.assert_close(found, gradient(net, x, target, True))
+
+
+@pytest.mark.parametrize("size", [0, -3, 1.5, "2", None])
+def test_a_bad_size_of_the_batches_is_refused(size):
+    with pytest.raises(ValueError, match=r"^size must be"):
+        in_batches(logits, by_hand(), X, size=size)
+
+
+@pytest.mark.parametrize("x", [None, X[0], X[:0], X.long(), X / 0])
+def test_bad_images_are_refused_before_they_are_cut(x):
+    def never(*_):
+        raise AssertionError("called")
+
+    with pytest.raises(ValueError, match=r"^x must"):
+        in_batches(never, by_hand(), x)
+
+
+# counts, fills, chunks
+
+
+def test_counts_are_positive_integers():
+    assert check_positive("steps", 1) == 1
+    assert check_positive("steps", 10**12) == 10**12
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, 2.5, True, False, None, "3", [1], torch.tensor(2.5)])
+def test_what_is_no_count_is_refused_by_its_name(value):
+    with pytest.raises(ValueError, match=r"^steps must be an integer of at least 1, got ") as error:
+        check_positive("steps", value)
+    assert str(error.value).endswith(repr(value))
+
+
+def test_a_fill_becomes_images_like_x():
+    x = torch.zeros(2, 3, 1, 2, dtype=torch.float64)
+    colour = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+    for value, wanted in [
+        (7, torch.full((2, 3, 1, 2), 7.0)),
+        (-0.5, torch.full((2, 3, 1, 2), -0.5)),
+        (torch.tensor(7), torch.full((2, 3, 1, 2), 7.0)),
+        (colour, torch.stack([torch.cat([colour, colour], 2)] * 2)),
+        (torch.tensor([8.0, 9.0]), torch.tensor([8.0, 9.0]).expand(2, 3, 1, 2)),
+        (torch.arange(12).view(2, 3, 1, 2), torch.arange(12.0).view(2, 3, 1, 2)),
+    ]:
+        found = check_fill(value, x)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, wanted.double())
+    assert not check_fill(colour.clone().requires_grad_(), x).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "must be finite"),
+        (float("-inf"), "must be finite"),
+        (torch.tensor([1.0, float("nan")]), "must be finite"),
+        (torch.zeros(3), r"must be a number or broadcast to \(1, 1, 2, 2\), got \(3,\)"),
+        (torch.zeros(3, 1, 1), r"must be a number or broadcast to \(1, 1, 2, 2\), got \(3, 1, 1\)"),
+        (torch.zeros(2, 1, 2, 2), r"must be a number or broadcast to \(1, 1, 2, 2\), got \(2, 1, 2, 2\)"),
+        (torch.zeros(1, 1, 1, 2, 2), r"must be a number or broadcast to \(1, 1, 2, 2\), got \(1, 1, 1, 2, 2\)"),
+        (None, r"must be a number or broadcast to \(1, 1, 2, 2\), got None"),
+        ("grey", r"must be a number or broadcast to \(1, 1, 2, 2\), got 'grey'"),
+        (1j, r"must be a number or broadcast to \(1, 1, 2, 2\), got 1j"),
+    ],
+)
+def test_bad_fills_are_refused_by_their_name(value, message):
+    for name, call in [("fill", check_fill), ("baseline", functools.partial(check_fill, name="baseline"))]:
+        with pytest.raises(ValueError, match=f"^{name} {message}"):
+            call(value, X)
+
+
+def cut(count, chunk, images):
+    return [part.tolist() for part in chunks(count, chunk, X.expand(images, -1, -1, -1))]
+
+
+def test_chunks_by_hand():
+    assert cut(5, 2, 1) == [[0, 1], [2, 3], [4]]
+    assert cut(4, 2, 9) == [[0, 1], [2, 3]]
+    assert cut(3, 1, 9) == [[0], [1], [2]]
+    assert cut(3, 100, 1) == [[0, 1, 2]]
+    assert cut(10, None, 1) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
+    assert cut(10, None, 8) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
+    assert cut(10, None, 9) == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]
+    assert {part.dtype for part in chunks(3, 2, X)} == {torch.int64}
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 1.5, True, "4"])
+def test_a_bad_chunk_is_refused(chunk):
+    with pytest.raises(ValueError, match=r"^chunk must be an integer of at least 1, got "):
+        list(chunks(5, chunk, X))
+
+
+# targets before the classes are known
+
+
+def test_without_the_number_of_classes_only_shape_and_type_of_a_target_are_looked_at():
+    for given, wanted, several in [
+        (999, [[999], [999]], False),
+        ([5, 0], [[5], [0]], False),
+        (torch.tensor([[1, 2, 700], [3, 4, 5]], dtype=torch.int32), [[1, 2, 700], [3, 4, 5]], True),
+        ([[6], [7]], [[6], [7]], True),
+    ]:
+        rows, keeps = check_target(given, 2)
+        assert rows.tolist() == wanted
+        assert rows.dtype == torch.int64
+        assert keeps is several
+        rows, keeps = check_target(given, 2, None)
+        assert rows.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([0], r"B = 2 images, got shape \(1,\)"),
+        ([[0, 1]], r"got shape \(1, 2\)"),
+        ([[[0]], [[0]]], r"got shape \(2, 1, 1\)"),
+        ([], r"got shape \(0,\)"),
+        (1.0, "integers .*float32"),
+        ([True, False], "integers .*bool"),
+        (1j, "integers .*complex64"),
+        ("cat", "got 'cat'"),
+        (None, "got None"),
+    ],
+)
+def test_bad_targets_are_refused_also_without_the_number_of_classes(target, message):
+    with pytest.raises(ValueError, match=f"^target must.*{message}"):
+        check_target(target, 2)

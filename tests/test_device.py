@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.device import best_device, seed_everything, timed
+from helpers.device import best_device, seed_everything, timed, widest_float
 
 
 def test_environment_overrides_the_device(monkeypatch):
@@ -76,3 +76,9 @@ def test_timed_waits_for_the_gpu_at_both_ends(monkeypatch):
     with timed():
         assert len(waits) == 1
     assert len(waits) == 2
+
+
+def test_mps_has_no_float64():
+    assert widest_float(torch.device("cpu")) == torch.float64
+    assert widest_float(torch.device("cuda:1")) == torch.float64
+    assert widest_float(torch.device("mps")) == torch.float32

@@ -119,7 +119,10 @@ def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         ValueError: it does not broadcast to the shape of x, or is not finite.
     """
     try:
-        given = torch.as_tensor(value).detach().to(x)
+        given = torch.as_tensor(value).detach()
+        if given.is_complex():
+            raise TypeError("complex")
+        given = given.to(x)
         full = given.expand(x.shape)
     except (TypeError, ValueError, RuntimeError) as error:
         got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)

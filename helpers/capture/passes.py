@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.capture.inputs import check_fit, check_images, check_target
+from helpers.capture.inputs import check_fit, check_images, check_positive, check_target
 from helpers.capture.state import INPUT, named_modules, preserved
 
 Visit = Callable[[str, Tensor], Tensor]
@@ -86,8 +86,7 @@ def in_batches(method: Callable[..., Tensor], model: nn.Module, x: Tensor, *othe
     Raises:
         ValueError: x is not a non-empty (N, C, H, W), or size is less than 1.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+    check_positive("size", size)
     check_images(x)
 
     def part(one: Any, rows: slice) -> Any:

@@ -53,4 +53,5 @@ def random_map(x: Tensor, seed: int = 0) -> Tensor:
         (B, H, W), in [0, 1).
     """
     draw = torch.Generator().manual_seed(seed)
-    return torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw).to(x)
+    numbers = torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw)
+    return numbers.to(x).clamp(max=1 - torch.finfo(x.dtype).eps / 2)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.capture import check_fill, check_positive, check_target, chunks, logits
+from helpers.capture import check_fill, check_images, check_positive, check_target, chunks, logits
+from helpers.device import widest_float
 from helpers.metrics.masks import check_maps
 
 Target = int | Sequence | Tensor
@@ -99,8 +100,8 @@ def _curve(
     chunk: int | None,
     insert: bool,
 ) -> Curve:
-    full = logits(model, x)
-    wanted, several = check_target(target, *full.shape)
+    check_images(x)
+    wanted, several = check_target(target, len(x), logits(model, x[:1]).shape[1])
     wanted, maps = wanted.to(x.device), check_maps(maps, "maps")
     shape = (*wanted.shape, *x.shape[-2:]) if several else (len(x), *x.shape[-2:])
     if maps.shape != shape:
@@ -120,5 +121,5 @@ def _curve(
         scores.append(found.gather(1, wanted.reshape(-1, 1)[job])[:, 0])
     curve = torch.cat(scores).view(*wanted.shape, -1)  # (B, K, steps + 1)
     curve = curve if several else curve[:, 0]
-    share = (count / order.shape[1]).to(curve.dtype)
+    share = (count.to(widest_float(count.device)) / order.shape[1]).to(curve.dtype)
     return Curve(torch.trapezoid(curve, share, dim=-1), curve)

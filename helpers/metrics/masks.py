@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helpers.device import widest_float
+
 
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0.0) -> Tensor:
     """Whether a map's maximum lies on the object.
@@ -23,11 +25,12 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0.0) -> Ten
     Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016 (tolerance 15 pixels there).
     """
     maps, masks = _pair(maps, masks)
-    if not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance must be a number of pixels from 0 on, got {tolerance}")
+    if not isinstance(tolerance, int | float) or not 0 <= tolerance < float("inf"):
+        raise ValueError(f"tolerance must be a number of pixels from 0 on, got {tolerance!r}")
     near = _widened(masks, tolerance)
     top = maps == maps.amax(-1, keepdim=True).amax(-2, keepdim=True)
-    hit = (top & near).sum((-2, -1)) / top.sum((-2, -1)).to(maps.dtype)
+    hit = (top & near).sum((-2, -1)) / top.sum((-2, -1)).to(widest_float(maps.device))
+    hit = hit.to(maps.dtype)
     hit = torch.where(top.flatten(-2).all(-1), hit.new_zeros(()), hit)
     return torch.where(masks.flatten(-2).any(-1), hit, hit.new_full((), float("nan")))
 
@@ -49,8 +52,11 @@ def mass_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     """
     maps, masks = _pair(maps, masks)
     mass = maps.clamp(min=0)
+    largest = mass.amax((-2, -1), keepdim=True)
+    mass = (mass / torch.where(largest > 0, largest, 1)).to(widest_float(maps.device))
     total = mass.sum((-2, -1))
     share = (mass * masks).sum((-2, -1)) / torch.where(total > 0, total, 1.0)
+    share = share.to(maps.dtype)
     return torch.where(masks.flatten(-2).any(-1), share, share.new_full((), float("nan")))
 
 
@@ -69,7 +75,7 @@ def pixel_auc(maps: Tensor, masks: Tensor) -> Tensor:
     """
     maps, masks = _pair(maps, masks)
     ranks, inside = _ranks(maps.flatten(-2)), masks.flatten(-2)
-    count, total = inside.sum(-1).double(), inside.shape[-1]
+    count, total = inside.sum(-1).to(ranks.dtype), inside.shape[-1]
     found = ((ranks * inside).sum(-1) - count * (count + 1) / 2) / (count * (total - count))
     return found.to(maps.dtype)  # 0 / 0 = NaN where the mask is empty or full
 
@@ -128,7 +134,7 @@ def _pair(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def _widened(masks: Tensor, tolerance: float) -> Tensor:
     """Masks (..., H, W) and all pixels within `tolerance` of them."""
-    reach = int(tolerance)
+    reach = min(int(tolerance), max(masks.shape[-2:]) - 1)
     if reach == 0:
         return masks
     step = torch.arange(-reach, reach + 1, device=masks.device)
@@ -138,12 +144,14 @@ def _widened(masks: Tensor, tolerance: float) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 on along the last axis, in float64; equal values share the mean of their ranks."""
+    """Ranks from 1 on along the last axis, as precise as the device can; equal values share the mean of their ranks."""
     ordered, order = values.sort(dim=-1)
     new = torch.ones_like(order, dtype=torch.bool)
     new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
     group = new.long().cumsum(-1) - 1  # number of the group of equal values
-    place = torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=torch.float64).expand(values.shape)
+    place = torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=widest_float(values.device)).expand(
+        values.shape
+    )
     zeros = torch.zeros_like(place)
     mean = zeros.scatter_add(-1, group, place) / zeros.scatter_add(-1, group, torch.ones_like(place)).clamp_min(1)
     return torch.empty_like(place).scatter_(-1, order, mean.gather(-1, group))

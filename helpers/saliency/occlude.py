@@ -40,7 +40,7 @@ def region_drops(
     """
     cover = check_fill(fill, check_images(x))
     regions = _check_regions(regions, x)
-    full = logits(model, x)
+    full = torch.cat([logits(model, x[part]) for part in chunks(len(x), chunk, x)])
     wanted, several = check_target(target, *full.shape)
     wanted = wanted.to(full.device)
     rows, columns = (torch.arange(n, device=x.device) for n in x.shape[-2:])
