@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import ipywidgets
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from helpers import plots
+from helpers import plots, saliency
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
 
@@ -88,3 +88,45 @@ def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
     load()
     rows = [ipywidgets.HBox(weights[i : i + 3]) for i in (0, 3, 6)]
     return ipywidgets.VBox([choice, *rows, rectify, view])
+
+
+def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes: Sequence[str]) -> ipywidgets.VBox:
+    """The image that a class likes best, under a penalty, a number of steps and a start to set.
+
+    Args:
+        model: network that maps (1, C, H, W) to logits (1, classes).
+        shape: of its images, (C, H, W); the mean over the colours is shown.
+        classes: names of the classes.
+
+    Returns:
+        The widget; show it as a cell's last value.
+
+    Raises:
+        ValueError: there is no class.
+    """
+    if not classes:
+        raise ValueError("classes must name at least one class, got none")
+    wide = {"continuous_update": False, "style": {"description_width": "90px"}}
+    options = [(name, i) for i, name in enumerate(classes)]
+    choice = ipywidgets.Dropdown(options=options, value=0, description="class", style=wide["style"])
+    penalty = ipywidgets.FloatLogSlider(value=0.1, base=10, min=-3, max=0, step=0.25, description="l2", **wide)
+    steps = ipywidgets.IntSlider(value=50, min=1, max=200, description="steps", **wide)
+    start = ipywidgets.FloatSlider(value=0.0, min=0, max=0.5, step=0.05, description="noise at start", **wide)
+    view = ipywidgets.HTML()
+
+    def draw(_change: object = None) -> None:
+        noise = start.value * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        options = {"l2": penalty.value, "steps": steps.value, "lr": 0.3, "start": noise}
+        try:
+            found = saliency.class_model(model, choice.value, shape, **options)
+        except ValueError as error:
+            view.value = f"<p>{html.escape(str(error))}</p>"
+            return
+        about = f"objective {found.objective[0]:.3g} at the start, {found.objective[-1]:.3g} after {steps.value} steps"
+        picture = plots.signed_maps(found.image.mean(0), [classes[choice.value]], each=True)
+        view.value = picture_html(picture, f"The class model of {classes[choice.value]}: {about}.") + f"<p>{about}</p>"
+
+    for control in (choice, penalty, steps, start):
+        control.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([choice, penalty, steps, start, view])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from helpers import plots
-from helpers.widgets import kernel_explorer, picture_html
+from helpers.widgets import class_model_explorer, kernel_explorer, picture_html
 
 PRESETS = {"edge": [[-1, 0, 1]] * 3, "average": [[1, 1, 1]] * 3}
 
@@ -91,3 +92,27 @@ def test_the_picture_carries_its_alternative_text_and_is_a_png():
 def test_bad_input_names_the_argument(image, presets, named):
     with pytest.raises(ValueError, match=named):
         kernel_explorer(image, presets)
+
+
+def test_the_class_model_follows_every_control():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    box = class_model_explorer(network, (1, 4, 4), ["left", "right"])
+    choice, penalty, steps, start, view = box.children
+    seen = [view.value]
+    for control, value in ((choice, 1), (penalty, 1.0), (steps, 3), (start, 0.3)):
+        control.value = value
+        seen.append(view.value)
+    assert len(set(seen)) == 5
+    assert 'alt="The class model of right: objective' in view.value
+    assert "after 3 steps" in view.value
+
+
+def test_a_class_model_that_runs_away_says_so():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
+    nn.init.constant_(network[1].weight, 3e38)
+    assert "lower lr" in class_model_explorer(network, (1, 4, 4), ["a", "b"]).children[-1].value
+
+
+def test_an_explorer_without_classes_is_refused():
+    with pytest.raises(ValueError, match="classes"):
+        class_model_explorer(nn.Linear(1, 1), (1, 4, 4), [])

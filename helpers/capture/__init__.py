@@ -17,7 +17,15 @@ A layer is named as in `model.named_modules()`. The name "input" stands for `x` 
 times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2".
 """
 
-from helpers.capture.inputs import check_fill, check_fit, check_images, check_positive, check_target, chunks
+from helpers.capture.inputs import (
+    check_fill,
+    check_fit,
+    check_images,
+    check_number,
+    check_positive,
+    check_target,
+    chunks,
+)
 from helpers.capture.passes import Gradients, Masked, activations, gradients, in_batches, logits, masked_forward
 from helpers.capture.state import INPUT, layer_names, named_modules, preserved
 
@@ -29,6 +37,7 @@ __all__ = [
     "check_fill",
     "check_fit",
     "check_images",
+    "check_number",
     "check_positive",
     "check_target",
     "chunks",

@@ -104,6 +104,25 @@ def check_positive(name: str, value: int) -> int:
     return value
 
 
+def check_number(name: str, value: float, low: float, *, above: bool = False) -> float:
+    """Return a number unchanged if it is finite and not below `low`.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        low: the least value allowed.
+        above: refuse `low` itself too.
+
+    Raises:
+        ValueError: it is not.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
+    if not good or (above and value == low):
+        bound = f"above {low:g}" if above else f"from {low:g} on"
+        raise ValueError(f"{name} must be a finite number {bound}, got {value!r}")
+    return value
+
+
 def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
     """A number or a tensor as images like x, on its device and in its dtype.
 

@@ -136,7 +136,8 @@ def gradients(
     with preserved(model), torch.inference_mode(False), torch.enable_grad():
         logits = _logits(_forward(model, x, names, cut), len(x))
         wanted, several = check_target(target, *logits.shape)
-        scores = (logits.softmax(1) if after_softmax else logits).gather(1, wanted.to(logits.device))  # (B, K)
+        wanted = wanted.to(logits.device).clone()  # a tensor made in inference mode may not be saved for backward
+        scores = (logits.softmax(1) if after_softmax else logits).gather(1, wanted)  # (B, K)
         captured, last = [found[name] for name in names], wanted.shape[1] - 1
         by_class = [_differentiate(score, captured, names, k < last) for k, score in enumerate(scores.unbind(1))]
     stacked = [torch.stack(one, dim=1) for one in zip(*by_class, strict=True)]  # (B, K, C, h, w) a layer

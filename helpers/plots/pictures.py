@@ -74,6 +74,7 @@ def boxes(
     titles: Titles = None,
     *,
     columns: int = 5,
+    thin: bool = False,
 ) -> Picture:
     """Boxes drawn on images.
 
@@ -84,6 +85,7 @@ def boxes(
         labels: for each image a label for each box (of the first kind).
         titles: one for each image.
         columns: images in a row at most.
+        thin: hairlines, for hundreds of boxes an image (the leaves of a tree).
 
     Raises:
         ValueError: other shapes, or another N.
@@ -100,7 +102,7 @@ def boxes(
     for i, (ax, picture) in enumerate(zip(axes, unit(pictures, shown), strict=True)):
         show(ax, picture, cmap="gray", vmin=0, vmax=1)
         for kind, found in enumerate(sets):
-            _draw_boxes(ax, found[i], kind, labels[i] if labels is not None and kind == 0 else ())
+            _draw_boxes(ax, found[i], kind, labels[i] if labels is not None and kind == 0 else (), thin)
     if isinstance(boxes, Mapping):
         lines = [Line2D([], [], color=BOX_COLORS[k], linestyle=BOX_DASHES[k], **_rim()) for k in range(len(sets))]
         legend(figure, lines, list(kinds))
@@ -118,10 +120,10 @@ def _box_arrays(found: Any, count: int) -> list[np.ndarray]:
     return [one.reshape(-1, 4) for one in each]
 
 
-def _box(box: Sequence[float], kind: int) -> Rectangle:
+def _box(box: Sequence[float], kind: int, thin: bool) -> Rectangle:
     x0, y0, x1, y1 = box
     style = {"fill": False, "edgecolor": BOX_COLORS[kind], "linestyle": BOX_DASHES[kind], "clip_on": False}
-    return Rectangle((x0, y0), x1 - x0, y1 - y0, **style, **_rim())
+    return Rectangle((x0, y0), x1 - x0, y1 - y0, **style, **({"linewidth": 0.5} if thin else _rim()))
 
 
 def _rim() -> dict[str, Any]:
@@ -129,11 +131,11 @@ def _rim() -> dict[str, Any]:
     return {"linewidth": 1.8, "path_effects": [patheffects.withStroke(linewidth=3.4, foreground="black")]}
 
 
-def _draw_boxes(ax: Axes, found: np.ndarray, kind: int, labels: Sequence[str]) -> None:
+def _draw_boxes(ax: Axes, found: np.ndarray, kind: int, labels: Sequence[str], thin: bool) -> None:
     for i, box in enumerate(found):
         if np.isnan(box).any():
             continue
-        ax.add_patch(_box(box, kind))
+        ax.add_patch(_box(box, kind, thin))
         if i < len(labels):
             style = {"facecolor": BOX_COLORS[kind], "edgecolor": "none", "pad": 1.5}
             inside = box[1] < 0.12 * ax.get_ylim()[0]  # no room above a box at the top edge

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.capture import INPUT, check_fill, check_positive, gradients
+from helpers.capture import INPUT, check_fill, check_number, check_positive, gradients
 
 
 class ClassModel(NamedTuple):
@@ -50,29 +50,34 @@ def class_model(
     Source: Simonyan et al. 2013, section 2.
     """
     _check(shape, l2, steps, lr)
-    classes = torch.as_tensor(target)
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"target must be one class or a sequence of K of them, got {target!r}") from error
     if classes.ndim > 1 or classes.numel() == 0:
-        raise ValueError(f"target must be one class or a sequence of K, got shape {tuple(classes.shape)}")
+        raise ValueError(f"target must be one class or a sequence of K of them, got shape {tuple(classes.shape)}")
     one = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     count = max(classes.numel(), 1)
     x = check_fill(start, one.new_empty((count, *shape)), "start").clone()
     course = []
-    for _ in range(steps + 1):
+    for step in range(steps + 1):
+        if not torch.isfinite(x).all():
+            raise ValueError(f"the image is no longer finite after {step} steps: lower lr, got {lr}")
         found = gradients(model, x, classes, INPUT)
         score = found.logits.gather(1, classes.to(x.device).expand(count)[:, None])[:, 0]
         course.append(score - l2 * x.square().sum((1, 2, 3)))
-        before, x = x, x + lr * (found.gradients[INPUT] - 2 * l2 * x)
-        if not torch.isfinite(x).all() or not torch.isfinite(course[-1]).all():
-            raise ValueError(f"the objective is no longer finite after {len(course)} steps: lower lr, got {lr}")
+        if not torch.isfinite(course[-1]).all():
+            raise ValueError(f"the objective is no longer finite after {step} steps: lower lr, got {lr}")
+        if step < steps:
+            x = x + lr * (found.gradients[INPUT] - 2 * l2 * x)
     objective = torch.stack(course, dim=1)  # (K, steps + 1)
-    return ClassModel(before, objective) if classes.ndim else ClassModel(before[0], objective[0])
+    return ClassModel(x, objective) if classes.ndim else ClassModel(x[0], objective[0])
 
 
 def _check(shape: tuple[int, int, int], l2: float, steps: int, lr: float) -> None:
-    if len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
+    sides = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sides) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sides):
         raise ValueError(f"shape must be (C, H, W), three positive integers, got {shape!r}")
     check_positive("steps", steps)
-    if not 0 <= l2 < float("inf"):
-        raise ValueError(f"l2 must be a finite number from 0 on, got {l2}")
-    if not 0 < lr < float("inf"):
-        raise ValueError(f"lr must be a finite number above 0, got {lr}")
+    check_number("l2", l2, 0)
+    check_number("lr", lr, 0, above=True)

@@ -38,15 +38,17 @@ def saliency_box(
     Source: Simonyan et al. 2013, section 3.2 (the quantiles as others quote them).
     """
     _check(maps, images, foreground, background)
-    flat = maps.reshape(-1, *maps.shape[-2:])  # (N, H, W)
+    flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
     values = flat.flatten(1)
-    object_seed = (values >= values.quantile(foreground, 1, keepdim=True)).view_as(flat)
-    if images is None:
-        mask = object_seed
-    else:
-        rest_seed = (values <= values.quantile(background, 1, keepdim=True)).view_as(flat) & ~object_seed
+    least = values.amin(1, keepdim=True)
+    above = (values >= values.quantile(foreground, 1, keepdim=True)) & (values > least)
+    above |= values.amax(1, keepdim=True) == least  # a constant map names no place
+    mask = above.view_as(flat)
+    if images is not None:
+        below = (values <= values.quantile(background, 1, keepdim=True)) & ~above
         copies = len(flat) // len(images)
-        mask = _segment(images.to(flat).repeat_interleave(copies, 0), object_seed, rest_seed)
+        mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
     boxes = masks_to_boxes(_largest_region(mask)).to(maps)
     boxes[:, 2:] += 1  # torchvision names the last pixel inside
     return boxes.view(*maps.shape[:-2], 4)
@@ -55,12 +57,13 @@ def saliency_box(
 def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
     """(N, C, H, W) images and their seeds (N, H, W) -> masks (N, H, W)."""
     mask, rest = object_seed, rest_seed
-    side = 2 * int(3 * SMOOTH_PX) + 1
+    # The blur reflects at the border and must reach less far than the image.
+    width, height = (2 * min(int(3 * SMOOTH_PX), n - 1) + 1 for n in (images.shape[-1], images.shape[-2]))
     for _ in range(ROUNDS):
         ratio = (_log_density(images, mask) - _log_density(images, rest)).clamp(-10, 10)
-        ratio = gaussian_blur(ratio[:, None], [side, side], [SMOOTH_PX, SMOOTH_PX])[:, 0]
+        ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
         mask = (ratio > 0) & ~rest_seed
-        lost = mask.sum((1, 2)) < LEAST_PIXELS
+        lost = (mask.sum((1, 2)) < LEAST_PIXELS) | ~rest_seed.any(2).any(1)
         mask = torch.where(lost[:, None, None], object_seed, mask)
         rest = ~mask
     return mask
@@ -73,7 +76,7 @@ def _log_density(images: Tensor, region: Tensor) -> Tensor:
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
     apart = colours - torch.einsum("ncp,np->nc", colours, weight)[..., None]
     spread = torch.einsum("np,ncp,ndp->ncd", weight, apart, apart)
-    least = LEAST_VARIANCE * colours.var(2).mean(1).clamp_min(1e-12)
+    least = LEAST_VARIANCE * colours.var(2, correction=0).mean(1).clamp_min(1e-12)
     spread = spread + least[:, None, None] * torch.eye(colours.shape[1]).to(images)
     root = torch.linalg.cholesky(spread)
     z = torch.linalg.solve_triangular(root, apart, upper=False)
@@ -99,12 +102,15 @@ def _check(maps: Tensor, images: Tensor | None, foreground: float, background: f
         raise ValueError(f"maps must be a non-empty (B, H, W) or (B, K, H, W), got {got}")
     if not maps.is_floating_point() or not torch.isfinite(maps).all():
         raise ValueError(f"maps must be finite floating-point numbers, got {maps.dtype} or NaN or infinite values")
-    if not 0 < background <= foreground < 1:
-        raise ValueError(f"quantiles must keep 0 < background <= foreground < 1, got {background} and {foreground}")
+    numbers = all(isinstance(q, float) for q in (background, foreground))
+    if not numbers or not 0 < background <= foreground < 1:
+        raise ValueError(f"quantiles must keep 0 < background <= foreground < 1, got {background!r} and {foreground!r}")
     if images is None:
         return
     wanted = (len(maps), *maps.shape[-2:])
-    if images.ndim != 4 or (len(images), *images.shape[-2:]) != wanted or images.shape[1] == 0:
-        raise ValueError(f"images must be (B, C, H, W) with (B, H, W) = {wanted}, got {tuple(images.shape)}")
+    shape = tuple(images.shape) if isinstance(images, Tensor) else ()
+    if len(shape) != 4 or (shape[0], *shape[2:]) != wanted or shape[1] == 0:
+        got = shape or type(images).__name__
+        raise ValueError(f"images must be a tensor (B, C, H, W) with (B, H, W) = {wanted}, got {got}")
     if not torch.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or infinite values")

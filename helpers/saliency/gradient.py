@@ -1,6 +1,7 @@
 """The gradient of a class score with respect to the pixels, and four attributions made from gradients."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -8,7 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers.capture import INPUT, check_fill, check_images, check_positive, check_target, chunks, gradients
+from helpers.capture import (
+    INPUT,
+    check_fill,
+    check_images,
+    check_number,
+    check_positive,
+    check_target,
+    chunks,
+    gradients,
+)
 
 Target = int | Sequence | Tensor
 RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
@@ -75,7 +85,7 @@ def gradient_times_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     Source: Shrikumar et al., "Not just a black box", 2016.
     """
     found = input_gradient(model, x, target)
-    return found * (x if found.ndim == x.ndim else x[:, None])
+    return found * (x if found.ndim == x.ndim else x[:, None]).detach()
 
 
 def integrated_gradients(
@@ -109,7 +119,8 @@ def integrated_gradients(
     Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017.
     """
     check_positive("steps", steps)
-    start = check_fill(baseline, check_images(x), "baseline")
+    x = check_images(x).detach()
+    start = check_fill(baseline, x, "baseline")
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
     along, weights = (torch.as_tensor(v / 2, dtype=x.dtype, device=x.device) for v in (places + 1, weights))
 
@@ -151,15 +162,22 @@ def smooth_gradient(
     Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
     check_positive("samples", samples)
-    if not 0 <= noise < float("inf"):
-        raise ValueError(f"noise must be a finite number from 0 on, got {noise}")
-    spread = noise * (check_images(x).amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
+    check_number("noise", noise, 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    x = check_images(x).detach()
+    spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
+
+    @lru_cache(maxsize=1)
+    def drawn(sample: int) -> Tensor:
+        # For the whole batch, so that the chunk's size does not change the noise; on the CPU, nor does the device.
+        draw = torch.Generator().manual_seed(seed * samples + sample)
+        return torch.randn(x.shape, generator=draw, dtype=torch.float32).to(x)
 
     def noisy(image: Tensor, sample: Tensor) -> Tensor:
-        # Drawn for the whole batch sample by sample, so that the chunk's size does not change the noise.
         first = int(sample[0])
-        drawn = torch.stack([_normal(x, seed * samples + s) for s in range(first, int(sample[-1]) + 1)])
-        return x[image] + spread[image, None, None, None] * drawn[sample - first, image]
+        noise_of = torch.stack([drawn(s) for s in range(first, int(sample[-1]) + 1)])  # (samples, B, C, H, W)
+        return x[image] + spread[image, None, None, None] * noise_of[sample - first, image]
 
     return _mean_gradient(model, x, target, noisy, x.new_full((samples,), 1 / samples), chunk)
 
@@ -207,12 +225,6 @@ def _mean_gradient(
         total = found.new_zeros(len(x), *found.shape[1:]) if total is None else total
         total.index_add_(0, image, found * weights[s].view(-1, *[1] * (found.ndim - 1)))
     return total if several else total[:, 0]
-
-
-def _normal(x: Tensor, seed: int) -> Tensor:
-    """Standard normal numbers like x, drawn on the CPU: the same on every device."""
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(x.shape, generator=draw, dtype=torch.float32).to(x)
 
 
 class _GuidedReLUs(TorchFunctionMode):

@@ -117,7 +117,7 @@ def _check_regions(regions: Tensor, x: Tensor) -> Tensor:
         raise ValueError(f"regions must be a non-empty (N, 5), rows (image, y0, x0, y1, x1), got {got}")
     if regions.is_floating_point() or regions.dtype == torch.bool:
         raise ValueError(f"regions must hold integers, got {regions.dtype}")
-    regions = regions.to(x.device)
+    regions = regions.to(x.device).long()
     image, y0, x0, y1, x1 = regions.unbind(1)
     height, width = x.shape[-2:]
     good = (image >= 0) & (image < len(x)) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
