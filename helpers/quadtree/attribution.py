@@ -37,7 +37,7 @@ def leaf_gradient(model: nn.Module, x: Tensor, target: Target, leaves: Trees) ->
     results = []
     for one, tree in zip(found, trees, strict=True):  # trees differ in length
         numbers, colours = leaf_map(tree, shape), one.flatten(0, -3)  # (C, H, W) or (K C, H, W)
-        sums = leaf_sums(colours, numbers, len(tree))  # (L, C) or (L, K C)
+        sums = leaf_sums(colours, numbers, len(tree)).to(one)  # (L, C) or (L, K C)
         results.append(sums if one.ndim == 3 else sums.view(len(tree), len(one), -1).transpose(0, 1))
     return results[0] if isinstance(leaves, Tensor) else results
 
@@ -80,6 +80,8 @@ def occlusion_on_leaves(
 
 
 def _trees(leaves: Trees, x: Tensor) -> list[Tensor]:
+    if not isinstance(leaves, Tensor | Sequence):
+        raise ValueError(f"leaves must be a tree or a list of trees, got {type(leaves).__name__}")
     trees = [leaves] if isinstance(leaves, Tensor) else list(leaves)
     if len(trees) != len(x):
         raise ValueError(f"leaves must be a tree for each image: {len(x)} images, got {len(trees)} trees")

@@ -14,13 +14,14 @@ CRITERIA = ("range", "std", "error")
 
 
 def build_quadtree(
-    image: Tensor, threshold: float, criterion: str = "range", min_size: int = 1
+    image: Tensor, threshold: float | Tensor, criterion: str = "range", min_size: int = 1
 ) -> Tensor | list[Tensor]:
     """Cut an image into squares that are even up to a threshold.
 
     Args:
         image: (H, W) or (C, H, W), any units, any size; or a batch (B, C, H, W).
-        threshold: a square is cut when its criterion exceeds this; 0 keeps the image exactly.
+        threshold: a square is cut when its criterion exceeds this; 0 keeps the image exactly. One number, or (B,), one
+            for each image of a batch.
         criterion: of a square's own pixels: "range", the largest minus the least value; "std", the standard deviation;
             "error", the squared error of painting the square with its mean, summed over its pixels. In colour the
             largest over the channels.
@@ -33,10 +34,9 @@ def build_quadtree(
         ValueError: another rank, an empty or non-finite image, a negative threshold, an unknown criterion, or a
             min_size that is not a power of two.
     """
-    if not 0 <= threshold < float("inf"):
-        raise ValueError(f"threshold must be a finite number from 0 on, got {threshold}")
     images, several = check_image(image)
-    splits = [score > threshold for score in _scores(images, criterion, min_size)]
+    limit = _limits(threshold, images)
+    splits = [score > limit for score in _scores(images, criterion, min_size)]
     trees = _collect(splits, images)
     return trees if several else trees[0]
 
@@ -75,6 +75,18 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     return found if several else found[0]
 
 
+def _limits(threshold: float | Tensor, images: Tensor) -> Tensor:
+    """Thresholds that broadcast to (B, n, n)."""
+    try:
+        limit = torch.as_tensor(threshold, device=images.device, dtype=widest_float(images.device))
+        good = limit.ndim == 0 or limit.shape == (len(images),)
+    except (TypeError, ValueError, RuntimeError):
+        good = False
+    if not good or not (limit.isfinite() & (limit >= 0)).all():
+        raise ValueError(f"threshold must be a finite number from 0 on, or one for each image, got {threshold!r}")
+    return limit.view(-1, 1, 1)
+
+
 def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
     """The criterion of every square, (B, n, n) a level, the whole first; inf: must be cut, -inf: may not be."""
     if criterion not in CRITERIA:
@@ -90,7 +102,7 @@ def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
         start = torch.arange(n, device=images.device) * size
         over = (start + size > height)[:, None] | (start + size > width)
         outside = (start >= height)[:, None] | (start >= width)
-        score = torch.where(over, torch.inf, score if size > min_size else -torch.inf)
+        score = torch.where(over, torch.inf, score if size > min_size else torch.full_like(score, -torch.inf))
         scores.append(torch.where(outside, -torch.inf, score))
     return scores
 

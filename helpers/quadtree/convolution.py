@@ -56,10 +56,17 @@ def convolve_on_leaves(
     Raises:
         ValueError: shapes that do not fit, an even kernel, a negative margin, or leaves that do not tile x.
     """
+    for name, value in (("x", x), ("weight", weight)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if x.ndim != 3 or weight.ndim != 4 or weight.shape[1] != len(x) or weight.shape[2] != weight.shape[3]:
         got = f"{tuple(x.shape)} and {tuple(weight.shape)}"
         raise ValueError(f"x must be (C, H, W) and weight (K, C, k, k), got {got}")
     k = _check_kernel(weight.shape[2])
+    if weight.dtype != x.dtype:
+        raise ValueError(f"weight must be {x.dtype} as x, got {weight.dtype}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be (K,) with K = {len(weight)}, got {tuple(bias.shape)}")
     if isinstance(margin, bool) or not isinstance(margin, int) or margin < 0:
         raise ValueError(f"margin must be an integer from 0 on, got {margin!r}")
     numbers = leaf_map(leaves, x.shape[1:])

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from helpers.device import widest_float
+
 
 def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
     """The number of the leaf that each pixel belongs to.
@@ -20,6 +22,8 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
         ValueError: leaves are no tree, or do not tile an image of this shape.
     """
     leaves, (height, width) = check_leaves(leaves), _check_shape(shape)
+    if (leaves[:, 2] > max(height, width)).any():
+        raise ValueError(f"leaves must lie in an image of {height} x {width}, got side {leaves[:, 2].max()}")
     numbers = torch.full((height, width), -1, device=leaves.device)
     for size in leaves[:, 2].unique().tolist():  # one step a level
         of_size = (leaves[:, 2] == size).nonzero()[:, 0]
@@ -53,7 +57,7 @@ def leaf_means(image: Tensor, leaves: Tensor) -> Tensor:
     if image.ndim == 4:
         raise ValueError(f"image must be (H, W) or (C, H, W), one for one tree, got {tuple(image.shape)}")
     sums = leaf_sums(images[0], leaf_map(leaves, image.shape[-2:]), len(leaves))  # (L, C)
-    means = sums / leaves[:, 2:].to(images).square()
+    means = (sums / leaves[:, 2:].to(sums).square()).to(images)
     return means if image.ndim == 3 else means[:, 0]
 
 
@@ -66,10 +70,12 @@ def leaf_sums(image: Tensor, numbers: Tensor, count: int) -> Tensor:
         count: L, the number of leaves.
 
     Returns:
-        (L, C).
+        (L, C), as precise as the device can.
     """
-    pixels = image.flatten(1).T  # (P, C)
-    return pixels.new_zeros(count, len(image)).index_add_(0, numbers.flatten().to(image.device), pixels)
+    # Thousands of pixels are added one after another: in single precision the last digits would be lost.
+    pixels = image.flatten(1).T.to(widest_float(image.device))  # (P, C)
+    sums = pixels.new_zeros(count, len(image)).index_add_(0, numbers.flatten().to(image.device), pixels)
+    return sums
 
 
 def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
@@ -87,6 +93,8 @@ def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
         ValueError: leaves that do not tile the image, or another number of values.
     """
     numbers = leaf_map(leaves, shape)
+    if not isinstance(values, Tensor):
+        raise ValueError(f"values must be (L,) or (L, C) with L = {len(leaves)} leaves, got {type(values).__name__}")
     if values.ndim not in (1, 2) or len(values) != len(leaves):
         raise ValueError(f"values must be (L,) or (L, C) with L = {len(leaves)} leaves, got {tuple(values.shape)}")
     painted = values[numbers.to(values.device)]  # (H, W) or (H, W, C)
@@ -108,7 +116,7 @@ def check_image(image: Tensor) -> tuple[Tensor, bool]:
     if not isinstance(image, Tensor) or image.ndim not in (2, 3, 4):
         got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(f"image must be a tensor (H, W), (C, H, W) or (B, C, H, W), got {got}")
-    images = image if image.ndim == 4 else image.reshape(1, -1, *image.shape[-2:])
+    images = image[(None,) * (4 - image.ndim)]
     if images.numel() == 0 or not images.is_floating_point() or not torch.isfinite(images).all():
         got = f"{tuple(image.shape)} of {image.dtype}"
         raise ValueError(f"image must be finite floating-point numbers and not empty, got {got}")
@@ -138,6 +146,7 @@ def check_leaves(leaves: Tensor) -> Tensor:
 
 
 def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"shape must be (H, W), two positive integers, got {tuple(shape)}")
+    good = isinstance(shape, Sequence) and len(shape) == 2 and all(isinstance(n, int) and n >= 1 for n in shape)
+    if not good:
+        raise ValueError(f"shape must be (H, W), two positive integers, got {shape!r}")
     return int(shape[0]), int(shape[1])
