@@ -13,6 +13,7 @@ from helpers.quadtree import (
     build_quadtree,
     convolve_on_leaves,
     exact_conv_sites,
+    leaf_boxes,
     leaf_gradient,
     leaf_map,
     leaf_means,
@@ -727,7 +728,7 @@ def test_a_batch_has_no_one_tree_to_average_over():
 
 
 @pytest.mark.parametrize(
-    "threshold", [-0.1, -math.inf, math.inf, math.nan, None, "0.1", [0.1], torch.tensor([0.1, 0.2])]
+    "threshold", [-0.1, -math.inf, math.inf, math.nan, None, "0.1", [0.1, 0.2, 0.3], torch.tensor([0.1, 0.2, 0.3])]
 )
 def test_a_bad_threshold_is_refused(threshold):
     with pytest.raises(ValueError, match=r"^threshold must be a finite number from 0 on"):
@@ -895,3 +896,9 @@ def test_each_image_of_a_batch_may_have_its_own_threshold():
     assert [len(tree) for tree in trees] == [40, 40, 40]
     for image, limit, tree in zip(images, limits, trees, strict=True):
         assert torch.equal(build_quadtree(image, limit, "error"), tree)
+
+
+def test_leaves_as_boxes():
+    assert leaf_boxes(torch.tensor([[0, 4, 2], [8, 0, 8]])).tolist() == [[4, 0, 6, 2], [0, 8, 8, 16]]
+    with pytest.raises(ValueError, match="leaves must be"):
+        leaf_boxes(torch.zeros(3))

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.networks import LeNet
+from helpers import data, metrics, saliency
+from helpers.networks import LeNet, load, normalize
 
 
 def flipped(image, kernel):
@@ -80,6 +81,59 @@ def blind_to_everything():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 10))
     nn.init.zeros_(model[2].weight)
     return model
+
+
+def map_of(reduce, after_softmax=False):
+    """A wrong saliency map: another way to make one number of the three slopes."""
+
+    def answer(model, image, c):
+        w = saliency.input_gradient(model, image[None], c, after_softmax=after_softmax)[0]
+        return reduce(w)
+
+    return answer
+
+
+def map_that_fills_the_weights(model, image, c):
+    x = image[None].clone().requires_grad_()
+    model(x)[0, c].backward()
+    return x.grad[0].abs().amax(0)
+
+
+def map_of_all_classes(model, image, c):
+    x = image[None].clone().requires_grad_()
+    (w,) = torch.autograd.grad(model(x).sum(), x)
+    return w[0].abs().amax(0)
+
+
+def ascent(sign=1.0, factor=2.0, penalty=1.0):
+    """A wrong step of ascent."""
+
+    def step(model, image, c, l2, lr):
+        w = saliency.input_gradient(model, image[None], c)[0]
+        return image + sign * lr * (w - penalty * factor * l2 * image)
+
+    return step
+
+
+def blind(weight, value, network=None):
+    """A network with one weight and an image with one pixel, for exercise 2.4."""
+    made = network or nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 0, 0] = value
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+        if network is None:
+            made[1].weight[0, 0] = weight
+    return made, image
+
+
+def share_without_choosing():
+    net = load("scenes-gmp", "cpu")
+    s = data.scenes(200, 201, objects=2)
+    maps = saliency.class_saliency(net, normalize(s.images, net), s.labels)
+    own, other = (metrics.mass_in_mask(maps, m) for m in (s.masks, s.masks.flip(1)))
+    return (own > other).double().mean().item()
 
 
 WRONG_ANSWERS = {
@@ -161,4 +215,58 @@ WRONG_ANSWERS = {
             LeNet().features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10), nn.Softmax(dim=1)
         ),
     ],
+    "2.1": [
+        lambda: (torch.tensor([[2.0, 0], [0, 2]]), -3.0),  # asleep, as in the text
+        lambda: (torch.tensor([[2.0, 5], [5, 2]]), -3.0),
+        lambda: (torch.tensor([[2.0, 5], [-5, 2]]), 17.0),
+        lambda: (torch.tensor([[2.0, 5], [-5, 2]]), 3.0),
+        lambda: (torch.tensor([[1.0, 1], [-1, 1]]), -3.0),
+        lambda: torch.tensor([[2.0, 5], [-5, 2]]),
+        lambda: (torch.tensor([2.0, 5, -5, 2]), -3.0),
+    ],
+    "2.2": [
+        map_of(lambda w: w.abs().sum(0)),
+        map_of(lambda w: w.amax(0)),
+        map_of(lambda w: w.amax(0).abs()),
+        map_of(lambda w: w.abs().mean(0)),
+        map_of(lambda w: w.abs().amax(0), after_softmax=True),
+        map_of(lambda w: w.abs()),
+        map_that_fills_the_weights,
+        map_of_all_classes,
+        lambda model, image, c: None,
+    ],
+    "2.3": [lambda: 50, lambda: 1, lambda: 0, lambda: 100, lambda: 2.5, lambda: None],
+    "2.4": [
+        lambda: blind(0.0, 2.0),  # nothing matters
+        lambda: blind(1.0, 2.0),  # the map sees it
+        lambda: blind(0.0, 2.0)[0],
+        lambda: (blind(0.0, 2.0)[0], torch.zeros(4, 4)),
+        lambda: (torch.zeros(2), torch.zeros(1, 1, 4, 4)),
+    ],
+    "2.5": [
+        ascent(sign=-1.0),
+        ascent(factor=1.0),
+        ascent(penalty=0.0),
+        ascent(penalty=-1.0),
+        lambda model, image, c, l2, lr: image,
+        lambda model, image, c, l2, lr: image[None],
+    ],
+    "2.6": [
+        lambda side, kernel, layer: 1,
+        lambda side, kernel, layer: side**2,
+        lambda side, kernel, layer: side**2 - max(0, side - layer * (kernel - 1)) ** 2,
+        lambda side, kernel, layer: side**2 - max(0, side - layer * (kernel - 1)) ** 2 + 1,
+        lambda side, kernel, layer: side**2 - (side - layer * (kernel - 1)) ** 2 + 1,
+        lambda side, kernel, layer: side**2 - max(0, side - (kernel - 1)) ** 2 + 1,
+        lambda side, kernel, layer: None,
+    ],
+    "2.7": [
+        metrics.center_map,
+        metrics.random_map,
+        lambda images: torch.ones(len(images), 64, 64),
+        lambda images: images,
+        lambda images: images.mean(1),
+        lambda images: None,
+    ],
+    "2.8": [lambda: 0.5, lambda: 1.5, lambda: None, share_without_choosing],
 }

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 _checks: dict[str, Callable[[Any], str]] = {}
 _MARKS = {"right": "✓", "wrong": "✗", "todo": "…"}
 
@@ -48,6 +51,23 @@ def expect(condition: bool, message: str) -> None:
     """Raise `Wrong(message)` unless the condition holds."""
     if not condition:
         raise Wrong(message)
+
+
+def tensor_answer(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """The answer as a finite tensor of the wanted shape in double precision, or a helpful refusal.
+
+    Args:
+        value: what the reader's code returned.
+        shape: the shape wanted.
+        what: names it in the message.
+
+    Raises:
+        Wrong: another type or shape, NaN or infinity.
+    """
+    expect(isinstance(value, Tensor), f"{what} must be a torch tensor, yours is a {type(value).__name__}")
+    expect(tuple(value.shape) == shape, f"{what} must have shape {shape}, yours has {tuple(value.shape)}")
+    expect(bool(torch.isfinite(value).all()), f"{what} holds NaN or infinity")
+    return value.detach().double()
 
 
 def available() -> list[str]:

@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 
 from helpers.basics import output_size, receptive_fields
-from helpers.checks import Wrong, exercise, expect
-
-
-def _tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
-    """The answer as a finite tensor of the wanted shape, or a helpful refusal."""
-    expect(isinstance(value, Tensor), f"{what} must be a torch tensor, yours is a {type(value).__name__}")
-    expect(tuple(value.shape) == shape, f"{what} must have shape {shape}, yours has {tuple(value.shape)}")
-    expect(bool(torch.isfinite(value).all()), f"{what} holds NaN or infinity")
-    return value.double()
+from helpers.checks import Wrong, exercise, expect, tensor_answer
 
 
 @exercise("1.1")
@@ -65,7 +57,9 @@ def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
         kept = image.clone(), kernel.clone()
         wanted = F.conv2d(image[None, None].double(), kernel[None, None].double())[0, 0]
         flipped = F.conv2d(image[None, None].double(), kernel.flip(0, 1)[None, None].double())[0, 0]
-        made = _tensor(answer(image, kernel), tuple(wanted.shape), f"the map of a {shape} image and a {size} kernel")
+        made = tensor_answer(
+            answer(image, kernel), tuple(wanted.shape), f"the map of a {shape} image and a {size} kernel"
+        )
         expect(torch.equal(image, kept[0]) and torch.equal(kernel, kept[1]), "do not write into the arguments")
         expect(not torch.allclose(made, flipped, atol=1e-4), "you flipped the kernel: that is the true convolution")
         expect(
@@ -78,7 +72,7 @@ def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
 @exercise("1.4")
 def diagonal_detector(answer: Callable[[], Tensor]) -> str:
     """A (3, 3) kernel for edges with the bright side below the main diagonal."""
-    kernel = _tensor(answer(), (3, 3), "the kernel")
+    kernel = tensor_answer(answer(), (3, 3), "the kernel")
     total = kernel.sum().item()
     expect(abs(total) < 1e-6, f"on an even grey it must answer 0, yours answers {total:.3g} times the grey")
     lower = torch.ones(3, 3, dtype=torch.float64).tril(-1)
@@ -119,7 +113,7 @@ def pooling_is_not_linear(answer: Callable[[], tuple[Tensor, Tensor]]) -> str:
     """Two (2, 2) images on which max pooling breaks the rule of linearity."""
     given = answer()
     expect(isinstance(given, tuple) and len(given) == 2, "return two images, a and b")
-    a, b = (_tensor(g, (2, 2), name)[None, None] for g, name in zip(given, "ab", strict=True))
+    a, b = (tensor_answer(g, (2, 2), name)[None, None] for g, name in zip(given, "ab", strict=True))
     shown = torch.stack([torch.eye(4)[0], torch.eye(4)[3]]).double()  # the pair of the text
     known = torch.stack([a.flatten(), b.flatten()])
     scaled = known / known.abs().amax(1, keepdim=True).clamp_min(1e-12)
@@ -136,19 +130,19 @@ def cross_entropy_by_hand(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 3.0, 0.5]])
     labels = torch.tensor([0, 2, 0])
     wanted = F.cross_entropy(logits, labels)
-    made = _tensor(answer(logits, labels), (), "the loss")
+    made = tensor_answer(answer(logits, labels), (), "the loss")
     expect(not torch.isclose(made, 3 * wanted.double(), atol=1e-4), "that is the sum over the images: take the mean")
     expect(not torch.isclose(made, -wanted.double(), atol=1e-4), "the sign: a loss is never negative")
     expect(torch.isclose(made, wanted.double(), atol=1e-4), f"three images should give {wanted:.4f}, yours {made:.4f}")
     huge = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     try:
-        steep = _tensor(answer(huge, torch.tensor([0, 0])), (), "the loss of logits of 1000")
+        steep = tensor_answer(answer(huge, torch.tensor([0, 0])), (), "the loss of logits of 1000")
     except Wrong as wrong:
         raise Wrong(f"{wrong}: exp(1000) overflows; subtract the largest logit first, or use logsumexp") from None
     expect(torch.isclose(steep, torch.tensor(500.0).double()), "logits of 1000: one image costs 0, the other 1000")
     apart = torch.tensor([[1000.0, 0.0], [-1000.0, 0.0]])
     try:
-        safe = _tensor(answer(apart, torch.tensor([0, 1])), (), "the loss of [1000, 0] beside [-1000, 0]")
+        safe = tensor_answer(answer(apart, torch.tensor([0, 1])), (), "the loss of [1000, 0] beside [-1000, 0]")
     except Wrong as wrong:
         raise Wrong(f"{wrong}: each image needs its own largest logit subtracted") from None
     expect(abs(safe.item()) < 1e-4, "[1000, 0] and [-1000, 0] with labels 0 and 1 cost nothing")

@@ -18,12 +18,13 @@ quadtree decomposition algorithms", 1994, for the two criteria.
 from helpers.quadtree.attribution import leaf_gradient, occlusion_on_leaves
 from helpers.quadtree.build import build_quadtree, threshold_for
 from helpers.quadtree.convolution import convolve_on_leaves, exact_conv_sites
-from helpers.quadtree.leaves import leaf_map, leaf_means, reconstruct
+from helpers.quadtree.leaves import leaf_boxes, leaf_map, leaf_means, reconstruct
 
 __all__ = [
     "build_quadtree",
     "convolve_on_leaves",
     "exact_conv_sites",
+    "leaf_boxes",
     "leaf_gradient",
     "leaf_map",
     "leaf_means",

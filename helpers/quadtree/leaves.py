@@ -40,6 +40,22 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
     return numbers
 
 
+def leaf_boxes(leaves: Tensor) -> Tensor:
+    """The leaves as boxes, to be drawn.
+
+    Args:
+        leaves: a tree, (L, 3).
+
+    Returns:
+        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive: (L, 4) int64.
+
+    Raises:
+        ValueError: leaves are no tree.
+    """
+    y, x, size = check_leaves(leaves).unbind(1)
+    return torch.stack([x, y, x + size, y + size], 1)
+
+
 def leaf_means(image: Tensor, leaves: Tensor) -> Tensor:
     """The mean of an image over each leaf.
 

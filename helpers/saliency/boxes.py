@@ -59,8 +59,9 @@ def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
     mask, rest = object_seed, rest_seed
     # The blur reflects at the border and must reach less far than the image.
     width, height = (2 * min(int(3 * SMOOTH_PX), n - 1) + 1 for n in (images.shape[-1], images.shape[-2]))
+    least = LEAST_VARIANCE * images.flatten(2).var(2, correction=0).mean(1).clamp_min(1e-12)
     for _ in range(ROUNDS):
-        ratio = (_log_density(images, mask) - _log_density(images, rest)).clamp(-10, 10)
+        ratio = (_log_density(images, mask, least) - _log_density(images, rest, least)).clamp(-10, 10)
         ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
         mask = (ratio > 0) & ~rest_seed
         lost = (mask.sum((1, 2)) < LEAST_PIXELS) | ~rest_seed.any(2).any(1)
@@ -69,17 +70,19 @@ def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
     return mask
 
 
-def _log_density(images: Tensor, region: Tensor) -> Tensor:
-    """Log density of every pixel's colour, (N, H, W), under the Gaussian of the colours inside a region."""
+def _log_density(images: Tensor, region: Tensor, least: Tensor) -> Tensor:
+    """Log density of every pixel's colour, (N, H, W), under the Gaussian of the colours inside a region.
+
+    `least` (N,) is added to the variances: a region of one colour has none.
+    """
     colours = images.flatten(2)  # (N, C, P)
     weight = region.flatten(1).to(images)
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
-    apart = colours - torch.einsum("ncp,np->nc", colours, weight)[..., None]
-    spread = torch.einsum("np,ncp,ndp->ncd", weight, apart, apart)
-    least = LEAST_VARIANCE * colours.var(2, correction=0).mean(1).clamp_min(1e-12)
-    spread = spread + least[:, None, None] * torch.eye(colours.shape[1]).to(images)
-    root = torch.linalg.cholesky(spread)
-    z = torch.linalg.solve_triangular(root, apart, upper=False)
+    apart = colours - colours @ weight[..., None]  # (N, C, P)
+    spread = (apart * weight[:, None]) @ apart.mT  # (N, C, C)
+    unit = torch.eye(colours.shape[1]).to(images)
+    root = torch.linalg.cholesky(spread + least[:, None, None] * unit)
+    z = torch.linalg.solve_triangular(root, unit, upper=False) @ apart
     volume = root.diagonal(dim1=1, dim2=2).log().sum(1)
     return (-z.square().sum(1) / 2 - volume[:, None]).view(region.shape)
 

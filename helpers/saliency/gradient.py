@@ -27,7 +27,8 @@ RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 def input_gradient(model: nn.Module, x: Tensor, target: Target, *, after_softmax: bool = False) -> Tensor:
     """How a class score answers to each pixel: the slope w of the score at the image.
 
-    Implements the w of :eq:`eq-taylor`: w = dS_c/dI at I_0, chapter 2.
+    Implements the w of :eq:`eq-taylor`: w = dS_c/dI at I_0, and of :eq:`eq-softmax-gradient` after the softmax,
+    P_c (w_c - sum_j P_j w_j); chapter 2.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.

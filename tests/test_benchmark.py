@@ -1,0 +1,100 @@
+"""The benchmark: its rows, what it counts, and the costs that the book promises."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import saliency
+from helpers.experiments import benchmark
+
+CPU = torch.device("cpu")
+CASES = {case.name: case for case in benchmark.saliency_cases(32)}
+
+
+def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
+    pytest.importorskip("captum")
+    file = tmp_path / "rows.json"
+    options = ["saliency", "--size", "32", "--rounds", "1", "--no-memory", "--device", "cpu", "--json", str(file)]
+    assert benchmark.main(options) == 0
+    rows = json.loads(file.read_text())
+    printed = capsys.readouterr().out
+    assert [row["name"] for row in rows] == list(CASES)
+    for row in rows:
+        assert tuple(row) == benchmark.COLUMNS
+        assert row["name"] in printed
+        assert row["ours_forwards"] > 0
+        assert row["peer_forwards"] > 0
+        assert row["ours_peak_mb"] is None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ours_and_the_peer_compute_the_same(name):
+    pytest.importorskip("captum")
+    if "SmoothGrad" in name:
+        pytest.skip("draws its noise in another order")
+    case = CASES[name]
+    model, x, target = benchmark.setting(case, 32, CPU)
+    model, x = model.double(), x.double()
+    ours, theirs = case.ours(model, x, target), case.theirs(model, x, target)
+    ours = saliency.input_gradient(model, x, target).abs() if "class saliency" in name else ours
+    theirs = theirs[:, 0].to(ours) if "occlusion" in name else theirs  # captum computes its drops in float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        ("class saliency", 16),
+        ("class saliency, 5 classes", 8),
+        ("guided backprop", 16),
+        ("integrated gradients, 50 steps", 4 * 50),
+        ("SmoothGrad, 50 samples", 4 * 50),
+        ("occlusion, 49 windows", 4 * 49 + 4),
+    ],
+)
+def test_no_image_is_forwarded_more_often_than_needed(name, images):
+    case = CASES[name]
+    model, x, target = benchmark.setting(case, 32, CPU)
+    seen = []
+    model.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    case.ours(model, x, target)
+    assert sum(seen) == images
+
+
+def test_a_missing_peer_leaves_its_columns_empty(monkeypatch):
+    monkeypatch.setattr(benchmark, "there", lambda case: False)
+    row = benchmark.measure(CASES["class saliency"], 32, CPU, rounds=1, memory=False)
+    assert row["peer"] == "captum Saliency (not installed)"
+    assert row["peer_forwards"] is None
+    assert row["ours_forwards"] > 0
+
+
+def test_a_cost_is_a_median_of_ratios_to_the_forward_pass(monkeypatch):
+    case = benchmark.Case("two passes", 2, lambda m, x, t: (m(x), m(x)), "torch again", lambda m, x, t: m(x))
+    times = iter([1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 8.0, 2.0, 2.0, 1.0, 1.0, 3.0, 5.0, 1.0])
+    monkeypatch.setattr(benchmark, "_seconds", lambda run, device: next(times))
+    monkeypatch.setattr(benchmark, "setting", lambda *_: (nn.Identity(), torch.zeros(2), torch.zeros(2)))
+    # Three rounds of (forward, forward, ours, peer, forward).
+    assert benchmark.costs(case, 32, CPU, 3) == {"ours": 3.0, "peer": 1.0}
+
+
+def test_integrated_gradients_need_a_tenth_of_captums_memory():
+    pytest.importorskip("captum")
+    case = CASES["integrated gradients, 50 steps"]
+    ours, theirs = (benchmark.peak_mb(case, who, 96, CPU) for who in ("ours", "peer"))
+    if ours is None:
+        pytest.skip("this system does not tell a process's peak memory")
+    assert theirs > 300
+    assert ours < theirs / 10
+
+
+@pytest.mark.parametrize(
+    "options", [["cam2"], ["--size", "8"], ["--rounds", "0"], ["--device", "gpu9"], ["--json"]], ids=" ".join
+)
+def test_bad_options_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(options)
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err
