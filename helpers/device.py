@@ -3,9 +3,11 @@
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,6 +91,26 @@ def timed(label: str | None = None) -> Iterator[Timing]:
         timing.seconds = time.perf_counter() - start
         if label is not None:
             print(f"{label}: {timing.seconds:.2f} s")
+
+
+def median_time(run: Callable[[], Any], times: int = 9) -> float:
+    """The median time (s) of a call; work queued on a GPU is waited for.
+
+    Args:
+        run: called without arguments.
+        times: calls; what else the machine does disturbs some of them.
+
+    Raises:
+        ValueError: times is below 1.
+    """
+    if times < 1:
+        raise ValueError(f"times must be at least 1, got {times}")
+    taken = []
+    for _ in range(times):
+        with timed() as clock:
+            run()
+        taken.append(clock.seconds)
+    return median(taken)
 
 
 def _usable(wanted: str) -> torch.device:

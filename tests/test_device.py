@@ -1,12 +1,13 @@
 import math
 import random
 import re
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from helpers.device import best_device, seed_everything, timed, widest_float
+from helpers.device import best_device, median_time, seed_everything, timed, widest_float
 
 
 def test_environment_overrides_the_device(monkeypatch):
@@ -82,3 +83,15 @@ def test_mps_has_no_float64():
     assert widest_float(torch.device("cpu")) == torch.float64
     assert widest_float(torch.device("cuda:1")) == torch.float64
     assert widest_float(torch.device("mps")) == torch.float32
+
+
+def test_a_median_time_is_that_of_the_middle_call():
+    naps = iter([0.3, 0.0, 0.0])
+    assert median_time(lambda: time.sleep(next(naps)), times=3) < 0.3
+    naps = iter([0.0, 0.05, 0.05])
+    assert median_time(lambda: time.sleep(next(naps)), times=3) >= 0.05
+    calls = []
+    median_time(lambda: calls.append(1), times=4)
+    assert len(calls) == 4
+    with pytest.raises(ValueError, match="times"):
+        median_time(lambda: None, times=0)
