@@ -269,3 +269,4 @@ def test_docstrings_are_found_under_a_packages_own_name_too() -> None:
     docs = docstrings(ROOT)
     assert docs["helpers.checks.verdict"].startswith("Judge an answer")
     assert "helpers.device.best_device" in docs
+    assert docs["helpers.saliency.occlusion"].startswith("Occlusion maps")  # handed on from another package

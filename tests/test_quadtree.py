@@ -21,8 +21,8 @@ from helpers.quadtree import (
     reconstruct,
     threshold_for,
 )
-from helpers.quadtree.convolution import _exact_places
 from helpers.saliency import input_gradient, occlusion
+from helpers.trees.convolution import _exact_places
 
 EACH = pytest.mark.parametrize("criterion", ["range", "std", "error"])
 SHAPES = [(16, 16), (8, 24), (13, 7), (1, 9), (12, 12)]

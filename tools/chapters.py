@@ -207,14 +207,23 @@ def pages(root: Path) -> list[str]:
 def docstrings(root: Path) -> dict[str, str]:
     """The docstring of every function and class of `helpers` by dotted name.
 
-    What a package's submodule defines is found under the package's name too, as it is imported.
+    What a package's submodule defines is found under the package's name too, and what a module with `__all__` hands on
+    is found under that module's, as it is imported.
     """
     found: dict[str, str] = {}
+    handed_on: list[tuple[str, str]] = []
     for path in sorted((root / "helpers").rglob("*.py")):
         module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        for node in ast.parse(path.read_text(encoding="utf8")).body:
+        body = ast.parse(path.read_text(encoding="utf8")).body
+        public = any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" for node in body)
+        for node in body:
+            if public and isinstance(node, ast.ImportFrom):
+                handed_on += [(f"{module}.{one.name}", f"{node.module}.{one.name}") for one in node.names]
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 found[f"{module}.{node.name}"] = ast.get_docstring(node) or ""
                 if module.count(".") > 1:
                     found.setdefault(f"{module.rsplit('.', 1)[0]}.{node.name}", found[f"{module}.{node.name}"])
+    for name, source in handed_on:
+        if source in found:
+            found.setdefault(name, found[source])
     return found

@@ -186,7 +186,7 @@ def smooth_gradient(
 def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     """Guided backpropagation: the backward pass in which every ReLU also stops negative gradients.
 
-    Not the gradient of any function of the image; chapter 2 shows how little it depends on the class.
+    Not the gradient of any function of the image; chapter 2 measures what it knows of the class all the same.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes), with ReLUs, as modules or as functions; it is

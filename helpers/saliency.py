@@ -17,9 +17,9 @@ Source: Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks", 2013
 function.
 """
 
-from helpers.saliency.ascent import ClassModel, class_model
-from helpers.saliency.boxes import saliency_box
-from helpers.saliency.gradient import (
+from helpers.attribution.ascent import ClassModel, class_model
+from helpers.attribution.boxes import saliency_box
+from helpers.attribution.gradient import (
     class_saliency,
     gradient_times_input,
     guided_backprop,
@@ -27,7 +27,7 @@ from helpers.saliency.gradient import (
     integrated_gradients,
     smooth_gradient,
 )
-from helpers.saliency.occlude import occlusion, region_drops
+from helpers.attribution.occlude import occlusion, region_drops
 
 __all__ = [
     "ClassModel",

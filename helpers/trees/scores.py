@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from helpers.capture import check_images
-from helpers.quadtree.leaves import check_leaves, leaf_map, leaf_means, leaf_sums, reconstruct
 from helpers.saliency import input_gradient, region_drops
+from helpers.trees.leaves import check_leaves, leaf_map, leaf_means, leaf_sums, reconstruct
 
 Target = int | Sequence | Tensor
 Trees = Tensor | Sequence[Tensor]

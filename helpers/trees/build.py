@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.capture import check_positive
 from helpers.device import widest_float
-from helpers.quadtree.leaves import check_image
+from helpers.trees.leaves import check_image
 
 CRITERIA = ("range", "std", "error")
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.capture import check_positive
-from helpers.quadtree.leaves import check_leaves, leaf_map
+from helpers.trees.leaves import check_leaves, leaf_map
 
 
 def exact_conv_sites(leaves: Tensor, kernel: int, layers: int = 1) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.attribution.gradient import Target
 from helpers.capture import check_fill, check_images, check_target, chunks, logits
-from helpers.saliency.gradient import Target
 
 Pair = int | tuple[int, int]
 

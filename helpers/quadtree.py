@@ -15,10 +15,10 @@ Source: seed slides of chapter 2 ("Quadtree based approach"), and Shusterman, Fe
 quadtree decomposition algorithms", 1994, for the two criteria.
 """
 
-from helpers.quadtree.attribution import leaf_gradient, occlusion_on_leaves
-from helpers.quadtree.build import build_quadtree, threshold_for
-from helpers.quadtree.convolution import convolve_on_leaves, exact_conv_sites
-from helpers.quadtree.leaves import leaf_boxes, leaf_map, leaf_means, reconstruct
+from helpers.trees.build import build_quadtree, threshold_for
+from helpers.trees.convolution import convolve_on_leaves, exact_conv_sites
+from helpers.trees.leaves import leaf_boxes, leaf_map, leaf_means, reconstruct
+from helpers.trees.scores import leaf_gradient, occlusion_on_leaves
 
 __all__ = [
     "build_quadtree",

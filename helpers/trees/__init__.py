@@ -1,0 +1,1 @@
+"""What stands behind `helpers.quadtree`; import it from there."""
