@@ -1,6 +1,6 @@
 """The gradient of a class score with respect to the pixels, and four attributions made from gradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from helpers.capture import (
     INPUT,
+    Target,
     check_fill,
     check_images,
     check_number,
@@ -20,7 +21,6 @@ from helpers.capture import (
     gradients,
 )
 
-Target = int | Sequence | Tensor
 RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 

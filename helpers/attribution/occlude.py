@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.attribution.gradient import Target
-from helpers.capture import check_fill, check_images, check_target, chunks, logits
+from helpers.capture import Target, check_fill, check_images, check_target, chunks, logits
 
 Pair = int | tuple[int, int]
 

@@ -18,6 +18,7 @@ times in one forward (one ReLU used twice) is named call by call: "relu#1", "rel
 """
 
 from helpers.capture.inputs import (
+    Target,
     check_fill,
     check_fit,
     check_images,
@@ -33,6 +34,7 @@ __all__ = [
     "INPUT",
     "Gradients",
     "Masked",
+    "Target",
     "activations",
     "check_fill",
     "check_fit",

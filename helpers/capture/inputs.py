@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+Target = int | Sequence | Tensor  # a class, (B,) classes, or (B, K)
 LEAST_CHUNK = 8  # images a pass, where the caller's batch is smaller
 
 
@@ -57,7 +58,7 @@ def check_fit(model: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def check_target(target: int | Sequence | Tensor, batch: int, classes: int | None = None) -> tuple[Tensor, bool]:
+def check_target(target: Target, batch: int, classes: int | None = None) -> tuple[Tensor, bool]:
     """Bring a target into the shape (B, K).
 
     Args:

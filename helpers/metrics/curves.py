@@ -1,16 +1,13 @@
 """Maps against the network: the score while pixels go, in the order of the map."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from helpers.capture import check_fill, check_images, check_positive, check_target, chunks, logits
+from helpers.capture import Target, check_fill, check_images, check_positive, check_target, chunks, logits
 from helpers.device import widest_float
 from helpers.metrics.masks import check_maps
-
-Target = int | Sequence | Tensor
 
 
 class Curve(NamedTuple):

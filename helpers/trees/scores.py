@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from helpers.capture import check_images
+from helpers.capture import Target, check_images
 from helpers.saliency import input_gradient, region_drops
 from helpers.trees.leaves import check_leaves, leaf_map, leaf_means, leaf_sums, reconstruct
 
-Target = int | Sequence | Tensor
 Trees = Tensor | Sequence[Tensor]
 
 
