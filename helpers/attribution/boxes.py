@@ -1,4 +1,4 @@
-"""From a saliency map to one box an image."""
+"""From maps to boxes."""
 
 import numpy as np
 import torch
@@ -49,9 +49,35 @@ def saliency_box(
         below = (values <= values.quantile(background, 1, keepdim=True)) & ~above
         copies = len(flat) // len(images)
         mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
-    boxes = masks_to_boxes(_largest_region(mask)).to(maps)
+    return region_boxes(mask).to(maps).view(*maps.shape[:-2], 4)
+
+
+def region_boxes(mask: Tensor) -> Tensor:
+    """The box around the largest connected region of each mask; diagonal neighbours touch.
+
+    Args:
+        mask: (N, H, W) bool.
+
+    Returns:
+        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive, (N, 4); of regions of one size the first in reading order;
+        NaN for an empty mask.
+    """
+    region = _largest_region(mask)
+    found = region.flatten(1).any(1)
+    boxes = torch.full((len(mask), 4), float("nan"), device=mask.device)
+    if found.any():
+        boxes[found] = masks_to_boxes(region[found])
     boxes[:, 2:] += 1  # torchvision names the last pixel inside
-    return boxes.view(*maps.shape[:-2], 4)
+    return boxes
+
+
+def overlap(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes (..., 4) that broadcast; NaN where one is absent (NaN) or both are empty."""
+    first = torch.maximum(boxes[..., :2], others[..., :2])
+    last = torch.minimum(boxes[..., 2:], others[..., 2:])
+    both = (last - first).clamp(min=0).prod(-1)
+    areas = [(one[..., 2:] - one[..., :2]).prod(-1) for one in (boxes, others)]
+    return both / (areas[0] + areas[1] - both)
 
 
 def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
@@ -88,7 +114,7 @@ def _log_density(images: Tensor, region: Tensor, least: Tensor) -> Tensor:
 
 
 def _largest_region(mask: Tensor) -> Tensor:
-    """The largest connected region (diagonal neighbours touch) of each mask (N, H, W); none of them may be empty."""
+    """The largest connected region (diagonal neighbours touch) of each mask (N, H, W); empty where the mask is."""
     count, height, width = mask.shape
     tall = np.zeros((count, height + 1, width), bool)  # an empty row keeps the images apart in one tall image
     tall[:, :-1] = mask.cpu().numpy()
@@ -96,7 +122,7 @@ def _largest_region(mask: Tensor) -> Tensor:
     sizes = np.bincount(numbers.ravel())
     sizes[0] = 0
     best = numbers.reshape(count, -1)[np.arange(count), sizes[numbers].reshape(count, -1).argmax(1)]
-    return torch.from_numpy(numbers[:, :-1] == best[:, None, None]).to(mask.device)
+    return torch.from_numpy(numbers[:, :-1] == best[:, None, None]).to(mask.device) & mask
 
 
 def _check(maps: Tensor, images: Tensor | None, foreground: float, background: float) -> None:

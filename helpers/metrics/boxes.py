@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from helpers.attribution.boxes import overlap
+
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union, box by box. (For every pair of two sets there is `torchvision.ops.box_iou`.)
@@ -23,11 +25,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     if boxes.shape != others.shape:
         got = f"{tuple(boxes.shape)} and {tuple(others.shape)}"
         raise ValueError(f"boxes and others must have one shape, (..., 4), got {got}")
-    first = torch.maximum(boxes[..., :2], others[..., :2])
-    last = torch.minimum(boxes[..., 2:], others[..., 2:])
-    both = (last - first).clamp(min=0).prod(-1)
-    areas = [(one[..., 2:] - one[..., :2]).prod(-1) for one in (boxes, others)]
-    return both / (areas[0] + areas[1] - both)
+    return overlap(boxes, others)
 
 
 def box_mask(boxes: Tensor, shape: Sequence[int]) -> Tensor:

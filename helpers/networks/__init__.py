@@ -1,13 +1,13 @@
 """The book's networks: their architectures, and the trained ones by name.
 
 `available()` lists the trained networks, `load("scenes-gap")` gives one, `normalize(images, network)` its input.
-`load("torchvision/resnet18")` gives one of torchvision's, where its weights are in torch's cache.
+`rebuilt(network, atrous=1)` gives it another shape with the same weights. `load("torchvision/resnet18")` gives one of torchvision's, where its weights are in torch's cache.
 """
 
 from helpers.networks.architectures import AngularPad2d, LeNet, SmallVGG
 from helpers.networks.card import Card, WeightsError
 from helpers.networks.imagenet import WeightsMissing
-from helpers.networks.store import Catalogue, available, card, load, normalize
+from helpers.networks.store import Catalogue, available, card, load, normalize, rebuilt
 
 __all__ = [
     "AngularPad2d",
@@ -21,4 +21,5 @@ __all__ = [
     "card",
     "load",
     "normalize",
+    "rebuilt",
 ]

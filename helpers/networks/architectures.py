@@ -95,6 +95,14 @@ def _positive(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number > 0
 
 
+class _DensePool(nn.Sequential):
+    """Max pooling over 2x2 places `apart` pixels from each other, at every pixel: (B, C, H, W) keeps its size."""
+
+    def __init__(self, apart: int) -> None:
+        # After a ReLU a padding of zeros never is the maximum of a window that has anything to say.
+        super().__init__(nn.ZeroPad2d((0, apart, 0, apart)), nn.MaxPool2d(2, 1, dilation=apart))
+
+
 POOLINGS = {"gap": nn.AdaptiveAvgPool2d, "gmp": nn.AdaptiveMaxPool2d}
 
 
@@ -112,9 +120,13 @@ class SmallVGG(nn.Sequential):
         pooling: "gap" averages each last feature map, "gmp" takes its greatest value.
         norm: batch normalisation after every convolution, which then has no bias.
         angular: the images are in log-polar coordinates; every convolution is padded as `AngularPad2d` says.
+        atrous: how many of the last 2x2 poolings move by one pixel in place of two. The convolutions behind them are
+            dilated, so that the same weights compute the same numbers, and those between them too: the last feature
+            maps are 2^atrous times as high and wide.
 
     Raises:
-        ValueError: an unknown pooling, a stage without a convolution, no class or no channel.
+        ValueError: an unknown pooling, a stage without a convolution, no class or no channel, or `atrous` not within
+            0 .. number of poolings, or together with `angular`.
     Source: the design of VGG (Simonyan and Zisserman, ICLR 2015) with the head of Zhou et al., CVPR 2016, section 2.
     """
 
@@ -127,6 +139,7 @@ class SmallVGG(nn.Sequential):
         pooling: str = "gap",
         norm: bool = False,
         angular: bool = False,
+        atrous: int = 0,
     ) -> None:
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
@@ -137,20 +150,27 @@ class SmallVGG(nn.Sequential):
             )
         if not _positive(classes) or not _positive(channels):
             raise ValueError(f"classes and channels must be positive integers, got {classes!r} and {channels!r}")
+        if isinstance(atrous, bool) or not isinstance(atrous, int) or not 0 <= atrous < len(stages):
+            raise ValueError(f"atrous must be an integer in 0 .. {len(stages) - 1}, the poolings, got {atrous!r}")
+        if atrous and angular:
+            raise ValueError("atrous and angular do not go together: the padding around the circle is one pixel wide")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        wide, count = channels, 0
+        wide, count, apart = channels, 0, 1  # apart: pixels between the taps of a kernel
         for number, stage in enumerate(stages, start=1):
             for filters in stage:
                 count += 1
                 if angular:
                     layers[f"pad{count}"] = AngularPad2d(1)
-                layers[f"conv{count}"] = nn.Conv2d(wide, filters, 3, padding=(1, 0) if angular else 1, bias=not norm)
+                padding = (apart, 0) if angular else apart
+                layers[f"conv{count}"] = nn.Conv2d(wide, filters, 3, 1, padding, apart, bias=not norm)
                 if norm:
                     layers[f"bn{count}"] = nn.BatchNorm2d(filters)
                 layers[f"relu{count}"] = nn.ReLU()
                 wide = filters
             if number < len(stages):
-                layers[f"pool{number}"] = nn.MaxPool2d(2)
+                dense = number >= len(stages) - atrous
+                layers[f"pool{number}"] = _DensePool(apart) if dense else nn.MaxPool2d(2)
+                apart *= 2 if dense else 1
         layers |= {pooling: POOLINGS[pooling](1), "flatten": nn.Flatten(), "fc": nn.Linear(wide, classes)}
         super().__init__(layers)
 

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,40 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
     network = network.to(place).eval()
     # Twice as fast on a CPU, and the same up to rounding.
     return network.to(memory_format=torch.channels_last) if place.type == "cpu" else network
+
+
+def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
+    """One of the book's networks built anew with other arguments and the same weights.
+
+    For what changes no weight's shape: `rebuilt(net, atrous=1)` doubles the height and width of the last feature maps,
+    `rebuilt(net, stages=((24,), (48,), (96, 192, 192)))` leaves out the last pooling, `rebuilt(net, pooling="gmp")`
+    takes maxima in place of means.
+
+    Args:
+        network: what `load` gave for one of the book's names; it is left as it is.
+        changes: arguments of its architecture.
+
+    Returns:
+        A network in evaluation mode on the same device, with its own copy of the weights, and a card that says what
+        was changed. Its accuracy there is NaN: nobody has measured it.
+
+    Raises:
+        ValueError: no network of the book's, an argument that its architecture does not take, or one that changes a
+            weight's shape.
+    """
+    found = getattr(network, "card", None)
+    if not isinstance(found, Card) or found.architecture not in ARCHITECTURES:
+        raise ValueError(f"network must be one of the book's, from load(), got {type(network).__name__}")
+    arguments = {**found.arguments, **changes}
+    try:
+        with torch.device("meta"):
+            made = getattr(architectures, found.architecture)(**arguments)
+        made.load_state_dict({key: value.clone() for key, value in network.state_dict().items()}, assign=True)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"changes: {found.name} cannot be rebuilt with {changes} ({error})") from error
+    about = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+    made.card = replace(found, about=f"{found.about}; rebuilt with {about}", arguments=arguments, accuracy=float("nan"))
+    return made.eval()
 
 
 def _device(device: torch.device | str) -> torch.device:

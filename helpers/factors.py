@@ -1,0 +1,130 @@
+"""Deep feature factorisation: the parts that feature maps are made of, found without a class.
+
+One call::
+
+    parts = deep_feature_factorization(activations(model, x, "relu5")["relu5"], k=3)  # (B, 3, h, w)
+
+By hand::
+
+    v = f.movedim(1, 3).reshape(-1, channels)  # a row for every place of every image
+    w, h = nmf(v, 3)  # v ~ w @ h: h holds 3 typical feature vectors, w how much of each is where
+
+Source: Collins, Achanta, Süsstrunk, "Deep feature factorization for concept discovery", ECCV 2018.
+"""
+
+import torch
+from torch import Tensor
+
+from helpers.capture import check_positive
+
+# In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
+TINY = torch.finfo(torch.float32).eps
+
+
+def nmf(
+    v: Tensor, k: int, iterations: int = 200, seed: int = 0, *, start: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Non-negative matrix factorisation V ~ W H by multiplicative updates, W before H in each iteration.
+
+    Implements :eq:`eq-nmf`, chapter 3: the squared error |V - W H|^2 never rises. What it ends in depends on the start.
+
+    Args:
+        v: (..., m, c), not negative; leading axes are factorised each by itself.
+        k: number of factors, at least 1.
+        iterations: 0 or more.
+        seed: of the start; the same on every device.
+        start: W (..., m, k) and H (..., k, c) to start from, not negative, in place of random ones.
+
+    Returns:
+        W, (..., m, k), and H, (..., k, c), not negative, on the device and in the dtype of v.
+
+    Raises:
+        ValueError: v is not a non-empty floating-point (..., m, c), is not finite or negative somewhere; k, iterations,
+            seed or start as they may not be.
+
+    Source: Lee and Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
+    """
+    v = _check(v, "v", 2)
+    check_positive("k", k)
+    for name, value, least in (("iterations", iterations, 0), ("seed", seed, None)):
+        if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+            raise ValueError(f"{name} must be an integer{' of at least 0' if least == 0 else ''}, got {value!r}")
+    w, h = _random_start(v, k, seed) if start is None else _given_start(v, k, start)
+    for _ in range(iterations):
+        w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
+        h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
+    return w, h
+
+
+def deep_feature_factorization(
+    features: Tensor, k: int, *, iterations: int = 100, seed: int = 0, together: bool = True
+) -> Tensor:
+    """Where in each image each of k parts is: a non-negative factorisation of feature maps.
+
+    Factors have no order and no scale of their own. Here each typical feature vector has length 1, so that a map holds
+    the whole strength of its part, and the parts are sorted by the sum of squares of their maps, the largest first.
+
+    Args:
+        features: feature maps, (B, C, h, w), not negative: those behind a ReLU.
+        k: number of parts.
+        iterations: of `nmf`.
+        seed: of its start.
+        together: one factorisation for the whole batch, so that part 0 is the same kind of thing in every image;
+            False factorises each image by itself.
+
+    Returns:
+        Maps, (B, k, h, w), not negative, at the layer's resolution.
+
+    Raises:
+        ValueError: features are not a finite, non-negative (B, C, h, w), or as `nmf`.
+
+    Source: Collins, Achanta, Süsstrunk, ECCV 2018, section 3.
+    """
+    features = _check(features, "features", 4)
+    if features.ndim != 4:
+        raise ValueError(f"features must be feature maps (B, C, h, w), got {tuple(features.shape)}")
+    count, channels, height, width = features.shape
+    rows = features.movedim(1, 3).reshape(1 if together else count, -1, channels)  # (1, B h w, C) or (B, h w, C)
+    w, h = nmf(rows, k, iterations, seed)
+    w = w * torch.linalg.vector_norm(h, dim=-1)[:, None]  # (1 or B, places, k)
+    order = w.square().sum(1).argsort(dim=1, descending=True, stable=True)  # (1 or B, k)
+    w = w.gather(2, order[:, None].expand_as(w))
+    return w.reshape(count, height, width, k).movedim(3, 1)
+
+
+def _check(values: Tensor, name: str, rank: int) -> Tensor:
+    if not isinstance(values, Tensor) or values.ndim < rank or values.numel() == 0:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"{name} must be a non-empty tensor of rank {rank} or more, got {got}")
+    if not values.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {values.dtype}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    if (values < 0).any():
+        raise ValueError(
+            f"{name} must not be negative (take feature maps behind a ReLU), got {values.min().item():.4g}"
+        )
+    return values.detach()
+
+
+def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
+    """|N(0, 1)| times sqrt(mean / k), as the authors start; drawn on the CPU, so that every device starts alike."""
+    draw = torch.Generator().manual_seed(seed)
+    shapes = (*v.shape[:-1], k), (*v.shape[:-2], k, v.shape[-1])
+    scale = (v.mean((-2, -1), keepdim=True) / k).sqrt()
+    w, h = (torch.randn(shape, generator=draw, dtype=torch.float32).abs().to(v) * scale for shape in shapes)
+    return w, h
+
+
+def _given_start(v: Tensor, k: int, start: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if not isinstance(start, tuple | list) or len(start) != 2:
+        raise ValueError(f"start must be a pair, W and H, got {type(start).__name__}")
+    shapes = (*v.shape[:-1], k), (*v.shape[:-2], k, v.shape[-1])
+    for name, value, shape in zip(("W", "H"), start, shapes, strict=True):
+        if _check(value, f"start's {name}", 2).shape != shape:
+            raise ValueError(f"start's {name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+    return start[0].to(v), start[1].to(v)
+
+
+def _safe(denominator: Tensor) -> Tensor:
+    return torch.where(denominator == 0, TINY, denominator)
