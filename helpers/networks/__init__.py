@@ -1,7 +1,8 @@
 """The book's networks: their architectures, and the trained ones by name.
 
 `available()` lists the trained networks, `load("scenes-gap")` gives one, `normalize(images, network)` its input.
-`rebuilt(network, atrous=1)` gives it another shape with the same weights. `load("torchvision/resnet18")` gives one of torchvision's, where its weights are in torch's cache.
+`rebuilt(network, atrous=1)` gives it another shape with the same weights. `load("torchvision/resnet18")` gives one of
+torchvision's, where its weights are in torch's cache.
 """
 
 from helpers.networks.architectures import AngularPad2d, LeNet, SmallVGG
