@@ -124,7 +124,12 @@ def draw_shape(
 
 
 def draw_word(
-    canvas: raster.Float, v: raster.Double, top: raster.Int, height: int, light: NDArray[np.bool_]
+    canvas: raster.Float,
+    v: raster.Double,
+    top: raster.Int,
+    height: int,
+    light: NDArray[np.bool_],
+    present: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """Draw one word of random capitals a scene, in place.
 
@@ -134,6 +139,7 @@ def draw_word(
         top: (N,), upper edge of the strip that the word stays in, in pixels.
         height: height of the strip in pixels.
         light: (N,), the colours' zone.
+        present: (N,), false where nothing is to be drawn.
 
     Returns:
         (N, S, S), the pixels that the letters cover by half or more.
@@ -155,6 +161,6 @@ def draw_word(
         where, inner = raster.patch_index(centre, patch, size)
         index = raster.pick_integer(v[:, 4 + k], 0, len(LETTERS) - 1)
         cover = raster.coverage(fields, index, matrix, inner, half, patch, np.zeros(n))
-        cover[count <= k] = 0
+        cover[(count <= k) | ~present] = 0
         masks |= _paint(canvas, where, cover, colour)
     return masks

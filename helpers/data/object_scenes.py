@@ -67,7 +67,7 @@ def scenes(
     bias: float = 0.0,
     scale: tuple[float, float] = (0.25, 0.5),
     background_shift: int = 0,
-    text: bool = False,
+    text: float = False,
 ) -> Scenes:
     """Draw n scenes; the same seed gives the same bytes on every platform.
 
@@ -85,8 +85,9 @@ def scenes(
         bias: strength of the tie between class and background, 0 (none) to 1 (always).
         scale: range of the objects' diameter, as a fraction of the side; it shrinks to the room that others leave.
         background_shift: k takes background (b + k) mod 8 in place of b: the same objects, pixel for pixel, elsewhere.
-        text: also write a word of 3 to 5 random capitals above or below the objects; it takes one more, the last,
-            place in labels (`WORD_LABEL`), boxes and masks.
+        text: True also writes a word of 3 to 5 random capitals above or below the objects; it takes one more, the
+            last, place in labels (`WORD_LABEL`), boxes and masks. A number is the share of scenes that get one; the
+            others leave the same room empty, so that nothing but the word tells them apart.
 
     Returns:
         Scenes; classes in `labels` are positions in `CLASSES`.
@@ -99,6 +100,7 @@ def scenes(
     bias = raster.check_number("bias", bias, 0, 1)
     scale = raster.check_range("scale", scale, 0.1, 0.9)
     shift = raster.check_count("background_shift", background_shift, 0)
+    written = raster.check_number("text", float(text) if isinstance(text, bool) else text, 0, 1)
     side, strip = cells(high), size * 7 // 32 if text else 0
     cell = size / side, (size - strip) / side  # width and height of the room of one object
     if cell[1] < 16:
@@ -131,7 +133,9 @@ def scenes(
             labels[part, k] = np.where(count > k, label, -1)
         if text:
             top = np.where(above, 0, size - strip)
-            masks[part, high], labels[part, high] = draw_word(canvas, word, top, strip, light), WORD_LABEL
+            present = word[:, 3] < written
+            masks[part, high] = draw_word(canvas, word, top, strip, light, present)
+            labels[part, high] = np.where(present, WORD_LABEL, -1)
         images[part] = raster.to_bytes(canvas)
     arrays = (raster.from_bytes(images), labels, raster.mask_boxes(masks), masks, kinds)
     return Scenes(*map(torch.from_numpy, arrays))

@@ -139,7 +139,8 @@ def data_hash(found: World) -> str:
     digest = hashlib.sha256()
     for part in (found.train, *found.tests.values()):
         for tensor in part:
-            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+            if tensor.numel():  # an empty view has no bytes to cast
+                digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
     return digest.hexdigest()
 
 
