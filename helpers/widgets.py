@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import plots, saliency
+from helpers import cam, plots, saliency
+from helpers.networks import normalize
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
 
@@ -130,3 +131,49 @@ def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes:
         control.observe(draw, names="value")
     draw()
     return ipywidgets.VBox([choice, penalty, steps, start, view])
+
+
+def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.VBox:
+    """The class activation map and the box of any class in any of some images, at any threshold.
+
+    Args:
+        model: one of the book's networks that end in global average pooling and one linear layer.
+        images: name -> (3, H, W), values in [0, 1]; the first one is shown at once, with the network's best answer.
+
+    Returns:
+        The widget; show it as a cell's last value.
+
+    Raises:
+        ValueError: there is no image, or the network has another end.
+    """
+    if not images:
+        raise ValueError("images must hold at least one image, got none")
+    ends = {name: cam.pooling_head(model, normalize(image[None], model)) for name, image in images.items()}
+    if any(end.pooling != "gap" for end in ends.values()):
+        raise ValueError("model must end in global average pooling, this one takes maxima")
+    wide = {"layout": ipywidgets.Layout(width="420px"), "style": {"description_width": "110px"}}
+    named = [(name, i) for i, name in enumerate(model.card.classes)]
+    which = ipywidgets.Dropdown(options=list(images), description="image", **wide)
+    choice = ipywidgets.Dropdown(
+        options=named, value=int(ends[which.value].logits.argmax()), description="class", **wide
+    )
+    threshold = ipywidgets.FloatSlider(value=0.2, min=0, max=0.95, step=0.05, description="threshold", **wide)
+    view = ipywidgets.HTML()
+
+    def draw(_change: object = None) -> None:
+        image, end, c = images[which.value], ends[which.value], choice.value
+        found = cam.weighted_maps(end.maps, end.weight[c])
+        stretched = cam.upsample(found, tuple(image.shape[1:]))
+        box = cam.largest_component_box(stretched, threshold.value)[0]
+        score, name = end.logits[0, c].item(), model.card.classes[c]
+        where = "no place speaks for it" if box.isnan().any() else "box " + ", ".join(f"{v:.0f}" for v in box.tolist())
+        about = f"{name}: score {score:.3g} = mean {found.mean().item():.3g} + bias {end.bias[c].item():.3g}; {where}"
+        left = plots.overlay(image[None], found, [name], signed=True)
+        right = plots.boxes(image[None], box[None])
+        shown = picture_html(left, f"The map over the image. {about}.") + picture_html(right, f"The image. {about}.")
+        view.value = shown + f"<p>{html.escape(about)}</p>"
+
+    for control in (which, choice, threshold):
+        control.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([which, choice, threshold, view])

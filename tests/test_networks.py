@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import math
 import re
 import shutil
 import statistics
@@ -15,9 +17,22 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from untouched import assert_untouched
 
 from helpers.experiments.recipes import RECIPES
-from helpers.networks import LeNet, SmallVGG, WeightsError, WeightsMissing, available, card, load, normalize, store
+from helpers.networks import (
+    Card,
+    LeNet,
+    SmallVGG,
+    WeightsError,
+    WeightsMissing,
+    available,
+    card,
+    load,
+    normalize,
+    rebuilt,
+    store,
+)
 
 
 def test_lenet_is_table_1_of_similarnet():
@@ -101,6 +116,158 @@ def test_an_angular_network_does_not_see_a_roll_of_whole_cells():
 def test_an_architecture_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SmallVGG(5, **options)
+
+
+# --- poolings that move by one pixel ----------------------------------------------------------------------------------
+
+SCENES = {"stages": ((16,), (32,), (64,), (128,))}
+PHOTOS = {"stages": ((24,), (48,), (96,), (192, 192)), "norm": True}
+MIXED = {"stages": ((4, 5), (6,), (7, 8)), "channels": 2}
+
+
+def plain_and_dense(atrous: int, **options: object) -> tuple[SmallVGG, SmallVGG]:
+    """A network with random weights and random statistics of its normalisation, twice; float64."""
+    torch.manual_seed(0)
+    plain = SmallVGG(5, **options)
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias, std=0.5)
+    dense = SmallVGG(5, **options, atrous=atrous)
+    dense.load_state_dict(plain.state_dict())
+    return plain.double().eval(), dense.double().eval()
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    assert wanted.abs().max() > 1e-3  # something is there to compare
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("atrous", [1, 2, 3])
+@pytest.mark.parametrize("options", [SCENES, PHOTOS], ids=["scenes", "photos"])
+@pytest.mark.parametrize("size", [(64, 64), (40, 72), (8, 16)])
+def test_at_every_second_place_dense_maps_are_the_plain_ones(size, options, atrous):
+    plain, dense = plain_and_dense(atrous, **options)
+    x, step = noise(2, 3, *size), 2**atrous
+    with torch.no_grad():
+        coarse, fine = plain.features(x), dense.features(x)
+    assert coarse.shape[2:] == (size[0] // 8, size[1] // 8)
+    assert fine.shape == (2, coarse.shape[1], coarse.shape[2] * step, coarse.shape[3] * step)
+    close(fine[..., ::step, ::step], coarse)
+
+
+@pytest.mark.parametrize("atrous", [1, 2])
+def test_stages_of_several_convolutions_behind_the_first_dense_pooling(atrous):
+    plain, dense = plain_and_dense(atrous, **MIXED)
+    x = noise(2, 2, 24, 32)
+    close(dense.features(x)[..., :: 2**atrous, :: 2**atrous], plain.features(x))
+
+
+@pytest.mark.parametrize("atrous", [1, 2, 3])
+@pytest.mark.parametrize("name", ["scenes-gap", "photos-gap"])
+def test_dense_maps_of_the_shipped_networks(name, atrous):
+    net = load(name, "cpu").double()
+    dense = rebuilt(net, atrous=atrous)
+    x = normalize(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64), net)
+    with torch.no_grad():
+        close(dense.features(x)[..., :: 2**atrous, :: 2**atrous], net.features(x))
+
+
+@pytest.mark.parametrize("options", [SCENES, PHOTOS], ids=["scenes", "photos"])
+@pytest.mark.parametrize(
+    ("atrous", "move"), [(1, (4, 0)), (1, (0, 4)), (1, (4, 4)), (2, (2, 6)), (2, (6, 4)), (3, (1, 3))]
+)
+def test_between_those_places_dense_maps_are_those_of_the_moved_image(options, atrous, move):
+    # cells of the plain maps are 8 pixels apart, of the dense ones 8 / 2^atrous
+    plain, dense = plain_and_dense(atrous, **options)
+    x, step = noise(1, 3, 96, 104), 2**atrous
+    moved = x.roll((-move[0], -move[1]), (2, 3))
+    first = [pixels * step // 8 for pixels in move]
+    with torch.no_grad():
+        coarse, fine = plain.features(moved), dense.features(x)[..., first[0] :: step, first[1] :: step]
+    # A unit sees up to 35 pixels beyond its cell: behind conv1 1, pool1 2, conv2 4, pool2 6, conv3 10, pool3 14,
+    # conv4 22, and conv5 30, rounded up to whole cells.
+    far = 5
+    coarse, fine = coarse[..., far:-far, far:-far], fine[..., far:-far, far:-far]
+    assert coarse.shape[2:] == (2, 3)
+    close(fine, coarse)
+
+
+@pytest.mark.parametrize("size", [(65, 71), (68, 60), (67, 64)])
+@pytest.mark.parametrize("atrous", [1, 2])
+def test_sides_that_the_poolings_do_not_divide_keep_their_places_away_from_the_end(size, atrous):
+    plain, dense = plain_and_dense(atrous, **SCENES)
+    x, step = noise(1, 3, *size), 2**atrous
+    with torch.no_grad():
+        coarse, fine = plain.features(x), dense.features(x)
+    assert coarse.shape[2:] == (size[0] // 8, size[1] // 8)
+    # the first poolings move by two pixels and lose the odd one, the dense ones lose none
+    assert fine.shape[2:] == (size[0] // 2 ** (3 - atrous), size[1] // 2 ** (3 - atrous))
+    height, width = coarse.shape[2] - 3, coarse.shape[3] - 3
+    close(fine[..., ::step, ::step][..., :height, :width], coarse[..., :height, :width])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+def test_without_atrous_nothing_is_changed_and_with_it_only_what_must_be(pooling, norm):
+    options = {"stages": ((4,), (5,), (6, 7)), "pooling": pooling, "norm": norm}
+    plain, same, dense = SmallVGG(5, **options), SmallVGG(5, **options, atrous=0), SmallVGG(5, **options, atrous=1)
+    assert repr(same) == repr(plain)
+    names = [name for name, _ in plain.named_children()]
+    assert [name for name, _ in dense.named_children()] == names
+    assert dense.state_dict().keys() == plain.state_dict().keys()
+    differ = [name for name in names if repr(getattr(dense, name)) != repr(getattr(plain, name))]
+    assert differ == ["pool2", "conv3", "conv4"]
+    assert type(plain.pool2) is nn.MaxPool2d
+    for name in ("conv3", "conv4"):
+        conv = getattr(dense, name)
+        assert (conv.dilation, conv.padding, conv.stride) == ((2, 2), (2, 2), (1, 1))
+        assert (conv.bias is None) == norm
+
+
+def test_a_dense_pooling_by_hand():
+    # stages of one 3x3 filter that copies its input: the maps are the image's own maxima over 2x2 pixels, then over
+    # 2x2 of those, two pixels apart: over 4x4 pixels from each pixel on, as far as the image reaches
+    net = SmallVGG(1, channels=1, stages=((1,), (1,), (1,)), atrous=2).double()
+    for number in (1, 2, 3):
+        conv = getattr(net, f"conv{number}")
+        nn.init.dirac_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    x = noise(1, 1, 6, 9).abs()
+    with torch.no_grad():
+        found = net.features(x)[0, 0]
+        assert net.pool1(x).shape == x.shape
+    wanted = [[x[0, 0, r : r + 4, c : c + 4].max() for c in range(9)] for r in range(6)]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=0)
+
+
+def test_logits_of_a_dense_network_read_its_own_maps():
+    for pooling in ("gap", "gmp"):
+        _, dense = plain_and_dense(2, pooling=pooling)
+        x = noise(2, 3, 32, 32)
+        maps = dense.features(x)
+        pooled = maps.mean((2, 3)) if pooling == "gap" else maps.amax((2, 3))
+        close(dense(x), pooled @ dense.fc.weight.T + dense.fc.bias)
+
+
+@pytest.mark.parametrize("atrous", [-1, 4, 1.0, True, False, None, "1"])
+def test_more_dense_poolings_than_there_are_poolings_are_refused(atrous):
+    with pytest.raises(ValueError, match=r"atrous must be an integer in 0 \.\. 3"):
+        SmallVGG(5, atrous=atrous)
+
+
+def test_one_stage_has_no_pooling_and_log_polar_views_no_dense_one():
+    with pytest.raises(ValueError, match=r"atrous must be an integer in 0 \.\. 0"):
+        SmallVGG(5, stages=((4,),), atrous=1)
+    with pytest.raises(ValueError, match="atrous and angular"):
+        SmallVGG(5, angular=True, atrous=1)
+    assert SmallVGG(5, angular=True, atrous=0).pad1.pad == 1
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -300,6 +467,155 @@ def test_normalising_by_hand():
 def test_images_that_cannot_be_normalised_are_named(images, network, message):
     with pytest.raises(ValueError, match=message):
         normalize(images, network)
+
+
+# --- the same weights, built otherwise --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scenes-gap", "photos-gap", "lenet-mnist"])
+def test_a_network_rebuilt_without_changes_is_a_copy(name):
+    net = load(name, "cpu")
+    state = torch.get_rng_state()
+    made = rebuilt(net)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(made) is type(net)
+    assert repr(made) == repr(net)
+    x = normalize(torch.rand(2, len(net.card.mean), *net.card.size), net)
+    assert torch.equal(made(x), net(x))
+
+
+def test_the_weights_of_a_rebuilt_network_are_its_own():
+    net = load("photos-gap", "cpu")
+    before = copy.deepcopy(net.state_dict())
+    net.train()
+    net.conv1.weight.requires_grad_(False)
+    net.bn2.eval()
+    with assert_untouched(net):
+        made = rebuilt(net, atrous=1)
+        ours, theirs = made.state_dict(), net.state_dict()
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert torch.equal(value, theirs[key])
+            assert value.dtype == theirs[key].dtype
+            assert value.data_ptr() != theirs[key].data_ptr()
+            value.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert not any(module.training for module in made.modules())
+    assert made(torch.zeros(1, 3, 64, 64)).abs().max() == 0
+
+
+def test_what_was_learned_since_loading_is_kept():
+    net = load("scenes-gap", "cpu").double()
+    with torch.no_grad():
+        net.fc.bias += 7
+    made = rebuilt(net, atrous=2)
+    assert torch.equal(made.fc.bias, net.fc.bias)
+    assert made.fc.bias.dtype == torch.float64
+    assert all(p.requires_grad and p.device.type == "cpu" for p in made.parameters())
+
+
+def test_the_card_says_what_was_changed_and_nothing_of_the_accuracy():
+    net = load("scenes-gap", "cpu")
+    known = copy.deepcopy(net.card)
+    made = rebuilt(net, atrous=1, pooling="gmp")
+    assert net.card == known == card("scenes-gap")
+    assert isinstance(made.card, Card)
+    assert math.isnan(made.card.accuracy)
+    assert made.card.arguments == {**known.arguments, "atrous": 1, "pooling": "gmp"}
+    assert made.card.about.startswith(known.about)
+    assert "atrous=1" in made.card.about
+    assert "pooling='gmp'" in made.card.about
+    same = ("name", "architecture", "classes", "mean", "std", "view", "size", "test", "parameters", "sha256", "command")
+    assert all(getattr(made.card, field) == getattr(known, field) for field in same)
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(normalize(x, made), normalize(x, net))
+
+
+def test_a_rebuilt_network_can_be_rebuilt():
+    net = load("scenes-gap", "cpu").double()
+    once, twice = rebuilt(net, atrous=2), rebuilt(rebuilt(net, atrous=1, pooling="gmp"), atrous=2)
+    x = torch.rand(1, 3, 64, 64).double()
+    torch.testing.assert_close(twice.features(x), once.features(x))
+    assert twice.card.arguments == {**net.card.arguments, "atrous": 2, "pooling": "gmp"}
+    assert repr(rebuilt(once, atrous=0)) == repr(net)
+
+
+def test_rebuilding_as_the_docstring_says():
+    net = load("photos-gap", "cpu").double()
+    x = normalize(torch.rand(2, 3, 64, 64, dtype=torch.float64), net)
+    with torch.no_grad():
+        assert rebuilt(net, atrous=1).features(x).shape[2:] == (16, 16)
+        # without the last pooling: the maps of the third stage, convolved by the fourth's weights as they are
+        longer = rebuilt(net, stages=((24,), (48,), (96, 192, 192)))
+        assert not hasattr(longer, "pool3")
+        maps = net.features[: [name for name, _ in net.named_children()].index("pool3")](x)
+        wanted = net.relu5(net.bn5(net.conv5(net.relu4(net.bn4(net.conv4(maps))))))
+        assert wanted.shape == (2, 192, 16, 16)
+        close(longer.features(x), wanted)
+        top = rebuilt(net, pooling="gmp")
+        close(top(x), net.features(x).amax((2, 3)) @ net.fc.weight.T + net.fc.bias)
+
+
+def test_lenet_takes_another_pooling_too():
+    net = load("lenet-mnist", "cpu")
+    made = rebuilt(net, pool=nn.AvgPool2d)
+    assert isinstance(made.pool2, nn.AvgPool2d)
+    assert isinstance(net.pool2, nn.MaxPool2d)
+    assert made(torch.rand(1, 1, 28, 28)).shape == (1, 10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_rebuilt_network_stays_on_the_device():
+    assert {p.device.type for p in rebuilt(load("scenes-gap", "cuda"), atrous=1).parameters()} == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("scenes-gap", {"classes": 9}, "changes: .*classes"),
+        ("scenes-gap", {"channels": 1}, "changes: .*channels"),
+        ("scenes-gap", {"norm": True}, "changes: .*norm"),
+        ("photos-gap", {"norm": False}, "changes: .*norm"),
+        ("scenes-gap", {"stages": ((16,), (32,), (64,))}, "changes: .*stages"),
+        ("scenes-gap", {"stages": ((16,), (32,), (64,), (128, 128))}, "changes: .*stages"),
+        ("scenes-gap", {"stages": 3}, "changes: .*stages"),
+        ("scenes-gap", {"stages": ()}, "stages must"),
+        ("scenes-gap", {"colour": "red"}, "changes: .*colour"),
+        ("scenes-gap", {"pool": nn.AvgPool2d}, "changes: .*pool"),
+        ("scenes-gap", {"pooling": "mean"}, "pooling must"),
+        ("scenes-gap", {"atrous": 4}, "atrous must"),
+        ("scenes-gap", {"atrous": 1, "angular": True}, "atrous and angular"),
+        ("photos-logpolar", {"atrous": 1}, "atrous and angular"),
+        ("lenet-mnist", {"atrous": 1}, "changes: .*atrous"),
+        ("lenet-mnist", {"size": 32}, "changes: .*size"),
+        ("lenet-mnist", {"size": 30}, "size must"),
+    ],
+)
+def test_changes_that_do_not_fit_the_weights_are_refused(name, changes, message):
+    net = load(name, "cpu")
+    with assert_untouched(net), pytest.raises(ValueError, match=message):
+        rebuilt(net, **changes)
+    assert net.card == card(name)
+
+
+@pytest.mark.parametrize("stranger", [SmallVGG(8), nn.Identity(), None, "scenes-gap", card("scenes-gap")])
+def test_only_the_books_networks_are_rebuilt(stranger):
+    with pytest.raises(ValueError, match=r"network must be one of the book's, from load\(\)"):
+        rebuilt(stranger, atrous=1)
+
+
+def test_torchvisions_networks_are_not_rebuilt(cache):
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1(weights=None).state_dict(), cache / "squeezenet1_1-b8a52dc0.pth")
+    with pytest.warns(UserWarning, match="not the file torchvision publishes"):
+        net = load("torchvision/squeezenet1_1", "cpu")
+    with pytest.raises(ValueError, match="network must be one of the book's"):
+        rebuilt(net, atrous=1)
+    fake = nn.Identity()
+    fake.card = "scenes-gap"
+    with pytest.raises(ValueError, match="network must be one of the book's"):
+        rebuilt(fake)
 
 
 # --- torchvision's ----------------------------------------------------------------------------------------------------

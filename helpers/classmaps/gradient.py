@@ -37,8 +37,8 @@ def grad_cam(model: nn.Module, x: Tensor, target: Target, layer: str, *, relu: b
     if maps.ndim != 4:
         near = ", ".join(layer_names(model, (nn.Conv2d, nn.MaxPool2d, nn.ReLU))[-6:])
         raise ValueError(
-            f"layer must have feature maps (B, C, h, w), but {layer!r} gives {tuple(maps.shape)}; layers that may have "
-            f"some are {near}"
+            f"layer must have feature maps (B, C, h, w), but {layer!r} gives {tuple(maps.shape)}"
+            + (f"; layers that may have some are {near}" if near else "")
         )
     alpha = slopes.mean((-2, -1))  # (B, C) or (B, K, C)
     several = alpha.ndim == 3

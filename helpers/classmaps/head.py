@@ -29,8 +29,8 @@ def pooling_head(model: nn.Module, x: Tensor) -> Head:
     """The last feature maps of a batch, and the linear layer that reads their means or maxima.
 
     Found by looking on during one forward, not by names: the logits must come out of a linear layer whose input is
-    the mean, or the maximum, of every feature map. So it does not matter whether the network pools with a module,
-    with a function or with `x.mean((2, 3))`.
+    the mean, or the maximum, of every feature map, for this batch. The pooling may be a module, a function or
+    `x.mean((2, 3))`; one that takes several steps (`x.mean(3).mean(2)`) is not seen.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -48,15 +48,15 @@ def pooling_head(model: nn.Module, x: Tensor) -> Head:
     if linear is None or not _same(linear[3], found):
         raise ValueError(f"model must end in a global pooling and one linear layer, this one does not; {INSTEAD}")
     read, weight, bias = linear[:3]
-    for maps, pooled in reversed(watch.pooled):
+    for maps, pooled in watch.pooled:
         if pooled.numel() == read.numel() and torch.equal(pooled.reshape(read.shape), read):
             for name, values in (("gap", maps.mean((2, 3))), ("gmp", maps.amax((2, 3)))):
                 if _same(values, read):
                     bias = weight.new_zeros(len(weight)) if bias is None else bias
-                    return Head(maps.detach(), weight.detach(), bias.detach(), found, name)
+                    return Head(maps.detach(), weight.detach().clone(), bias.detach().clone(), found, name)
     raise ValueError(
-        "model must end in a global pooling and one linear layer; the last linear layer of this one does not read the "
-        f"means (or maxima) of its last feature maps; {INSTEAD}"
+        "model must end in a global pooling, done in one step, and one linear layer; the last linear layer of this one "
+        f"was not seen to read the means (or maxima) of its last feature maps; {INSTEAD}"
     )
 
 
@@ -72,13 +72,14 @@ def weighted_maps(maps: Tensor, weights: Tensor) -> Tensor:
         Raw signed maps, (B, h, w), or (B, K, h, w) for weights with a K axis.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not go together, or maps that are not floating point.
     """
-    if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.numel() == 0:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps must be non-empty feature maps (B, C, h, w), got {got}")
+    if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.numel() == 0 or not maps.is_floating_point():
+        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps must be non-empty floating-point feature maps (B, C, h, w), got {got}")
     count, channels = maps.shape[:2]
     fits = isinstance(weights, Tensor) and weights.ndim in (1, 2, 3) and weights.shape[-1] == channels
+    fits = fits and weights.numel() > 0 and not weights.is_complex()
     if not fits or (weights.ndim == 3 and len(weights) != count):
         got = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise ValueError(f"weights must be ({channels},), (K, {channels}) or ({count}, K, {channels}), got {got}")
@@ -122,8 +123,8 @@ def class_activation_map(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps stretched over an image: bilinear, the centres of cells and pixels where they belong.
 
-    Between the outermost centres and the border the outermost values go on. No value lies outside the range of the
-    map's own.
+    Between the outermost centres and the border the outermost values go on. Up to rounding, no value lies
+    outside the range of the map's own.
 
     Args:
         maps: (..., h, w), floating point.
@@ -168,7 +169,7 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         if func is F.linear:
-            self.linear = (*_linear_arguments(*args, **(kwargs or {})), output)
+            self.linear = (*_linear_arguments(*args, **(kwargs or {})), output.clone())
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor) and args[0].ndim == 4:
             maps = args[0]
             one_each = output.numel() == len(maps) * maps.shape[1] and output.is_floating_point()
@@ -178,5 +179,7 @@ class _Watch(TorchFunctionMode):
         return output
 
 
-def _linear_arguments(read: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-    return read, weight, bias
+def _linear_arguments(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    return input, weight, bias
