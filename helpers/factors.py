@@ -32,7 +32,7 @@ def nmf(
         v: (..., m, c), not negative; leading axes are factorised each by itself.
         k: number of factors, at least 1.
         iterations: 0 or more.
-        seed: of the start; the same on every device.
+        seed: of the start, 0 or more; the same on every device, and for every matrix of a batch.
         start: W (..., m, k) and H (..., k, c) to start from, not negative, in place of random ones.
 
     Returns:
@@ -46,14 +46,16 @@ def nmf(
     """
     v = _check(v, "v", 2)
     check_positive("k", k)
-    for name, value, least in (("iterations", iterations, 0), ("seed", seed, None)):
-        if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-            raise ValueError(f"{name} must be an integer{' of at least 0' if least == 0 else ''}, got {value!r}")
+    for name, value in (("iterations", iterations), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+    given = v.dtype
+    v = v.to(torch.promote_types(given, torch.float32))  # products of half precision overflow
     w, h = _random_start(v, k, seed) if start is None else _given_start(v, k, start)
     for _ in range(iterations):
         w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
         h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
-    return w, h
+    return w.to(given), h.to(given)
 
 
 def deep_feature_factorization(
@@ -108,10 +110,13 @@ def _check(values: Tensor, name: str, rank: int) -> Tensor:
 
 
 def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
-    """|N(0, 1)| times sqrt(mean / k), as the authors start; drawn on the CPU, so that every device starts alike."""
+    """|N(0, 1)| times sqrt(mean / k), as the authors start; drawn on the CPU, so that every device starts alike.
+
+    Every matrix of a batch starts from the same numbers, so that it does not matter what else is in the batch.
+    """
     draw = torch.Generator().manual_seed(seed)
-    shapes = (*v.shape[:-1], k), (*v.shape[:-2], k, v.shape[-1])
     scale = (v.mean((-2, -1), keepdim=True) / k).sqrt()
+    shapes = (v.shape[-2], k), (k, v.shape[-1])
     w, h = (torch.randn(shape, generator=draw, dtype=torch.float32).abs().to(v) * scale for shape in shapes)
     return w, h
 
@@ -123,7 +128,8 @@ def _given_start(v: Tensor, k: int, start: tuple[Tensor, Tensor]) -> tuple[Tenso
     for name, value, shape in zip(("W", "H"), start, shapes, strict=True):
         if _check(value, f"start's {name}", 2).shape != shape:
             raise ValueError(f"start's {name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
-    return start[0].to(v), start[1].to(v)
+    w, h = (value.detach().to(v).clone() for value in start)
+    return w, h
 
 
 def _safe(denominator: Tensor) -> Tensor:

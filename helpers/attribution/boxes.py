@@ -73,11 +73,14 @@ def region_boxes(mask: Tensor) -> Tensor:
 
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes (..., 4) that broadcast; NaN where one is absent (NaN) or both are empty."""
+    given = boxes.dtype
+    if given in (torch.float16, torch.bfloat16):  # in which areas would overflow or round
+        boxes, others = boxes.float(), others.float()
     first = torch.maximum(boxes[..., :2], others[..., :2])
     last = torch.minimum(boxes[..., 2:], others[..., 2:])
     both = (last - first).clamp(min=0).prod(-1)
     areas = [(one[..., 2:] - one[..., :2]).prod(-1) for one in (boxes, others)]
-    return both / (areas[0] + areas[1] - both)
+    return (both / (areas[0] + areas[1] - both)).to(given)
 
 
 def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:

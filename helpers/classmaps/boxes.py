@@ -33,7 +33,7 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
             positive place.
 
     Returns:
-        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive, of the dtype of maps: (B, 4) or (B, K, 4).
+        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive, float32 or wider: (B, 4) or (B, K, 4).
 
     Raises:
         ValueError: maps of another shape, empty or not finite, or a threshold outside [0, 1).
@@ -48,8 +48,10 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     if check_number("threshold", threshold, 0) >= 1:
         raise ValueError(f"threshold must be below 1, a share of the maximum, got {threshold!r}")
     flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
-    top = flat.amax((1, 2), keepdim=True).clamp_min(0)
-    return region_boxes(flat > threshold * top).to(maps).view(*maps.shape[:-2], 4)
+    top = flat.amax((1, 2), keepdim=True)
+    above = ((flat > threshold * top) | (flat == top)) & (flat > 0)  # the product may round up to the maximum itself
+    wide = torch.promote_types(maps.dtype, torch.float32)  # half precision cannot tell pixels above 2048 apart
+    return region_boxes(above).to(wide).view(*maps.shape[:-2], 4)
 
 
 def localization_error(
@@ -89,8 +91,10 @@ def localization_error(
         if not isinstance(named, Tensor) or named.dtype != torch.bool or named.shape != boxes.shape[:1]:
             got = f"{tuple(named.shape)} of {named.dtype}" if isinstance(named, Tensor) else type(named).__name__
             raise ValueError(f"{name} must be bool of shape ({len(boxes)},), got {got}")
-    truth = truth[:, None] if truth.ndim == 2 else truth  # (B, M, 4)
-    truth = truth.to(boxes)
+    if torch.bool in (boxes.dtype, truth.dtype) or boxes.is_complex() or truth.is_complex():
+        raise ValueError(f"boxes and truth must be real numbers, got {boxes.dtype} and {truth.dtype}")
+    boxes = boxes if boxes.is_floating_point() else boxes.float()
+    truth = (truth[:, None] if truth.ndim == 2 else truth).to(boxes)  # (B, M, 4)
     there = ~truth.isnan().any(-1).all(-1)
     good = (overlap(boxes[:, None], truth) >= iou).any(-1)  # an absent box overlaps nothing
     right = (top1.to(good.device) & good, top5.to(good.device) & good, good)

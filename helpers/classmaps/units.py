@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.capture import activations, check_positive, check_target, in_batches
+from helpers.capture import activations, check_images, check_positive, check_target
+
+BATCH = 100  # images a forward
 
 
 class Units(NamedTuple):
@@ -47,13 +49,15 @@ def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor,
     weight = layers[-1].weight.detach()  # (classes, C)
     if check_positive("k", k) > weight.shape[1]:
         raise ValueError(f"k must be at most {weight.shape[1]}, the number of units, got {k}")
-    count = len(target) if isinstance(target, Sequence) or (isinstance(target, Tensor) and target.ndim) else 1
-    wanted, _ = check_target(target, count, len(weight))
-    if wanted.shape[1] != 1:
+    try:
+        wanted = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"target must be a class or (K,) classes, got {target!r}") from error
+    if wanted.ndim > 1 or wanted.numel() == 0:
         raise ValueError(f"target must be a class or (K,) classes, got shape {tuple(wanted.shape)}")
-    top = weight[wanted[:, 0].to(weight.device)].topk(k, dim=1)
-    single = isinstance(target, int) or (isinstance(target, Tensor) and target.ndim == 0)
-    return Units(top.indices[0], top.values[0]) if single else Units(top.indices, top.values)
+    rows, _ = check_target(wanted.reshape(-1), wanted.numel(), len(weight))
+    top = weight[rows[:, 0].to(weight.device)].topk(k, dim=1)
+    return Units(top.indices, top.values) if wanted.ndim else Units(top.indices[0], top.values[0])
 
 
 def receptive_field_crop(
@@ -84,32 +88,48 @@ def receptive_field_crop(
     """
     if not isinstance(layer, str):
         raise ValueError(f"layer must be one name, got {layer!r}")
-    peaks = in_batches(lambda net, x: _peaks(activations(net, x, layer)[layer], layer, units), model, images)  # (N,U,3)
+    check_images(images)
     height, width = images.shape[2:]
     if check_positive("side", side) > min(height, width):
         raise ValueError(f"side must be at most {min(height, width)}, the images' own, got {side}")
     if check_positive("n", n) > len(images):
         raise ValueError(f"n must be at most the number of images, {len(images)}, got {n}")
-    best = peaks[:, :, 0].T.topk(n, dim=1)  # (U, n)
-    unit = torch.arange(peaks.shape[1], device=peaks.device)[:, None]
-    middle = peaks[best.indices, unit, 1:]  # (U, n, 2), centres in image sides
-    size = middle.new_tensor([height, width])
-    corners = (middle * size - side / 2).round().clamp(min=0).minimum(size - side).long()
+    wanted, tops = _unit_numbers(units), []
+    for part in images.split(BATCH):
+        maps = _maps_of(model, part, layer, wanted)  # (b, U, h, w)
+        tops.append(maps.flatten(2).max(2))
+    h, w = maps.shape[2:]
+    best = torch.cat([top.values for top in tops]).T.topk(n, dim=1)  # (U, n)
+    place = torch.cat([top.indices for top in tops]).T.gather(1, best.indices)
+    corners = torch.stack([_corner(place // w, h, height, side), _corner(place % w, w, width, side)], dim=2)
     step = torch.arange(side, device=images.device)
     rows, columns = (corners[..., i, None] + step for i in (0, 1))  # (U, n, side)
     patches = images.detach()[best.indices[..., None, None], :, rows[..., :, None], columns[..., None, :]]
     return Crops(patches.movedim(-1, 2), best.indices, corners, best.values)
 
 
-def _peaks(maps: Tensor, layer: str, units: Sequence[int] | Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, U, 3): each unit's maximum, and its row and column in image sides."""
+def _maps_of(model: nn.Module, images: Tensor, layer: str, units: Tensor) -> Tensor:
+    """The maps of some units, (b, U, h, w)."""
+    maps = activations(model, images, layer)[layer]
     if maps.ndim != 4:
         raise ValueError(f"layer must have feature maps (B, C, h, w), but {layer!r} gives {tuple(maps.shape)}")
-    wanted = torch.as_tensor(units, device=maps.device)
-    if wanted.ndim != 1 or wanted.numel() == 0 or wanted.is_floating_point() or wanted.dtype == torch.bool:
+    if units.min() < 0 or units.max() >= maps.shape[1]:
+        raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {units.tolist()}")
+    return maps[:, units.to(maps.device)]
+
+
+def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
+    """First pixel of a patch around the middle of a cell; in whole numbers, so that every image is cut alike."""
+    return (((2 * cell + 1) * pixels - side * cells + cells) // (2 * cells)).clamp(0, pixels - side)
+
+
+def _unit_numbers(units: Sequence[int] | Tensor) -> Tensor:
+    """(U,) int64."""
+    try:
+        wanted = torch.as_tensor(units)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}") from error
+    whole = not (wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool)
+    if wanted.ndim != 1 or wanted.numel() == 0 or not whole:
         raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}")
-    if wanted.min() < 0 or wanted.max() >= maps.shape[1]:
-        raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {units!r}")
-    top = maps[:, wanted].flatten(2).max(2)
-    row, column = top.indices // maps.shape[3], top.indices % maps.shape[3]
-    return torch.stack([top.values, (row + 0.5) / maps.shape[2], (column + 0.5) / maps.shape[3]], dim=2)
+    return wanted.long()

@@ -122,7 +122,8 @@ class SmallVGG(nn.Sequential):
         angular: the images are in log-polar coordinates; every convolution is padded as `AngularPad2d` says.
         atrous: how many of the last 2x2 poolings move by one pixel in place of two. The convolutions behind them are
             dilated, so that the same weights compute the same numbers, and those between them too: the last feature
-            maps are 2^atrous times as high and wide.
+            maps are 2^atrous times as high and wide, for sides that two to the power of the number of poolings
+            divides.
 
     Raises:
         ValueError: an unknown pooling, a stage without a convolution, no class or no channel, or `atrous` not within

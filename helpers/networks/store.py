@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -159,7 +160,7 @@ def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
     found = getattr(network, "card", None)
     if not isinstance(found, Card) or found.architecture not in ARCHITECTURES:
         raise ValueError(f"network must be one of the book's, from load(), got {type(network).__name__}")
-    arguments = {**found.arguments, **changes}
+    arguments = copy.deepcopy({**found.arguments, **changes})
     try:
         with torch.device("meta"):
             made = getattr(architectures, found.architecture)(**arguments)
@@ -167,7 +168,8 @@ def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"changes: {found.name} cannot be rebuilt with {changes} ({error})") from error
     about = ", ".join(f"{key}={value!r}" for key, value in changes.items())
-    made.card = replace(found, about=f"{found.about}; rebuilt with {about}", arguments=arguments, accuracy=float("nan"))
+    about = f"{found.about}; rebuilt with {about}" if changes else found.about
+    made.card = replace(found, about=about, arguments=arguments, accuracy=float("nan"))
     return made.eval()
 
 
