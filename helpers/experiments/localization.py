@@ -25,13 +25,15 @@ from tqdm.auto import tqdm
 from helpers import networks
 from helpers.cam import largest_component_box, localization_error, pooling_head, upsample, weighted_maps
 from helpers.capture import in_batches, logits
-from helpers.data import DataMissing, Photos, tiny_imagenet
+from helpers.data import DataMissing, Photos, scenes, tiny_imagenet
 from helpers.device import best_device
 from helpers.experiments.facts import ROOT, facts
 from helpers.experiments.recipes import RECIPES
+from helpers.experiments.train import run_folder
 from helpers.experiments.trainer import Machine, Run, RunError, write_safely
-from helpers.experiments.worlds import data_hash, held_out, prepare, world
+from helpers.experiments.worlds import TEST_SEED, data_hash, held_out, prepare, world
 from helpers.metrics import blurred_map, box_iou
+from helpers.networks import normalize
 from helpers.recorded import FOLDER
 from helpers.saliency import class_saliency, saliency_box
 
@@ -42,6 +44,7 @@ THRESHOLDS = tuple(step / 20 for step in range(20))  # shares of a map's maximum
 SIZES = tuple(step / 20 for step in range(1, 21))  # side of a centred box, in sides of the image
 SMALL = 0.25  # share of the image below which an object counts as small
 NETWORKS = ("photos-gap", "photos-gmp", "photos-200")
+SCENES = 1000
 EPOCHS, RATE, SEED = 2, 0.01, 1  # of photos-gap's further training
 SHAPES: dict[str, dict[str, Any]] = {
     "trained on as it is": {},
@@ -179,10 +182,28 @@ def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -
     return run.model.eval()
 
 
+def on_scenes(out: Path, device: torch.device) -> dict[str, Any]:
+    """GAP against GMP on drawn scenes, three trainings of each."""
+    test, rows = scenes(SCENES, TEST_SEED + 1), {}
+    found = Photos(test.images, test.labels[:, 0], test.boxes[:, 0], (), ())
+    methods = {"CAM": class_maps, "CAM, all weights one": partial(class_maps, change=torch.ones_like)}
+    for name in ("scenes-gap", "scenes-gmp"):
+        recipe = RECIPES[name]
+        x = normalize(test.images, name).to(device)
+        for seed in recipe.seeds:
+            run = Run(recipe, world(recipe, seed), seed, run_folder(out, name, seed), Machine(device))
+            if run.checkpoint.exists():
+                run.resume()
+            run.train()
+            rows[f"{name}, seed {seed}"] = measured(run.model.eval(), x, found, methods)
+    return rows
+
+
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """Everything that is measured, as `book/results` keeps it."""
     result: dict[str, Any] = {"name": NAME, "command": COMMAND, "facts": facts(device), "side": SIDE, "networks": {}}
     result |= {"published": {key: list(pair) for key, pair in PUBLISHED.items()}, "data": {}}
+    result["scenes"] = on_scenes(out, device)
     plain = {"CAM": class_maps}
     for name in NETWORKS:
         recipe = RECIPES[name]
