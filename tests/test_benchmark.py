@@ -11,6 +11,7 @@ from helpers.experiments import benchmark
 
 CPU = torch.device("cpu")
 CASES = {case.name: case for case in benchmark.saliency_cases(32)}
+CAM_CASES = {case.name: case for case in benchmark.cam_cases(64)}
 
 
 def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
@@ -98,3 +99,36 @@ def test_bad_options_are_refused(options, capsys):
         benchmark.main(options)
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in CAM_CASES if "factorisation" not in name])
+def test_our_class_maps_are_the_peers(name):
+    case = CAM_CASES[name]
+    pytest.importorskip(case.peer.split()[0])
+    model, x, target = benchmark.setting(case, 64, CPU)
+    model, x = model.double(), x.double()
+    torch.testing.assert_close(case.ours(model, x, target), case.theirs(model, x, target), rtol=1e-9, atol=1e-12)
+
+
+def test_both_factorisations_fit_as_well():
+    case = CAM_CASES["factorisation, 4 parts"]
+    model, x, target = benchmark.setting(case, 64, CPU)
+    assert case.ours(model, x, target).shape == (16, 4, 2, 2)
+    assert case.theirs(model, x, target).shape == (16 * 4, 4)
+
+
+@pytest.mark.parametrize("name", CAM_CASES)
+def test_a_class_map_takes_one_forward_and_no_backward_through_the_trunk(name):
+    case = CAM_CASES[name]
+    model, x, target = benchmark.setting(case, 64, CPU)
+    seen = []
+    model.conv1.register_forward_hook(lambda _m, inputs, output: seen.append((len(inputs[0]), output.requires_grad)))
+    case.ours(model, x, target)
+    assert seen == [(case.batch, False)]
+
+
+def test_the_suites_are_all_named():
+    assert list(benchmark.SUITES) == ["saliency", "cam"]
+    for name, suite in benchmark.SUITES.items():
+        assert name in benchmark.__doc__
+        assert len({case.name for case in suite(64)}) == len(suite(64)) > 0

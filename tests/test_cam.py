@@ -496,9 +496,7 @@ REFUSED = {
 def test_networks_with_another_end_are_refused_but_have_a_grad_cam(case):
     net, x = ended(**case), batch()
     for method in (pooling_head, partial(class_activation_map, target=1)):
-        with pytest.raises(
-            ValueError, match=r"^model must end in a global pooling.*grad_cam\(model, x, target"
-        ):
+        with pytest.raises(ValueError, match=r"^model must end in a global pooling.*grad_cam\(model, x, target"):
             method(net, x)
     assert grad_cam(net, x, 1, "layer4").shape == (2, 4, 4)
 

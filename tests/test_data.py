@@ -541,3 +541,27 @@ def test_place_refuses_what_would_leave_the_canvas(corners):
 
 def test_place_of_nothing_is_nothing():
     assert data.place(torch.zeros(0, 1, 4, 4), torch.zeros(0, 2, dtype=torch.long), 10).shape == (0, 1, 10, 10)
+
+
+def test_a_share_of_scenes_has_a_word_and_the_others_the_same_room():
+    half, whole = data.scenes(300, seed=21, text=0.5), data.scenes(300, seed=21, text=True)
+    written = half.labels[:, -1] == data.WORD_LABEL
+    assert 0.4 < written.double().mean() < 0.6
+    assert set(half.labels[:, -1].tolist()) == {-1, data.WORD_LABEL}
+    assert torch.equal(half.images[written], whole.images[written])
+    assert half.boxes[~written][:, -1].isnan().all()
+    assert not half.masks[~written][:, -1].any()
+    # Without a word: the same scene but for the letters' pixels (and the half-covered ones around them).
+    changed = (half.images[~written] != whole.images[~written]).any(1)
+    rows = changed.any(2).double().sum(1)
+    assert rows.max() <= 64 * 7 // 32
+    assert changed[whole.masks[~written][:, -1]].double().mean() > 0.99
+    assert torch.equal(half.masks[:, 0], whole.masks[:, 0])
+
+
+def test_the_share_of_words_has_its_ends_and_is_checked():
+    assert (data.scenes(40, seed=3, text=1).labels[:, -1] == data.WORD_LABEL).all()
+    assert torch.equal(data.scenes(8, seed=3, text=1.0).images, data.scenes(8, seed=3, text=True).images)
+    for share in (-0.1, 1.5, float("nan"), "yes"):
+        with pytest.raises(ValueError, match="text"):
+            data.scenes(2, text=share)

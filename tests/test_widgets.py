@@ -10,7 +10,9 @@ from PIL import Image
 from torch import nn
 
 from helpers import plots
-from helpers.widgets import class_model_explorer, kernel_explorer, picture_html
+from helpers.data import CLASSES, scenes
+from helpers.networks import load, normalize
+from helpers.widgets import cam_explorer, class_model_explorer, kernel_explorer, picture_html
 
 PRESETS = {"edge": [[-1, 0, 1]] * 3, "average": [[1, 1, 1]] * 3}
 
@@ -116,3 +118,41 @@ def test_a_class_model_that_runs_away_says_so():
 def test_an_explorer_without_classes_is_refused():
     with pytest.raises(ValueError, match="classes"):
         class_model_explorer(nn.Linear(1, 1), (1, 4, 4), [])
+
+
+def test_the_map_and_the_box_follow_every_control():
+    network = load("scenes-gap", "cpu")
+    world = scenes(2, 5)
+    box = cam_explorer(network, {"first": world.images[0], "second": world.images[1]})
+    which, choice, threshold, view = box.children
+    assert choice.value == world.labels[0, 0]  # the network's best answer
+    seen = [view.value]
+    for control, value in ((which, "second"), (choice, (choice.value + 1) % 8), (threshold, 0.7)):
+        control.value = value
+        seen.append(view.value)
+    assert len(set(seen)) == 4
+    assert f'alt="The map over the image. {CLASSES[choice.value]}: score' in view.value
+
+
+def test_the_account_of_the_explorer_adds_up():
+    network, world = load("scenes-gap", "cpu"), scenes(1, 9)
+    view = cam_explorer(network, {"one": world.images[0]}).children[-1].value
+    score, mean, bias = map(float, re.search(r"score (\S+) = mean (\S+) \+ bias (\S+);", view).groups())
+    assert score == pytest.approx(mean + bias, abs=0.06 * abs(score) ** 0.5 + 0.01)
+    assert network(normalize(world.images, network)).max().item() == pytest.approx(score, rel=0.01)
+
+
+def test_no_box_is_drawn_where_nothing_speaks_for_a_class():
+    network, world = load("scenes-gap", "cpu"), scenes(1, 9)
+    with torch.no_grad():
+        network.fc.weight[3] = -1
+    box = cam_explorer(network, {"one": world.images[0]})
+    box.children[1].value = 3
+    assert "no place speaks for it" in box.children[-1].value
+
+
+@pytest.mark.parametrize(("name", "images", "named"), [("scenes-gap", {}, "images"), ("scenes-gmp", None, "maxima")])
+def test_the_map_explorer_refuses_what_it_cannot_show(name, images, named):
+    images = {"one": torch.rand(3, 64, 64)} if images is None else images
+    with pytest.raises(ValueError, match=named):
+        cam_explorer(load(name, "cpu"), images)

@@ -136,6 +136,35 @@ def share_without_choosing():
     return (own > other).double().mean().item()
 
 
+SHARES = torch.tensor([[2.0, 1, 0], [0, -3, -1.5], [0, 0, 6]])  # the right map of exercise 3.1
+
+
+def box_by(sides, at_least=False, refuse=True):
+    def box(found, share):
+        if refuse and found.max() <= 0:
+            return torch.full((4,), float("nan"))
+        limit = share * found.max()
+        rows, columns = ((found >= limit) if at_least else (found > limit)).nonzero().T
+        return torch.stack(sides(rows, columns)) if len(rows) else torch.zeros(4)
+
+    return box
+
+
+def grad_cam_by(rule):
+    def grad_cam(body, head, image, c):
+        f = body(image[None]).detach().requires_grad_()
+        (slope,) = torch.autograd.grad(head(f)[0, c], f)
+        return rule(slope, f).detach()
+
+    return grad_cam
+
+
+def grad_cam_that_fills_the_weights(body, head, image, c):
+    f = body(image[None]).detach().requires_grad_()
+    head(f)[0, c].backward()
+    return (f.grad.mean((2, 3), keepdim=True) * f).sum(1)[0].relu().detach()
+
+
 WRONG_ANSWERS = {
     "1.1": [
         lambda: (3, 224),
@@ -269,4 +298,68 @@ WRONG_ANSWERS = {
         lambda images: None,
     ],
     "2.8": [lambda: 0.5, lambda: 1.5, lambda: None, share_without_choosing],
+    "3.1": [
+        lambda: (torch.tensor([[-1.0, -0.5, 0], [0, 6, 3], [0, 0, -3]]), 0.7),  # the text's own map
+        lambda: (-SHARES, 0.7),
+        lambda: (SHARES / 9, 0.7),
+        lambda: (SHARES, 0.5),
+        lambda: (SHARES, 4.7),
+        lambda: SHARES,
+        lambda: (SHARES.flatten(), 0.7),
+    ],
+    "3.2": [
+        lambda f, weight, target: torch.einsum("kc,bchw->bkhw", weight, f),  # every class
+        lambda f, weight, target: torch.einsum("bkc,bchw->bkhw", weight[target], f).relu(),
+        lambda f, weight, target: torch.einsum("bkc,bchw->bkhw", weight[target], f) / f[0, 0].numel(),
+        lambda f, weight, target: torch.einsum("bkc,bchw->bkhw", weight[target].softmax(2), f),
+        lambda f, weight, target: torch.einsum("bkc,bchw->bhw", weight[target], f),
+        lambda f, weight, target: torch.einsum("bkc,bchw->bkhw", weight[target[:1]].expand(len(f), -1, -1), f).flip(1),
+        lambda f, weight, target: None,
+    ],
+    "3.3": [
+        box_by(lambda rows, columns: (columns.min(), rows.min(), columns.max(), rows.max())),
+        box_by(lambda rows, columns: (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)),
+        box_by(lambda rows, columns: (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), at_least=True),
+        box_by(lambda rows, columns: (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), refuse=False),
+        lambda found, share: torch.tensor([0, 0, found.shape[1], found.shape[0]]),
+        lambda found, share: None,
+    ],
+    "3.4": [
+        lambda: (torch.ones(2, 4, 4), torch.tensor([1.0, -1.0])),
+        lambda: (torch.ones(2, 4, 4), torch.tensor([1.0, 1.0])),
+        lambda: (torch.stack([torch.eye(4) * 3, -torch.ones(4, 4)]), torch.tensor([1.0, 1.0])),  # below zero
+        lambda: (torch.ones(2, 4, 4), torch.tensor([-1.0, -1.0])),
+        lambda: (torch.ones(4, 4), torch.tensor([1.0, -1.0])),
+        lambda: (torch.ones(2, 4, 4), torch.tensor([1.0])),
+        lambda: torch.ones(2, 4, 4),
+    ],
+    "3.5": [lambda: 0.9, lambda: 0.0, lambda: 0.55, lambda: 1.0, lambda: 20, lambda: None],
+    "3.6": [
+        grad_cam_by(lambda slope, f: (slope * f).sum(1)[0].relu()),  # place by place
+        grad_cam_by(lambda slope, f: (slope.mean((2, 3), keepdim=True) * f).sum(1)[0]),  # no ReLU
+        grad_cam_by(lambda slope, f: (slope.sum((2, 3), keepdim=True) * f).sum(1)[0].relu()),
+        grad_cam_by(lambda slope, f: (slope.mean((2, 3), keepdim=True).relu() * f).sum(1)[0]),
+        grad_cam_by(lambda slope, f: slope.sum(1)[0].relu()),
+        grad_cam_by(lambda slope, f: (slope.mean((2, 3), keepdim=True) * f).relu()),
+        lambda body, head, image, c: None,
+        grad_cam_that_fills_the_weights,
+    ],
+    "3.7": [
+        lambda V, W, H: (W * (V @ H.T) / (W @ H @ H.T), H * (W.T @ V) / (W.T @ W @ H)),  # both from the old W
+        lambda V, W, H: (W, H * (W.T @ V) / (W.T @ W @ H)),
+        lambda V, W, H: (W * (W @ H @ H.T) / (V @ H.T), H),
+        lambda V, W, H: (W * (V @ H.T), H * (W.T @ V)),
+        lambda V, W, H: W,
+        lambda V, W, H: (V, V),
+    ],
+    "3.8": [
+        lambda weight: weight,
+        lambda weight: 2 * weight,
+        torch.ones_like,
+        lambda weight: weight.softmax(1),
+        lambda weight: weight + 0.5,
+        lambda weight: weight - 0.1,
+        lambda weight: weight[:, :10],
+        lambda weight: None,
+    ],
 }
