@@ -1,5 +1,6 @@
 """Class activation maps: the last feature maps of a network, weighed by its last layer."""
 
+import math
 import re
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ def class_activation_map(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     return maps if several else maps[:, 0]
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(maps: Tensor, size: tuple[int, int], *, offset: float = 0.0) -> Tensor:
     """Maps stretched over an image: bilinear, the centres of cells and pixels where they belong.
 
     Between the outermost centres and the border the outermost values go on. Up to rounding, no value lies
@@ -129,12 +130,14 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         maps: (..., h, w), floating point.
         size: (H, W), of the image.
+        offset: pixels by which the centres of the cells lie further down and to the right than cells spread evenly
+            over the image; for `SmallVGG(atrous=...)` its property `offset` tells.
 
     Returns:
         (..., H, W).
 
     Raises:
-        ValueError: maps are empty or not floating point, or size is not two positive integers.
+        ValueError: maps are empty or not floating point, size is not two positive integers, or offset not finite.
     """
     if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.numel() == 0 or not maps.is_floating_point():
         got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
@@ -143,8 +146,20 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair):
         raise ValueError(f"size must be (H, W), two positive integers, got {size!r}")
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    large = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
+    if not isinstance(offset, int | float) or isinstance(offset, bool) or not math.isfinite(offset):
+        raise ValueError(f"offset must be a finite number of pixels, got {offset!r}")
+    if offset == 0:
+        large = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
+    else:
+        large = F.grid_sample(flat, _grid(flat, size, offset), padding_mode="border", align_corners=False)
     return large.view(*maps.shape[:-2], *size)
+
+
+def _grid(maps: Tensor, size: tuple[int, int], offset: float) -> Tensor:
+    """Where each pixel lies in maps (N, 1, h, w) whose cells are shifted, for `grid_sample`: (N, H, W, 2)."""
+    rows, columns = ((torch.arange(n, device=maps.device, dtype=maps.dtype) + 0.5 - offset) / n * 2 - 1 for n in size)
+    grid = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], dim=-1)
+    return grid.expand(len(maps), -1, -1, -1)
 
 
 def _same(values: Tensor, others: Tensor) -> bool:

@@ -32,7 +32,7 @@ from helpers.experiments.recipes import RECIPES
 from helpers.experiments.train import run_folder
 from helpers.experiments.trainer import Machine, Run, RunError, write_safely
 from helpers.experiments.worlds import TEST_SEED, data_hash, held_out, prepare, world
-from helpers.metrics import blurred_map, box_iou
+from helpers.metrics import blurred_map, box_iou, box_mask
 from helpers.networks import normalize
 from helpers.recorded import FOLDER
 from helpers.saliency import class_saliency, saliency_box
@@ -42,6 +42,7 @@ COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 SIDE = 64  # pixels
 THRESHOLDS = tuple(step / 20 for step in range(20))  # shares of a map's maximum
 SIZES = tuple(step / 20 for step in range(1, 21))  # side of a centred box, in sides of the image
+CELL = 8  # pixels of a place of the last maps
 SMALL = 0.25  # share of the image below which an object counts as small
 NETWORKS = ("photos-gap", "photos-gmp", "photos-200")
 SCENES = 1000
@@ -68,7 +69,13 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax of the weights": lambda w: w.softmax(1),
     "positive weights alone": lambda w: w.clamp(min=0),
     "all weights one": torch.ones_like,
+    "positive weights at random": lambda w: random_weights(w.shape[1]).to(w).expand_as(w),
 }
+
+
+def random_weights(units: int) -> Tensor:
+    """Even random numbers in [0, 1), the same for every class and every call, (units,)."""
+    return torch.rand(units, generator=torch.Generator().manual_seed(0))
 
 
 def class_maps(
@@ -91,7 +98,18 @@ def class_maps(
     large = F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False) if times > 1 else x
     head = pooling_head(model, large)
     maps = weighted_maps(head.maps, change(head.weight[labels])[:, None])[:, 0]
-    return upsample(maps, tuple(x.shape[2:]))
+    return upsample(maps, tuple(x.shape[2:]), offset=getattr(model, "offset", 0.0) if times == 1 else 0.0)
+
+
+def blurred_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """The absolute gradient averaged over squares of 8 x 8 pixels, as coarse as the maps, (N, H, W)."""
+    return upsample(F.avg_pool2d(class_saliency(model, x, labels)[:, None], CELL)[:, 0], tuple(x.shape[2:]))
+
+
+def perfect(truth: Tensor) -> Tensor:
+    """The true boxes (N, 4) at the resolution of the maps, stretched as these are: what 8 x 8 places can say."""
+    inside = box_mask(truth, (SIDE, SIDE)).float()
+    return upsample(F.avg_pool2d(inside[:, None], CELL)[:, 0], (SIDE, SIDE))
 
 
 def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, named: Tensor) -> dict[str, Any]:
@@ -127,7 +145,7 @@ def centred(count: int, size: float) -> Tensor:
 
 
 def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, Maps]) -> dict[str, Any]:
-    """Classification and localisation errors of one network.
+    """Classification and localisation errors of one network, on the images with odd numbers.
 
     Args:
         model: the network.
@@ -144,7 +162,11 @@ def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, M
         for name, method in tqdm(methods.items(), desc="maps", leave=False)
     }
     wrong = 1 - named[:, odd].double().mean(1)
-    return {"images": len(x), "classification": dict(zip(("top1", "top5"), wrong.tolist(), strict=True)), "maps": rows}
+    return {
+        "images": int(odd.sum()),
+        "classification": dict(zip(("top1", "top5"), wrong.tolist(), strict=True)),
+        "maps": rows,
+    }
 
 
 def baselines(x: Tensor, found: Photos, named: Tensor) -> dict[str, Any]:
@@ -153,12 +175,18 @@ def baselines(x: Tensor, found: Photos, named: Tensor) -> dict[str, Any]:
     return {
         "centred box": scores(boxes, SIZES, found.boxes, named),
         "contrast": by_threshold(in_batches(lambda _, x: blurred_map(x), None, x), found.boxes, named),
+        "true box, 8 x 8": by_threshold(perfect(found.boxes), found.boxes, named),
     }
 
 
 def gradient_boxes(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Chapter 2's boxes from the absolute gradient and the colours, (N, 4)."""
     return saliency_box(class_saliency(model, x, labels), x)
+
+
+def less_mean(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Takes from each unit's weights their mean over the classes: other maps, the very same probabilities."""
+    return lambda w: w - model.fc.weight.detach().mean(0)
 
 
 def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -> nn.Module:
@@ -210,7 +238,9 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         found = tiny_imagenet("val", recipe.classes or None)
         x, model = prepare(recipe, found.images).to(device), networks.load(name, device)
         more = {f"CAM, {key}": partial(class_maps, change=change) for key, change in WEIGHTS.items()}
+        more["CAM, weights less their mean over the classes"] = partial(class_maps, change=less_mean(model))
         more["CAM, image twice as large"] = partial(class_maps, times=2)
+        more["gradient, 8 x 8"] = blurred_gradient
         row = measured(model, x, found, {**plain, **more})
         row["à trous, the same weights"] = measured(networks.rebuilt(model, atrous=1), x, found, plain)
         named = (in_batches(logits, model, x).topk(5, 1).indices == found.labels[:, None]).T

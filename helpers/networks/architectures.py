@@ -174,6 +174,17 @@ class SmallVGG(nn.Sequential):
                 apart *= 2 if dense else 1
         layers |= {pooling: POOLINGS[pooling](1), "flatten": nn.Flatten(), "fc": nn.Linear(wide, classes)}
         super().__init__(layers)
+        self.stride = 2 ** (len(stages) - 1 - atrous)  # pixels from one place of the last maps to the next
+        self.atrous = atrous
+
+    @property
+    def offset(self) -> float:
+        """Pixels by which the places of the last maps lie further down and right than if spread evenly.
+
+        0 without `atrous`. With it every 2^atrous-th place is one of the plain network's, in the middle of a square of
+        2^poolings pixels, but the first of a group of 2^atrous.
+        """
+        return self.stride * (2**self.atrous - 1) / 2
 
     @property
     def features(self) -> nn.Sequential:
