@@ -1126,3 +1126,29 @@ def test_what_cannot_be_upsampled_is_refused(maps):
 def test_bad_sizes_are_refused(size):
     with pytest.raises(ValueError, match=r"^size must be \(H, W\), two positive integers, got"):
         upsample(noise(3, 3), size)
+
+
+def test_an_offset_moves_the_map_by_that_many_pixels():
+    maps = torch.zeros(1, 4, 4, dtype=torch.float64)
+    maps[0, 1, 2] = 1  # centre at row 6, column 10 of 16 x 16 pixels
+    rows, columns = (torch.arange(16, dtype=torch.float64) + 0.5 for _ in range(2))
+    for offset in (0.0, 1.0, 2.5, -3.0):
+        large = upsample(maps, (16, 16), offset=offset)[0]
+        # A tent of slope 1 / 4 around the centre, by hand; far enough from the border to be whole.
+        tent = [(1 - (one - at - offset).abs() / 4).clamp(min=0) for one, at in ((rows, 6), (columns, 10))]
+        if offset != 2.5:
+            torch.testing.assert_close(large, tent[0][:, None] * tent[1])
+        else:
+            torch.testing.assert_close(large[:12, :12], (tent[0][:, None] * tent[1])[:12, :12])
+
+
+def test_an_offset_of_almost_nothing_is_none_and_the_border_goes_on():
+    maps = torch.rand(2, 3, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(upsample(maps, (20, 30), offset=1e-9), upsample(maps, (20, 30)), rtol=0, atol=1e-7)
+    assert (upsample(maps, (20, 30), offset=40.0) == maps[..., :1, :1]).all()
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), "2", None, True])
+def test_an_offset_that_is_no_number_is_refused(offset):
+    with pytest.raises(ValueError, match=r"^offset must be a finite number of pixels"):
+        upsample(torch.rand(1, 4, 4), (8, 8), offset=offset)

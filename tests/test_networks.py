@@ -708,3 +708,13 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_said(cache):
 def test_an_unknown_torchvision_network_gets_near_names(name):
     with pytest.raises(ValueError, match="one of its networks, such as"):
         load(name)
+
+
+@pytest.mark.parametrize(("atrous", "stride", "offset"), [(0, 8, 0.0), (1, 4, 2.0), (2, 2, 3.0), (3, 1, 3.5)])
+def test_the_places_of_dense_maps_lie_where_their_offset_says(atrous, stride, offset):
+    net = SmallVGG(2, stages=((4,), (4,), (4,), (4,)), atrous=atrous)
+    assert net.stride == stride
+    assert net.offset == offset
+    # The plain network's place k lies at 8 k + 4, evenly spread; in the dense maps it is number k * 2^atrous.
+    for k in range(3):
+        assert (k * 2**atrous + 0.5) * stride + net.offset == 8 * k + 4
