@@ -133,9 +133,8 @@ def scenes(
             labels[part, k] = np.where(count > k, label, -1)
         if text:
             top = np.where(above, 0, size - strip)
-            present = word[:, 3] < written
-            masks[part, high] = draw_word(canvas, word, top, strip, light, present)
-            labels[part, high] = np.where(present, WORD_LABEL, -1)
+            masks[part, high] = draw_word(canvas, word, top, strip, light, word[:, 3] < written)
+            labels[part, high] = np.where(word[:, 3] < written, WORD_LABEL, -1)
         images[part] = raster.to_bytes(canvas)
     arrays = (raster.from_bytes(images), labels, raster.mask_boxes(masks), masks, kinds)
     return Scenes(*map(torch.from_numpy, arrays))
