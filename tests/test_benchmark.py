@@ -16,9 +16,10 @@ CAM_CASES = {case.name: case for case in benchmark.cam_cases(64)}
 
 def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
     pytest.importorskip("captum")
-    file = tmp_path / "rows.json"
+    file, threads = tmp_path / "rows.json", torch.get_num_threads()
     options = ["saliency", "--size", "32", "--rounds", "1", "--no-memory", "--device", "cpu", "--json", str(file)]
     assert benchmark.main(options) == 0
+    assert torch.get_num_threads() == threads  # one thread computed, and others have theirs back
     rows = json.loads(file.read_text())
     printed = capsys.readouterr().out
     assert [row["name"] for row in rows] == list(CASES)

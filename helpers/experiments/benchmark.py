@@ -268,9 +268,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
+    threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module="captum")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="captum")
+            return run(options, device)
+    finally:
+        torch.set_num_threads(threads)  # whoever calls this from Python computes on as before
+
+
+def run(options: argparse.Namespace, device: torch.device) -> int:
+    """What the command line asks for; returns the exit status."""
     cases = [case for name, suite in SUITES.items() if options.suite in (name, "all") for case in suite(options.size)]
     if options.peak:
         name, who = options.peak
