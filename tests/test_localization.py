@@ -125,3 +125,13 @@ def test_the_perfect_map_is_the_box():
     assert found.shape == (1, 64, 64)
     assert found[0, 24, 32] == 1
     assert found[0, 60, 60] == 0
+
+
+def test_the_second_best_answer_counts_among_five_and_not_as_the_best():
+    network, x, photos = world()
+    second = network(x).topk(2, 1).indices[:, 1]
+    found = localization.measured(network, x, photos._replace(labels=second), {"CAM": localization.class_maps})
+    assert found["classification"] == {"top1": 1, "top5": 0}
+    maps = found["maps"]["CAM"]
+    assert maps["top1"] == [1] * len(maps["axis"])
+    assert maps["top5"] == maps["known"]
