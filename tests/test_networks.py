@@ -718,3 +718,15 @@ def test_the_places_of_dense_maps_lie_where_their_offset_says(atrous, stride, of
     # The plain network's place k lies at 8 k + 4, evenly spread; in the dense maps it is number k * 2^atrous.
     for k in range(3):
         assert (k * 2**atrous + 0.5) * stride + net.offset == 8 * k + 4
+
+
+@pytest.mark.parametrize("net", [LeNet(), SmallVGG(3, stages=((4,), (4,)))], ids=["LeNet", "SmallVGG"])
+def test_a_network_is_taken_apart_by_slices(net):
+    names = [name for name, _ in net.named_children()]
+    front, back = net[:4], net[4:]
+    assert type(front) is torch.nn.Sequential
+    assert [name for name, _ in front.named_children()] == names[:4]
+    assert front[0] is net[0] is net[-len(net)]
+    x = torch.rand(2, next(net.parameters()).shape[1], 28, 28)
+    assert torch.equal(back(front(x)), net(x))
+    assert [type(part) for part in net.features] == [type(part) for part in net[: len(net.features)]]

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 
-class LeNet(nn.Sequential):
+class _Chain(nn.Sequential):
+    """A chain whose slices are plain `nn.Sequential`s that share its layers: `net[:6]`."""
+
+    def __getitem__(self, index: slice | int) -> nn.Module:
+        if isinstance(index, slice):  # torch would call the subclass, which takes other arguments
+            return nn.Sequential(OrderedDict(list(self.named_children())[index]))
+        return super().__getitem__(index)
+
+
+class LeNet(_Chain):
     """The LeNet of SIMILARnet: two convolutions of 5x5 that keep the size, two poolings, three linear layers.
 
     `(B, channels, size, size)` images in `[0, 1]` -> `(B, classes)` logits; 107,786 parameters at the defaults. Layer
@@ -56,7 +65,7 @@ class LeNet(nn.Sequential):
     @property
     def features(self) -> nn.Sequential:
         """Everything up to the last feature maps (B, 16, H/4, W/4); takes images of any size."""
-        return nn.Sequential(OrderedDict(list(self.named_children())[:6]))
+        return self[:6]
 
 
 class AngularPad2d(nn.Module):
@@ -106,7 +115,7 @@ class _DensePool(nn.Sequential):
 POOLINGS = {"gap": nn.AdaptiveAvgPool2d, "gmp": nn.AdaptiveMaxPool2d}
 
 
-class SmallVGG(nn.Sequential):
+class SmallVGG(_Chain):
     """Stages of 3x3 convolutions that keep the size, with 2x2 max pooling between them, a global pooling, one layer.
 
     `(B, channels, H, W)` -> `(B, classes)` logits, for images of any size whose sides two to the power of the number of
@@ -189,4 +198,4 @@ class SmallVGG(nn.Sequential):
     @property
     def features(self) -> nn.Sequential:
         """Everything up to the last feature maps, a ReLU's; shares the weights."""
-        return nn.Sequential(OrderedDict(list(self.named_children())[:-3]))
+        return self[:-3]
