@@ -144,6 +144,12 @@ def centred(count: int, size: float) -> Tensor:
     return torch.tensor([low, low, high, high]).expand(count, 4)
 
 
+def named_rightly(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class is the best answer, and whether it is among the five best: (2, N) bool, on the CPU."""
+    right = in_batches(logits, model, x).topk(5, 1).indices.cpu() == labels[:, None]  # (N, 5)
+    return torch.stack([right[:, 0], right.any(1)])
+
+
 def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, Maps]) -> dict[str, Any]:
     """Classification and localisation errors of one network, on the images with odd numbers.
 
@@ -153,12 +159,10 @@ def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, M
         found: their labels and boxes.
         methods: maps by name.
     """
-    answers = in_batches(logits, model, x)
-    named = (answers.topk(5, 1).indices == found.labels[:, None]).T  # (5, N)
-    named = torch.stack([named[0], named.any(0)])
+    named = named_rightly(model, x, found.labels)
     odd = torch.arange(len(x)) % 2 == 1
     rows = {
-        name: by_threshold(in_batches(method, model, x, found.labels), found.boxes, named)
+        name: by_threshold(in_batches(method, model, x, found.labels).cpu(), found.boxes, named)
         for name, method in tqdm(methods.items(), desc="maps", leave=False)
     }
     wrong = 1 - named[:, odd].double().mean(1)
@@ -170,11 +174,17 @@ def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, M
 
 
 def baselines(x: Tensor, found: Photos, named: Tensor) -> dict[str, Any]:
-    """Boxes that know nothing of the network: a centred one, and one from the contrast of each image alone."""
+    """Boxes that know nothing of the network: a centred one, one from the image's contrast, the true one told coarsely.
+
+    Args:
+        x: images, (N, 3, 64, 64).
+        found: their labels and boxes.
+        named: (2, N) bool, as `named_rightly` gives it.
+    """
     boxes = [centred(len(x), size) for size in SIZES]
     return {
         "centred box": scores(boxes, SIZES, found.boxes, named),
-        "contrast": by_threshold(in_batches(lambda _, x: blurred_map(x), None, x), found.boxes, named),
+        "contrast": by_threshold(in_batches(lambda _, x: blurred_map(x), None, x).cpu(), found.boxes, named),
         "true box, 8 x 8": by_threshold(perfect(found.boxes), found.boxes, named),
     }
 
@@ -243,10 +253,9 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         more["gradient, 8 x 8"] = blurred_gradient
         row = measured(model, x, found, {**plain, **more})
         row["à trous, the same weights"] = measured(networks.rebuilt(model, atrous=1), x, found, plain)
-        named = (in_batches(logits, model, x).topk(5, 1).indices == found.labels[:, None]).T
-        named = torch.stack([named[0], named.any(0)])
+        named = named_rightly(model, x, found.labels)
         row["baselines"] = baselines(x, found, named)
-        boxes = in_batches(gradient_boxes, model, x, found.labels)
+        boxes = in_batches(gradient_boxes, model, x, found.labels).cpu()
         row["baselines"]["gradient and colours"] = scores([boxes], [0.95], found.boxes, named)
         result["networks"][name] = row
         result["data"][name] = data_hash(held_out(recipe))
