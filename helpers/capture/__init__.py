@@ -17,6 +17,7 @@ A layer is named as in `model.named_modules()`. The name "input" stands for `x` 
 times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2".
 """
 
+from helpers.capture.ablation import ablated_logits, activations_up_to, logits_from
 from helpers.capture.inputs import (
     Target,
     check_fill,
@@ -35,7 +36,9 @@ __all__ = [
     "Gradients",
     "Masked",
     "Target",
+    "ablated_logits",
     "activations",
+    "activations_up_to",
     "check_fill",
     "check_fit",
     "check_images",
@@ -47,6 +50,7 @@ __all__ = [
     "in_batches",
     "layer_names",
     "logits",
+    "logits_from",
     "masked_forward",
     "named_modules",
     "preserved",

@@ -34,9 +34,9 @@ class Recipe:
         about: one line for a reader.
         architecture: a class of `helpers.networks`.
         arguments: its arguments but the number of classes.
-        world: "mnist", "scenes" or "photos".
+        world: "mnist", "digits", "scenes" or "photos".
         bias: of the scenes' backgrounds (`helpers.data.scenes`).
-        images: number of training scenes.
+        images: number of training scenes, of objects or of digits.
         classes: first names or ids of Tiny ImageNet's classes; empty for all 200.
         mean: what is subtracted from images in [0, 1], a number a colour.
         std: what the result is divided by.
@@ -118,6 +118,10 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "lenet-mnist", "SIMILARnet's LeNet on MNIST, by the paper's protocol", "LeNet", {}, "mnist",
             batch=300, schedule="decay", lr_decay=1e-5,
+        ),
+        Recipe(
+            "digits-gap", "one drawn digit on canvases of 64 pixels, averaged maps", "SmallVGG",
+            {"channels": 1, "stages": SCENES_STAGES}, "digits", images=9000, epochs=10, lr=3e-3,
         ),
         _scenes("scenes-gap", "scenes, the background says nothing, averaged maps", "gap"),
         _scenes("scenes-gmp", "scenes, the background says nothing, maximum of each map", "gmp"),

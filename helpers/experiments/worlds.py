@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.data import CLASSES, mnist, scenes, tiny_imagenet
+from helpers.data import CLASSES, DIGIT_BACKGROUNDS, digit_scenes, mnist, scenes, tiny_imagenet
 from helpers.experiments.recipes import Recipe
 
 TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
 TEST_SCENES = 2000
+CANVAS = 64  # pixels a side of the canvases a digit lies on
 SWAP = 4  # steps along the list of backgrounds: each class gets the background tied to another one
 CROP = (0.7, 1.0)  # side of a training crop, in sides of the image
 
@@ -48,7 +49,7 @@ def check_seed(recipe: Recipe, seed: int) -> None:
     Raises:
         ValueError: the seed is one of those kept for testing.
     """
-    if recipe.world == "scenes" and seed >= TEST_SEED:
+    if recipe.world in ("scenes", "digits") and seed >= TEST_SEED:
         raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
 
 
@@ -78,7 +79,7 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
 
 
 def _load(recipe: Recipe, seed: int | None, images: int | None) -> World:
-    loaders = {"mnist": _mnist, "scenes": _scenes, "photos": _photos}
+    loaders = {"mnist": _mnist, "digits": _digits, "scenes": _scenes, "photos": _photos}
     if recipe.world not in loaders:
         raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
     return loaders[recipe.world](recipe, seed, images)
@@ -106,6 +107,21 @@ def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> World:
     test = _spread(_bytes(*mnist("test")[:2]), images)
     train = _empty(test) if seed is None else _spread(_bytes(*mnist("train")[:2]), images)
     return World(train, {"test": test}, tuple("0123456789"), "MNIST")
+
+
+def _digits(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    def drawn(n: int, seed: int) -> Labelled:
+        each = -(-min(n, images or n) // len(DIGIT_BACKGROUNDS))
+        # A seed of its own for each background: the same seed would draw the same digits three times.
+        parts = [
+            digit_scenes(each, len(DIGIT_BACKGROUNDS) * seed + k, size=CANVAS, background=background)
+            for k, background in enumerate(DIGIT_BACKGROUNDS)
+        ]
+        return _bytes(torch.cat([p.images for p in parts])[:n], torch.cat([p.labels[:, 0] for p in parts])[:n])
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return World(train, {"test": test}, tuple("0123456789"), "one drawn digit, on black, noise or fragments")
 
 
 def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> World:
