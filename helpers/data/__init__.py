@@ -1,11 +1,13 @@
 """The book's three worlds (digits, scenes, photographs) and the loaders of its real data.
 
-Embedded, always there, no download: `digits`, `digit_scenes`, `scenes`, `photo`, `handwritten`.
+Embedded, always there, no download: `digits`, `digit_scenes`, `scenes`, `photo`, `handwritten`; `write` puts text on
+them.
 Real, where present under `data_dir()`: `mnist`, `tiny_imagenet`. Command line: `python -m helpers.data --help`.
 """
 
 from helpers.data.datasets import DataMissing, Photos, available, data_dir, mnist, tiny_imagenet
 from helpers.data.digit_images import DIGIT_BACKGROUNDS, DIGIT_FONTS, Digits, digit_scenes, digits, handwritten, place
+from helpers.data.lettering import Lettering, write
 from helpers.data.object_scenes import BACKGROUNDS, CLASSES, WORD_LABEL, Scenes, scenes
 from helpers.data.photos import PHOTOS, photo
 
@@ -18,6 +20,7 @@ __all__ = [
     "WORD_LABEL",
     "DataMissing",
     "Digits",
+    "Lettering",
     "Photos",
     "Scenes",
     "available",
@@ -30,4 +33,5 @@ __all__ = [
     "place",
     "scenes",
     "tiny_imagenet",
+    "write",
 ]

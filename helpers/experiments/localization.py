@@ -7,9 +7,6 @@ two other shapes, in runs that go on where they were stopped.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,16 +22,15 @@ from tqdm.auto import tqdm
 from helpers import networks
 from helpers.cam import largest_component_box, localization_error, pooling_head, upsample, weighted_maps
 from helpers.capture import in_batches, logits
-from helpers.data import DataMissing, Photos, scenes, tiny_imagenet
-from helpers.device import best_device
-from helpers.experiments.facts import ROOT, facts
+from helpers.data import Photos, scenes, tiny_imagenet
+from helpers.experiments.facts import facts
 from helpers.experiments.recipes import RECIPES
+from helpers.experiments.records import run_record
 from helpers.experiments.train import run_folder
-from helpers.experiments.trainer import Machine, Run, RunError, write_safely
+from helpers.experiments.trainer import Machine, Run
 from helpers.experiments.worlds import TEST_SEED, data_hash, held_out, prepare, world
 from helpers.metrics import blurred_map, box_iou, box_mask
 from helpers.networks import normalize
-from helpers.recorded import FOLDER
 from helpers.saliency import class_saliency, saliency_box
 
 NAME = "localization"
@@ -269,26 +265,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m helpers.experiments.{NAME}", description=__doc__.split("\n")[0])
-    parser.add_argument("--data", metavar="DIR", help="folder of the real data (default: $HELPERS_DATA)")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs", NAME), help="where the runs lie")
-    parser.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
-    parser.add_argument("--publish", action="store_true", help="make the record that of the book (checkout)")
-    options = parser.parse_args(arguments)
-    if options.data:
-        os.environ["HELPERS_DATA"] = options.data
-    try:
-        found = record(options.out, torch.device(options.device) if options.device else best_device())
-    except (RunError, DataMissing, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    options.out.mkdir(parents=True, exist_ok=True)
-    places = [ROOT / "book" / "results", FOLDER] if options.publish else [options.out]
-    for place in places:
-        write_safely(place / f"{NAME}.json", text)
-        print(place / f"{NAME}.json")
-    return 0
+    return run_record(NAME, __doc__.split("\n")[0], record, arguments)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def as_convolutions(model: nn.Sequential) -> nn.Sequential:
             side = round((module.in_features / channels) ** 0.5) if flat and channels else 0
             if not flat or not channels or channels * side**2 != module.in_features:
                 raise ValueError(f"model must flatten square feature maps before its first linear layer, {name!r}")
-            module, flat, channels = _as_convolution(module, channels, side), True, module.out_features
+            module, channels = _as_convolution(module, channels, side), module.out_features
         elif isinstance(module, nn.Conv2d):
             channels = module.out_channels
         layers[name] = module
@@ -135,8 +135,7 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
 
     Returns:
         x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive, (B, M, 4) float32; M is the greatest number of regions a map
-        has;
-        sorted by the sum of the map over the region, NaN behind the last one.
+        has. Sorted by the sum of the map over the region, NaN behind the last one.
 
     Raises:
         ValueError: maps of another shape or not finite, thresholds that do not fit, or a min_area below 1.

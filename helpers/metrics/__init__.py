@@ -8,17 +8,19 @@ Three baselines that know nothing of the network stand beside them: `center_map`
 """
 
 from helpers.metrics.baselines import blurred_map, center_map, random_map
-from helpers.metrics.boxes import box_iou, box_mask
+from helpers.metrics.boxes import Detections, box_iou, box_mask, detections
 from helpers.metrics.curves import Curve, deletion, insertion
 from helpers.metrics.masks import mass_in_mask, pixel_auc, pointing_game, rank_correlation
 
 __all__ = [
     "Curve",
+    "Detections",
     "blurred_map",
     "box_iou",
     "box_mask",
     "center_map",
     "deletion",
+    "detections",
     "insertion",
     "mass_in_mask",
     "pixel_auc",

@@ -1,11 +1,21 @@
 """Boxes against boxes, and boxes as masks."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from helpers.attribution.boxes import overlap
+from helpers.capture import check_number
+
+
+class Detections(NamedTuple):
+    """What `detections` returns; T true boxes an image."""
+
+    found: Tensor  # (B, T) bool: a box overlaps the true one enough
+    box: Tensor  # (B, T) int64: the number of the box that overlaps it most, -1 where it was not found
+    false_alarms: Tensor  # (B,) int64: boxes that found nothing, or what another box has found already
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -47,6 +57,37 @@ def box_mask(boxes: Tensor, shape: Sequence[int]) -> Tensor:
     rows, columns = (torch.arange(n, device=boxes.device) + 0.5 for n in shape)
     x0, y0, x1, y1 = boxes[..., None].unbind(-2)  # (..., 1) each
     return ((rows > y0) & (rows < y1))[..., :, None] & ((columns > x0) & (columns < x1))[..., None, :]
+
+
+def detections(boxes: Tensor, truth: Tensor, *, iou: float = 0.5) -> Detections:
+    """Which of several objects an image were found, and how many boxes were for nothing.
+
+    Args:
+        boxes: (B, M, 4), x0, y0, x1, y1 in pixel edges, NaN where there is none; M may be 0.
+        truth: (B, T, 4), likewise. True boxes are taken to overlap each other little: no box can find two of them.
+        iou: intersection over union from which on a box has found an object, in (0, 1].
+
+    Returns:
+        `Detections`; an absent true box is never found.
+
+    Raises:
+        ValueError: shapes that do not go together, a box that ends before it begins, or iou outside (0, 1].
+
+    Source: Everingham et al., "The PASCAL visual object classes challenge", IJCV 2010, section 4.2.
+    """
+    boxes, truth = _check(boxes, "boxes"), _check(truth, "truth")
+    if boxes.ndim != 3 or truth.ndim != 3 or len(boxes) != len(truth):
+        raise ValueError(f"boxes must be (B, M, 4) and truth (B, T, 4), got {tuple(boxes.shape)}, {tuple(truth.shape)}")
+    if check_number("iou", iou, 0, above=True) > 1:
+        raise ValueError(f"iou must be at most 1, got {iou!r}")
+    count = (~boxes.isnan().any(-1)).sum(1)
+    if boxes.shape[1] == 0:
+        none = torch.zeros(truth.shape[:2], dtype=torch.bool, device=truth.device)
+        return Detections(none, none.long() - 1, count)
+    shared = overlap(boxes[:, :, None], truth[:, None].to(boxes)).nan_to_num(0)  # (B, M, T)
+    best = shared.max(1)
+    found = best.values >= iou
+    return Detections(found, torch.where(found, best.indices, -1), count - found.sum(1))
 
 
 def _check(boxes: Tensor, name: str) -> Tensor:

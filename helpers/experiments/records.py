@@ -1,0 +1,57 @@
+"""The command line of the long runs whose results a chapter prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helpers.data import DataMissing
+from helpers.device import best_device
+from helpers.experiments.facts import ROOT
+from helpers.experiments.trainer import RunError, write_safely
+from helpers.recorded import FOLDER
+
+
+def run_record(
+    name: str,
+    about: str,
+    record: Callable[[Path, torch.device], dict[str, Any]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Measure something at full scale and write it down: into --out, or, with --publish, where the book reads it.
+
+    Args:
+        name: of the record and of the module that makes it.
+        about: one line.
+        record: makes it, given the folder of the runs and a device.
+        arguments: the command line, by default the process's own.
+
+    Returns:
+        The exit status: 0, or 1 after saying what is wrong.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m helpers.experiments.{name}", description=about)
+    parser.add_argument("--data", metavar="DIR", help="folder of the real data (default: $HELPERS_DATA)")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs", name), help="where the runs lie")
+    parser.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
+    parser.add_argument("--publish", action="store_true", help="make the record that of the book (checkout)")
+    options = parser.parse_args(arguments)
+    if options.data:
+        os.environ["HELPERS_DATA"] = options.data
+    try:
+        found = record(options.out, torch.device(options.device) if options.device else best_device())
+    except (RunError, DataMissing, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in [ROOT / "book" / "results", FOLDER] if options.publish else [options.out]:
+        write_safely(folder / f"{name}.json", text)
+        print(folder / f"{name}.json")
+    return 0
