@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import cam, plots, saliency
+from helpers import cam, plots, saliency, similarnet
+from helpers.capture import masked_forward
 from helpers.networks import normalize
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
@@ -177,3 +178,50 @@ def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.V
         control.observe(draw, names="value")
     draw()
     return ipywidgets.VBox([which, choice, threshold, view])
+
+
+def filter_explorer(
+    model: nn.Module, layer: str, images: Mapping[str, Tensor], weights: Tensor, x: Tensor, y: Tensor
+) -> ipywidgets.VBox:
+    """Filters to switch off, the heat map of those that are left, and what the network still gets right without them.
+
+    Args:
+        model: network that maps (N, C, H, W) to logits; its layers up to `layer` take images of any size.
+        layer: name of a layer with F feature maps.
+        images: name -> (C, H, W), pictures for the heat map, as the network expects them.
+        weights: of the filters in the heat map, (F,).
+        x: test images, (N, C, H, W), as the network expects them.
+        y: their classes, (N,).
+
+    Returns:
+        The widget; show it as a cell's last value.
+
+    Raises:
+        ValueError: there is no image, or weights do not fit the layer.
+    """
+    if not images:
+        raise ValueError("images must hold at least one image, got none")
+    features = {name: similarnet.features_at_any_size(model, image[None], layer) for name, image in images.items()}
+    filters = next(iter(features.values())).shape[1]
+    if weights.shape != (filters,):
+        raise ValueError(f"weights must be ({filters},), got {tuple(weights.shape)}")
+    narrow = ipywidgets.Layout(width="90px")
+    switches = [
+        ipywidgets.Checkbox(value=True, description=f"{i}", indent=False, layout=narrow) for i in range(filters)
+    ]
+    which = ipywidgets.Dropdown(options=list(images), description="picture")
+    view = ipywidgets.HTML()
+
+    def draw(_change: object = None) -> None:
+        on = torch.tensor([float(switch.value) for switch in switches]).to(weights)
+        right = masked_forward(model, x, {layer: on[:, None, None]}).logits.argmax(1) == y.to(x.device)
+        about = f"{int(on.sum())} of {filters} filters on; {right.float().mean():.1%} of {len(x)} digits named rightly"
+        found = similarnet.heatmap(features[which.value], weights * on)
+        picture = plots.maps(cam.upsample(found, tuple(images[which.value].shape[1:])), label="heat")
+        view.value = picture_html(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
+
+    for control in (which, *switches):
+        control.observe(draw, names="value")
+    draw()
+    rows = [ipywidgets.HBox(switches[i : i + 8]) for i in range(0, filters, 8)]
+    return ipywidgets.VBox([which, *rows, view])

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from helpers import saliency
-from helpers.experiments import benchmark
+from helpers.experiments import benchmark, cases
 
 CPU = torch.device("cpu")
-CASES = {case.name: case for case in benchmark.saliency_cases(32)}
-CAM_CASES = {case.name: case for case in benchmark.cam_cases(64)}
+CASES = {case.name: case for case in cases.saliency_cases(32)}
+CAM_CASES = {case.name: case for case in cases.cam_cases(64)}
+ABLATIONS = {case.name: case for case in cases.similarnet_cases(64)}
 
 
 def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
@@ -74,7 +75,7 @@ def test_a_missing_peer_leaves_its_columns_empty(monkeypatch):
 
 
 def test_a_cost_is_a_median_of_ratios_to_the_forward_pass(monkeypatch):
-    case = benchmark.Case("two passes", 2, lambda m, x, t: (m(x), m(x)), "torch again", lambda m, x, t: m(x))
+    case = cases.Case("two passes", 2, lambda m, x, t: (m(x), m(x)), "torch again", lambda m, x, t: m(x))
     times = iter([1.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 8.0, 2.0, 2.0, 1.0, 1.0, 3.0, 5.0, 1.0])
     monkeypatch.setattr(benchmark, "_seconds", lambda run, device: next(times))
     monkeypatch.setattr(benchmark, "setting", lambda *_: (nn.Identity(), torch.zeros(2), torch.zeros(2)))
@@ -128,8 +129,30 @@ def test_a_class_map_takes_one_forward_and_no_backward_through_the_trunk(name):
     assert seen == [(case.batch, False)]
 
 
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if "LeNet" in name])
+def test_our_ablation_is_the_peers(name):
+    case = ABLATIONS[name]
+    pytest.importorskip(case.peer.split()[0])
+    model, x, target = benchmark.setting(case, 64, CPU)
+    model, x = model.double(), x.double()
+    ours, theirs = case.ours(model, x, target), case.theirs(model, x, target)
+    if "captum" in case.peer:  # E - e for every image, the same at each place of a feature map
+        theirs = nn.functional.cross_entropy(model(x), target) - theirs[:, :, 0, 0].mean(0)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_runs_the_trunk_once(name):
+    case = ABLATIONS[name]
+    model, x, target = benchmark.setting(case, 64, CPU)
+    seen = []
+    model.conv1.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    case.ours(model, x, target)
+    assert sum(seen) <= case.batch + 4  # the loop needs 16 and 512 times the batch
+
+
 def test_the_suites_are_all_named():
-    assert list(benchmark.SUITES) == ["saliency", "cam"]
+    assert list(benchmark.SUITES) == ["saliency", "cam", "similarnet"]
     for name, suite in benchmark.SUITES.items():
         assert name in benchmark.__doc__
         assert len({case.name for case in suite(64)}) == len(suite(64)) > 0

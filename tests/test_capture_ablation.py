@@ -217,6 +217,22 @@ def test_activations_up_to_are_a_detached_copy():
     assert not activations_up_to(nn.Sequential(weight), x, "0").requires_grad
 
 
+def test_a_layer_that_gives_a_weight_of_its_own_is_copied_too():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(2, 3))
+
+        def forward(self, x):
+            return self.table
+
+    net = nn.Sequential(Table())
+    found = activations_up_to(net, images(2), "0")
+    assert not found.requires_grad
+    with assert_untouched(net):
+        found.zero_()
+
+
 # from a layer on
 
 

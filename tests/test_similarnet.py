@@ -616,6 +616,8 @@ def test_effective_number_is_free_of_scale(dtype, scale):
     weights = rand(6, dtype=dtype)
     close(effective_number(weights * scale), effective_number(weights), 0, 1e-5)
     assert effective_number(torch.tensor([scale, -scale, 0.0], dtype=dtype)) == 2
+    rows = torch.tensor([[scale, scale], [1.0, 0.0], [1 / scale, -1 / scale]], dtype=dtype)  # each by itself
+    assert effective_number(rows).tolist() == [2, 1, 2]
 
 
 def test_effective_number_in_half_precision():

@@ -1,6 +1,6 @@
 """What the methods cost, in forward passes, beside a peer in the same run.
 
-    python -m helpers.experiments.benchmark [saliency|cam|all] [--json FILE] [--device D]
+    python -m helpers.experiments.benchmark [saliency|cam|similarnet|all] [--json FILE] [--device D]
 
 Every round times one forward pass of the batch, ours and the peer, one after the other, so that what else the machine
 does meets all three; a cost is the median over the rounds of its ratio to the round's forward pass. On a CPU one
@@ -21,132 +21,15 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torchvision
-from torch import Tensor, nn
 
-from helpers import cam, factors, saliency
-from helpers.capture import activations
 from helpers.device import best_device
+from helpers.experiments.cases import SUITES, Case, setting
 from helpers.tables import table
 
-STEPS = 50  # of integrated gradients and SmoothGrad
-CLASSES = 5  # of the cases with several classes
-PARTS, UPDATES = 4, 100  # of the factorisation
-LAYER = "layer4"  # ResNet-18's last feature maps
 COLUMNS = ("name", "ours_forwards", "peer", "peer_forwards", "ours_peak_mb", "peer_peak_mb")
-Method = Callable[[nn.Module, Tensor, Tensor], Any]
-
-
-class Case(NamedTuple):
-    """One comparison: the same batch, the same classes, two implementations."""
-
-    name: str
-    batch: int
-    ours: Method
-    peer: str  # distribution and what is called; the first word is imported
-    theirs: Method
-    several: bool = False  # CLASSES classes of every image
-
-
-def _captum(name: str, *wrapped: str, **options: Any) -> Method:
-    """captum's method of this name, around others where names follow."""
-
-    def run(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-        attr = importlib.import_module("captum.attr")
-        method = model
-        for one in (*reversed(wrapped), name):
-            method = getattr(attr, one)(method)
-        return method.attribute(x, target=target, **options)
-
-    return run
-
-
-def _class_by_class(run: Method) -> Method:
-    """A peer's method for one class, called for each of several."""
-    return lambda model, x, target: torch.stack([run(model, x, one) for one in target.unbind(1)], 1)
-
-
-def _occlusion_cases(side: int) -> Case:
-    window, stride = side // 4, side // 8
-    theirs = _captum("Occlusion", sliding_window_shapes=(3, window, window), strides=(3, stride, stride))
-    ours = functools.partial(saliency.occlusion, window=window, stride=stride)
-    return Case("occlusion, 49 windows", 4, ours, "captum Occlusion", theirs)
-
-
-def saliency_cases(side: int) -> list[Case]:
-    """The cases of chapter 2, for images of `side` pixels."""
-    ig = functools.partial(saliency.integrated_gradients, steps=STEPS)
-    smooth = functools.partial(saliency.smooth_gradient, samples=STEPS)
-    noisy = _captum("NoiseTunnel", "Saliency", nt_type="smoothgrad", nt_samples=STEPS, stdevs=0.15, abs=False)
-    return [
-        Case("class saliency", 16, saliency.class_saliency, "captum Saliency", _captum("Saliency")),
-        Case(
-            "class saliency, 5 classes",
-            8,
-            saliency.class_saliency,
-            "captum Saliency x 5",
-            _class_by_class(_captum("Saliency")),
-            True,
-        ),
-        Case("guided backprop", 16, saliency.guided_backprop, "captum GuidedBackprop", _captum("GuidedBackprop")),
-        Case("integrated gradients, 50 steps", 4, ig, "captum IntegratedGradients", _captum("IntegratedGradients")),
-        Case("SmoothGrad, 50 samples", 4, smooth, "captum NoiseTunnel", noisy),
-        _occlusion_cases(side),
-    ]
-
-
-def _captum_grad_cam(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-    method = importlib.import_module("captum.attr").LayerGradCam(model, getattr(model, LAYER))
-    return method.attribute(x, target=target, relu_attributions=True)[:, 0].detach()
-
-
-def _torchcam(name: str, *layers: str) -> Method:
-    """torchcam's method of this name: a forward of the caller's, then the maps."""
-
-    def run(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-        with getattr(importlib.import_module("torchcam.methods"), name)(model, *layers) as extract:
-            return extract(target.tolist(), model(x), normalized=False)[0]
-
-    return run
-
-
-def _parts(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-    found = activations(model, x, LAYER)[LAYER]
-    return factors.deep_feature_factorization(found, PARTS, iterations=UPDATES)
-
-
-def _sklearn_parts(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-    found = activations(model, x, LAYER)[LAYER].movedim(1, 3).flatten(0, 2).cpu().numpy()
-    nmf = importlib.import_module("sklearn.decomposition").NMF
-    return nmf(PARTS, init="random", solver="mu", max_iter=UPDATES, tol=0, random_state=0).fit_transform(found)
-
-
-def cam_cases(side: int) -> list[Case]:
-    """The cases of chapter 3; they are the same for images of every size."""
-    ours, theirs = functools.partial(cam.grad_cam, layer=LAYER), _captum_grad_cam
-    return [
-        Case("CAM", 16, cam.class_activation_map, "torchcam CAM", _torchcam("CAM", LAYER, "fc")),
-        Case("Grad-CAM", 16, ours, "captum LayerGradCam", theirs),
-        Case("Grad-CAM again", 16, ours, "torchcam GradCAM", _torchcam("GradCAM", LAYER)),
-        Case("Grad-CAM, 5 classes", 8, ours, "captum LayerGradCam x 5", _class_by_class(theirs), True),
-        Case("factorisation, 4 parts", 16, _parts, "sklearn NMF", _sklearn_parts),
-    ]
-
-
-# One a chapter.
-SUITES: dict[str, Callable[[int], list[Case]]] = {"saliency": saliency_cases, "cam": cam_cases}
-
-
-def setting(case: Case, side: int, device: torch.device) -> tuple[nn.Module, Tensor, Tensor]:
-    """ResNet-18 with random weights, a batch of random images, and their classes."""
-    torch.manual_seed(0)
-    model = torchvision.models.resnet18(weights=None).to(device).eval()
-    x = torch.randn(case.batch, 3, side, side).to(device)
-    shape = (case.batch, CLASSES) if case.several else (case.batch,)
-    return model, x, torch.randint(0, 1000, shape).to(device)
 
 
 def there(case: Case) -> bool:
