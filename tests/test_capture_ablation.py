@@ -226,7 +226,7 @@ def test_a_layer_that_gives_a_weight_of_its_own_is_copied_too():
         def forward(self, x):
             return self.table
 
-    net = nn.Sequential(Table())
+    net = nn.Sequential(Table()).double()
     found = activations_up_to(net, images(2), "0")
     assert not found.requires_grad
     with assert_untouched(net):

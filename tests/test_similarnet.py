@@ -280,12 +280,12 @@ def test_errors_inside_a_resnet_equal_captums():
     # conv1 of a block: its shortcut leads around it, and an in-place ReLU follows bn1
     attr = pytest.importorskip("captum.attr")
     torch.manual_seed(0)
-    net = torchvision.models.resnet18(weights=None, num_classes=5).double().eval()
-    x, y = torch.randn(2, 3, 24, 24, dtype=torch.float64), torch.tensor([3, 1])
+    net = torchvision.models.resnet18(weights=None, num_classes=5).eval()
+    x, y = torch.randn(2, 3, 24, 24), torch.tensor([3, 1])
     found = ablation_errors(net, "layer1.0.bn1", x, y, error="nll")
     captum = attr.LayerFeatureAblation(lambda x: losses(net(x), y, "nll"), net.layer1[0].bn1)
     drops = captum.attribute(x, layer_mask=torch.arange(64).view(1, 64, 1, 1))
-    close(found.baseline - found.errors, drops[:, :, 0, 0].mean(0), 1e-6)
+    close(found.baseline - found.errors, drops[:, :, 0, 0].double().mean(0), 1e-6)
     assert drops.abs().max() > 1e-4
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.cam import upsample
-from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, place
+from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, photo, place, write
 from helpers.data.digit_images import FRAGMENTS
 from helpers.metrics import blurred_map, box_mask, center_map, detections, mass_in_mask, pixel_auc, pointing_game
 from helpers.similarnet import hotspots, map_threshold, read_hotspots
@@ -18,6 +18,9 @@ from helpers.similarnet import hotspots, map_threshold, read_hotspots
 SEED = 77  # of the canvases
 
 NOISE = 0.4  # the brightest noise, in blocks of 2 x 2 pixels
+LETTERED = ("china", "coffee", "astronaut", "flower", "rocket", "camera", "brick", "grass", "gravel")  # photographs
+TEXT = "TOP 10"
+AROUND = 10  # pixels on either side of a pixel that its local mean takes in
 PIECE = 9  # pixels a side of a fragment
 
 
@@ -132,6 +135,27 @@ def canvases(
 def _test_digits() -> tuple[Tensor, Tensor]:
     found = mnist("test")
     return found.images, found.labels
+
+
+def lettered(value: float) -> list[tuple[Tensor, Tensor]]:
+    """Gray photographs with a line of letters and digits: images (1, 1, H, W) and masks of the strokes (1, H, W).
+
+    Args:
+        value: brightness of the letters, in [0, 1].
+    """
+    found = []
+    for name in LETTERED:
+        gray = photo(name).mean(0, keepdim=True)
+        height, width = gray.shape[1:]
+        written = write(gray, TEXT, (height // 8, width // 12), height=height / 9, value=value)
+        found.append((written.image[None], written.mask[None]))
+    return found
+
+
+def local_contrast(images: Tensor) -> Tensor:
+    """How much brighter each pixel is than the mean of the square around it, (N, H, W)."""
+    around = F.avg_pool2d(F.pad(images, [AROUND] * 4, mode="reflect"), 2 * AROUND + 1, 1)
+    return (images - around)[:, 0]
 
 
 def localized(maps: Tensor, found: Canvases) -> list[float]:

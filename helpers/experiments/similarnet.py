@@ -17,16 +17,28 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers.cam import class_activation_map, grad_cam
+from helpers.cam import class_activation_map, grad_cam, upsample
 from helpers.capture import gradients
 from helpers.data import DIGIT_BACKGROUNDS
-from helpers.experiments.canvases import SEED, Canvases, canvases, large, localized, read, shares, without_network
+from helpers.experiments.canvases import (
+    SEED,
+    Canvases,
+    canvases,
+    large,
+    lettered,
+    local_contrast,
+    localized,
+    read,
+    shares,
+    without_network,
+)
 from helpers.experiments.facts import facts
 from helpers.experiments.recipes import PUBLISHED, RECIPES
 from helpers.experiments.records import run_record
 from helpers.experiments.train import run_folder
 from helpers.experiments.trainer import Machine, Run, accuracy
 from helpers.experiments.worlds import World, data_hash, world
+from helpers.metrics import pixel_auc
 from helpers.networks import load
 from helpers.similarnet import (
     AblationErrors,
@@ -50,6 +62,7 @@ SAMPLE = 5000  # training images that the slower weights are made of
 # Digits a canvas, canvases, pixels a side.
 ONE, TWO, MANY = (1, 200, 84), (2, 400, 84), ((1, 8), 200, 128)
 BACKGROUNDS = tuple(f"{kind} {ground}" for kind in ("drawn", "written") for ground in DIGIT_BACKGROUNDS)
+BRIGHTNESS = (1.0, 0.8, 0.6)  # of letters on photographs
 READ = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")
 CUTS: tuple[str | float, ...] = ("otsu", "two sigma", 0.5)
 SPLITS = ("training", "test")
@@ -180,6 +193,7 @@ def lenet_rows(model: nn.Module, found: World, seed: int, device: torch.device) 
     row["weights"] = {name: one.tolist() for name, one in weights.items()}
     classes = ablation_errors(model, LAYER, x, y, error="nll", per_class=True)
     row["class by class"] = {"baseline": classes.baseline.tolist(), "errors": classes.errors.tolist()}
+    row["letters"] = {str(value): on_letters(model, weights, value, device) for value in BRIGHTNESS}
     row["one digit"], row["two digits"], row["reading"] = {}, {}, {}
     for background in BACKGROUNDS:
         one, two, many = (canvases(background, *size, device) for size in (ONE, TWO, MANY))
@@ -194,6 +208,29 @@ def lenet_rows(model: nn.Module, found: World, seed: int, device: torch.device) 
             f"{name}, {cut}": read(model, maps, many, cut) for name, maps in hot.items() for cut in CUTS
         }
     return row
+
+
+def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, device: torch.device) -> dict[str, float]:
+    """Pixel AUC of heat maps for the letters on photographs, the mean over the photographs."""
+    found: dict[str, list[float]] = {}
+    for image, mask in lettered(value):
+        maps = heatmaps(model, image.to(device), {name: weights[name] for name in READ})
+        for name, one in maps.items():
+            auc = pixel_auc(upsample(one, tuple(image.shape[2:])), mask.to(device))
+            found.setdefault(name, []).append(auc.item())
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def letters_without_network() -> dict[str, dict[str, float]]:
+    """The same of the image's brightness, and of how much brighter a pixel is than its surroundings."""
+    rules = {"brightness": lambda image: image[:, 0], "local contrast": local_contrast}
+    return {
+        str(value): {
+            name: sum(pixel_auc(rule(image), mask).item() for image, mask in lettered(value)) / len(lettered(value))
+            for name, rule in rules.items()
+        }
+        for value in BRIGHTNESS
+    }
 
 
 def heatmaps(model: nn.Module, images: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -212,10 +249,12 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
     result |= {"published": PUBLISHED["lenet-mnist"], "canvases": {"one": ONE, "two": TWO, "many": MANY}}
     found = world(RECIPES["lenet-mnist"])
     result["data"], result["networks"] = data_hash(found), []
+    result["test images by class"] = torch.bincount(found.tests["test"].labels).tolist()
     for seed in tqdm((0, *SEEDS), desc="LeNets"):
         model = trained("lenet-mnist", seed, found, out, device) if seed else load("lenet-mnist", device)
         result["networks"].append(lenet_rows(model, found, seed, device))
     result["without a network"] = {name: without_network(canvases(name, *ONE, device)) for name in BACKGROUNDS}
+    result["letters without a network"] = letters_without_network()
     result["digits-gap"] = []
     for seed in RECIPES["digits-gap"].seeds:
         found = world(RECIPES["digits-gap"], seed)

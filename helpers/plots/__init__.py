@@ -6,7 +6,7 @@ Nothing is rescaled behind the reader's back: panels share one scale, told by a 
 """
 
 from helpers.plots.charts import bars, curves
-from helpers.plots.heatmaps import feature_maps, kernels, maps, overlay, signed_maps
+from helpers.plots.heatmaps import feature_maps, gallery, kernels, maps, overlay, signed_maps
 from helpers.plots.panels import Picture
 from helpers.plots.pictures import boxes, images
 
@@ -16,6 +16,7 @@ __all__ = [
     "boxes",
     "curves",
     "feature_maps",
+    "gallery",
     "images",
     "kernels",
     "maps",

@@ -1,5 +1,6 @@
-"""Grids of maps: plain, signed, over their images; feature maps and kernels."""
+"""Grids of maps: plain, signed, of different sizes, over their images; feature maps and kernels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,38 @@ def maps(
     found = map_array(x)
     shown = [limits(one, vmin, vmax) for one in (found if each else [found] * len(found))]
     return map_grid(found, titles, columns, shown, cmap, values, not (each or values), label, each)
+
+
+def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3, cmap: str = "viridis") -> Picture:
+    """Pictures and maps of different sizes, all equally wide; every map on a scale of its own, written below it.
+
+    Args:
+        pictures: images (1, H, W) or (3, H, W) with values in [0, 1], and maps (H, W), in any order.
+        titles: one for each.
+        columns: panels in a row at most.
+        cmap: of the maps, perceptually uniform.
+
+    Raises:
+        ValueError: no picture, another rank, or colours outside [0, 1].
+    """
+    if len(pictures) == 0:
+        raise ValueError("pictures must hold at least one, got none")
+    found = [array(one, f"pictures[{i}]") for i, one in enumerate(pictures)]
+    for i, one in enumerate(found):
+        if one.ndim not in (2, 3) or (one.ndim == 3 and len(one) not in (1, 3)):
+            raise ValueError(f"pictures[{i}] must be (H, W), (1, H, W) or (3, H, W), got {one.shape}")
+    shapes = [one.shape[-2:] for one in found]
+    below = LINE_IN if any(one.ndim == 2 for one in found) else 0
+    figure, axes = panels(len(found), columns, shapes, titles, extra_in=(0, below))
+    for ax, one in zip(axes, found, strict=True):
+        if one.ndim == 2:
+            low, high = limits(one, None, None)
+            show(ax, one, cmap=colors(cmap), vmin=low, vmax=high)
+            note(ax, (low, high))
+        else:
+            picture, shown = image_array(one[None], 0, 1)
+            show(ax, unit(picture, shown)[0], cmap="gray", vmin=0, vmax=1)
+    return figure
 
 
 def signed_maps(

@@ -129,13 +129,13 @@ def colors(name: str) -> Colormap:
 def panels(
     count: int,
     columns: int,
-    shape: Sequence[int],
+    shape: Sequence[int] | Sequence[Sequence[int]],
     titles: Titles,
     *,
     panel_in: float | None = None,
     extra_in: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Picture, list[Axes]]:
-    """A grid of `count` bare axes for pictures of `shape` (H, W), `panel_in` inches wide.
+    """A grid of `count` bare axes for pictures of `shape` (H, W), or one shape each, `panel_in` inches wide.
 
     `extra_in` leaves room on the right (for a colour bar) and below every row (for lines of text).
     """
@@ -151,9 +151,11 @@ def panels(
     wrapped = [textwrap.fill(str(title), max(6, int(panel_in / CHAR_IN))) for title in titles or [""] * count]
     rows = -(-count // columns)
     lines = max(title.count("\n") + 1 if title else 0 for title in wrapped)
-    height = rows * (panel_in * shape[0] / shape[1] + lines * LINE_IN + extra_in[1] + 0.06)
+    shapes = shape if isinstance(shape[0], Sequence) else [shape] * count
+    aspects = [max(h / w for h, w in shapes[i : i + columns]) for i in range(0, count, columns)]  # of the rows
+    height = panel_in * sum(aspects) + rows * (lines * LINE_IN + extra_in[1] + 0.06)
     figure = blank(columns * panel_in + extra_in[0], height, "compressed")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    grid = figure.subplots(rows, columns, squeeze=False, height_ratios=aspects).ravel()
     for ax, title in zip(grid, wrapped, strict=False):
         ax.set_title(title, fontsize=SMALL_PT, color=INK, pad=4)
         ax.set(xticks=[], yticks=[])
