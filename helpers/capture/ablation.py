@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from helpers.capture.inputs import check_images, check_positive
+from helpers.capture.inputs import check_fit, check_images, check_positive
 from helpers.capture.passes import logits, masked_forward
 from helpers.capture.state import INPUT, named_modules, preserved
 
@@ -35,6 +35,8 @@ def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple
     found: list[Tensor] = []
 
     def stop(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer must give one tensor, but {layer!r} gives a {type(output).__name__}")
         found.append(output)
         raise _Stop
 
@@ -44,6 +46,8 @@ def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple
             raise ValueError(f"layer must be the plain name of a layer, without a number, got {layer!r}")
         for other in model.modules():
             if isinstance(other, without):
+                if getattr(other, "inplace", False):
+                    other.inplace = False  # it would write into what it is to hand on; put back by `preserved`
                 other.register_forward_hook(lambda _module, inputs, _output: inputs[0])
         module.register_forward_hook(stop)  # last: it sees what the layer's other hooks have made of its output
         try:
@@ -76,16 +80,23 @@ def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tens
     if not isinstance(layer, str):
         raise ValueError(f"layer must be one name, got {layer!r}")
     if layer == INPUT:
-        return logits(model, values)
-    first = check_images(x)[:1]
+        try:
+            return logits(model, values)
+        except ValueError as error:
+            raise ValueError(f"values: {error}") from error
+    first = check_fit(model, check_images(x))[:1].detach().clone()  # a first layer in place must not write into x
+    runs: list[int] = []
 
     def replace(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
+        runs.append(1)
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer must give one tensor, but {layer!r} gives a {type(output).__name__}")
         if not isinstance(values, Tensor) or values.shape[1:] != output.shape[1:] or len(values) == 0:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(
                 f"values must be (N, {', '.join(map(str, output.shape[1:]))}), as {layer!r} gives, got {got}"
             )
-        return values.to(output)
+        return values.detach().to(output, copy=True)  # what follows may work in place
 
     with preserved(model), torch.no_grad():
         module = named_modules(model, [layer]).get(layer)
@@ -93,6 +104,8 @@ def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tens
             raise ValueError(f"layer must be the plain name of a layer, without a number, got {layer!r}")
         module.register_forward_hook(replace)
         found = model(first)
+    if len(runs) != 1:
+        raise ValueError(f"layer must run once in the forward of this network, {layer!r} runs {len(runs)} times")
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(values):
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"model must give logits ({len(values)}, classes) from {layer!r} on, got {got}")
@@ -119,6 +132,8 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COP
         ValueError: bad `x` or `layer`, or a layer whose output is not (B, C, ...).
     """
     check_positive("copies", copies)
+    if not isinstance(layer, str) or not layer:
+        raise ValueError(f"layer must be one name, got {layer!r}")
     kept = masked_forward(model, x, {}, capture=layer)
     values = kept.activations[layer]
     if values.ndim < 2:
@@ -139,8 +154,9 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COP
 def _restarts(model: nn.Module, x: Tensor, layer: str, values: Tensor, whole: Tensor) -> bool:
     """Whether the network, started again at the layer, gives the logits it gave."""
     try:
-        again = logits_from(model, x, layer, values)
-    except (RuntimeError, ValueError):  # a shortcut that meets another number of images
+        # One more than there are images: a shortcut around the layer that carries one image fits one copy of it.
+        again = logits_from(model, x, layer, torch.cat([values, values[:1]]))[:-1]
+    except Exception:  # a shortcut that meets another number of images: what it raises is up to the network
         return False
-    limit = SAME * whole.abs().amax().clamp_min(torch.finfo(whole.dtype).tiny)
+    limit = SAME * (whole - whole.mean(1, keepdim=True)).abs().amax().clamp_min(torch.finfo(whole.dtype).tiny)
     return again.shape == whole.shape and bool((again - whole).abs().amax() <= limit)

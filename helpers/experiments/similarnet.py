@@ -58,6 +58,7 @@ COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 SEEDS = (1, 2, 3, 4)  # of LeNets beside the shipped one, whose seed is 0
 LAYER = "pool2"
 GAP_LAYER = "relu4"  # digits-gap's last feature maps
+DRAWS = 5  # of random weights
 SAMPLE = 5000  # training images that the slower weights are made of
 # Digits a canvas, canvases, pixels a side.
 ONE, TWO, MANY = (1, 200, 84), (2, 400, 84), ((1, 8), 200, 128)
@@ -123,6 +124,7 @@ def weightings(
         seed: of the random weights.
     """
     draw = torch.Generator().manual_seed(seed)
+    filters = len(found.errors)
     rows = {
         "E - e, raw": importance_weights(*found, normalization="none"),
         "e - E, raw (code)": importance_weights(*found, sign="code", normalization="none"),
@@ -132,9 +134,9 @@ def weightings(
         "softmax of e - E, summed": importance_weights(*found, sign="code", temperature=1 / count),
         "mean excitation (newer GAP)": mean_excitation_weights(model, LAYER, x),
         "by sample (ccGAP)": per_sample_weights(model, LAYER, x, y),
-        "all weights one": torch.ones(len(found.errors)),
-        "positive weights at random": torch.rand(len(found.errors), generator=draw),
+        "all weights one": torch.ones(filters),
     }
+    rows |= {f"positive weights at random, {k + 1}": torch.rand(filters, generator=draw) for k in range(DRAWS)}
     return {name: weights.to(x) for name, weights in rows.items()}
 
 

@@ -112,7 +112,9 @@ def importance_weights(
         )
     check_number("temperature", temperature, 0, above=True)
     errors = _numbers("errors", errors)
-    baseline = _numbers("baseline", torch.as_tensor(baseline)).to(errors)
+    if isinstance(baseline, int | float) and not isinstance(baseline, bool):
+        baseline = errors.new_tensor(baseline)
+    baseline = _numbers("baseline", baseline).to(errors)
     if errors.ndim not in (1, 2) or baseline.shape != errors.shape[1:]:
         raise ValueError(
             f"errors must be (F,) with a baseline (), or (F, K) with (K,), got {tuple(errors.shape)} and "
@@ -120,7 +122,9 @@ def importance_weights(
         )
     change = baseline - errors if sign == "paper" else errors - baseline
     change = change.T if change.ndim == 2 else change  # (F,) or (K, F)
-    return (change / temperature).softmax(-1) if normalization == "softmax" else change
+    if normalization == "none":
+        return change
+    return ((change - change.amax(-1, keepdim=True)) / temperature).softmax(-1)
 
 
 def mean_excitation_weights(model: nn.Module, layer: str, x: Tensor, *, batch: int = BATCH) -> Tensor:
@@ -141,6 +145,8 @@ def mean_excitation_weights(model: nn.Module, layer: str, x: Tensor, *, batch: i
     Source: the authors' newer_GAP.lua.
     """
     check_positive("batch", batch)
+    if not isinstance(layer, str):
+        raise ValueError(f"layer must be one name, got {layer!r}")
     total = sum(_filters(activations(model, part, layer)[layer], layer).mean(2).sum(0) for part in _parts(x, batch))
     return total / len(x)
 
@@ -188,7 +194,10 @@ def heatmap(features: Tensor, weights: Tensor) -> Tensor:
 
     Source: Ghosh et al., SIMILARnet, equation 2.
     """
-    return weighted_maps(features, weights)
+    try:
+        return weighted_maps(features, weights)
+    except ValueError as error:
+        raise ValueError(str(error).replace("maps must", "features must")) from error
 
 
 def effective_number(weights: Tensor) -> Tensor:
@@ -212,7 +221,7 @@ def effective_number(weights: Tensor) -> Tensor:
         raise ValueError("weights must have shape (..., F), got a single number")
     # Scaled first: squares of very small or large weights would leave the range of the numbers.
     share = weights.abs() / weights.abs().amax(-1, keepdim=True)
-    return share.sum(-1).square() / share.square().sum(-1)
+    return share.sum(-1) * (share.sum(-1) / share.square().sum(-1))
 
 
 def _numbers(name: str, given: Tensor) -> Tensor:
@@ -229,17 +238,24 @@ def _losses(model: nn.Module, layer: str, x: Tensor, y: Tensor, error: str, batc
     check_positive("batch", batch)
     if not isinstance(layer, str):
         raise ValueError(f"layer must be one name, got {layer!r}")
-    labels = torch.as_tensor(y)
-    if labels.ndim != 1:
-        raise ValueError(f"y must be the classes of the images, (N,), got shape {tuple(labels.shape)}")
-    wanted, _ = check_target(labels, len(check_images(x)))
-    whole, without = [], []
-    for part, own in zip(_parts(x, batch), wanted[:, 0].to(x.device).split(batch), strict=True):
+    wanted, whole, without = _labels(y, len(check_images(x))).to(x.device), [], []
+    for part, own in zip(_parts(x, batch), wanted.split(batch), strict=True):
         kept, cut = ablated_logits(model, part, layer)
-        check_target(own, len(part), kept.shape[1])
+        _labels(own, len(part), kept.shape[1])
         whole.append(_loss(kept, own, error))
         without.append(_loss(cut, own.expand(len(cut), -1), error))
     return torch.cat(whole), torch.cat(without, dim=1)
+
+
+def _labels(y: Tensor, count: int, classes: int | None = None) -> Tensor:
+    """The classes of the images, (N,) int64."""
+    try:
+        labels = torch.as_tensor(y)
+        if labels.ndim != 1:
+            raise ValueError(f"must be the classes of the images, (N,), got shape {tuple(labels.shape)}")
+        return check_target(labels, count, classes)[0][:, 0]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"y {str(error).removeprefix('target ')}") from error
 
 
 def _loss(scores: Tensor, y: Tensor, error: str) -> Tensor:

@@ -1,0 +1,210 @@
+import pytest
+import torch
+
+from helpers.metrics import Detections, detections
+
+NAN = float("nan")
+ABSENT = [NAN] * 4
+A, B = [0, 0, 10, 10], [20, 20, 30, 40]  # areas 100 and 200
+
+
+def boxes(*images, dtype=torch.float32):
+    return torch.tensor(images, dtype=dtype)
+
+
+def check(found, wanted, box, alarms):
+    assert isinstance(found, Detections)
+    assert found.found.dtype == torch.bool
+    assert found.box.dtype == found.false_alarms.dtype == torch.int64
+    assert found.found.tolist() == wanted
+    assert found.box.tolist() == box
+    assert found.false_alarms.tolist() == alarms
+
+
+def test_everything_is_found():
+    check(detections(boxes([B, A]), boxes([A, B])), [[True, True]], [[1, 0]], [0])
+
+
+def test_the_second_box_on_one_object_is_a_false_alarm():
+    # On A: 10 x 8 of 100 overlap by 0.8, 10 x 9 by 0.9; both would do, the better one counts.
+    given = boxes([[0, 0, 10, 8], [0, 0, 10, 9], [20, 20, 30, 38]])
+    check(detections(given, boxes([A, B])), [[True, True]], [[1, 2]], [1])
+
+
+def test_a_box_on_nothing_is_a_false_alarm():
+    check(detections(boxes([[50, 50, 60, 60], A, [0, 50, 9, 60]]), boxes([A])), [[True]], [[1]], [2])
+
+
+def test_a_box_that_overlaps_too_little_is_a_false_alarm():
+    # 10 x 5 moved by one pixel: 10 x 4 = 40 shared of 100 + 50 - 40 = 110: 0.36
+    given = boxes([[0, -1, 10, 4]])
+    check(detections(given, boxes([A])), [[False]], [[-1]], [1])
+    check(detections(given, boxes([A]), iou=0.36), [[True]], [[0]], [0])
+    check(detections(given, boxes([A]), iou=0.37), [[False]], [[-1]], [1])
+
+
+@pytest.mark.parametrize(
+    ("box", "limit"),
+    [
+        ([0, 0, 10, 5], 0.5),  # 50 of 100
+        ([0, 0, 10, 6], 0.6),
+        ([0, 0, 10, 7], 0.7),
+        ([0, 0, 5, 6], 0.3),
+        ([0, 5, 10, 15], 1 / 3),  # 50 of 150
+        ([0, 0, 10, 10], 1),
+        ([0, 0, 10, 10], 1.0),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_at_the_limit_a_box_has_found_its_object(box, limit, dtype):
+    check(detections(boxes([box], dtype=dtype), boxes([A], dtype=dtype), iou=limit), [[True]], [[0]], [0])
+
+
+def test_half_is_enough_by_default_and_less_is_not():
+    check(detections(boxes([[0, 0, 10, 5]]), boxes([A])), [[True]], [[0]], [0])
+    check(detections(boxes([[0, 0, 10, 4.99]]), boxes([A])), [[False]], [[-1]], [1])
+    check(detections(boxes([[0, 0, 10, 9.99]]), boxes([A]), iou=1), [[False]], [[-1]], [1])
+
+
+def test_absent_boxes_find_nothing_and_are_no_alarms():
+    given = boxes([ABSENT, A, [NAN, 20, 30, 40], [20, 20, 30, NAN]])
+    check(detections(given, boxes([A, B])), [[True, False]], [[1, -1]], [0])
+
+
+def test_absent_objects_are_never_found():
+    check(detections(boxes([A, B]), boxes([ABSENT, B, [0, 0, NAN, 10]])), [[False, True, False]], [[-1, 1, -1]], [1])
+    check(detections(boxes([ABSENT]), boxes([ABSENT]), iou=1e-9), [[False]], [[-1]], [0])
+
+
+def test_no_boxes_at_all():
+    truth = boxes([A, B], [A, ABSENT])
+    for given in (torch.zeros(2, 0, 4), torch.full((2, 3, 4), NAN)):
+        check(detections(given, truth), [[False, False]] * 2, [[-1, -1]] * 2, [0, 0])
+
+
+def test_no_objects_at_all():
+    check(detections(boxes([A, B, ABSENT]), torch.zeros(1, 0, 4)), [[]], [[]], [2])
+    check(detections(torch.zeros(1, 0, 4), torch.zeros(1, 0, 4)), [[]], [[]], [0])
+
+
+def test_empty_boxes_overlap_nothing():
+    point = [5, 5, 5, 5]
+    check(detections(boxes([point, A]), boxes([A])), [[True]], [[1]], [1])
+    check(detections(boxes([point]), boxes([point])), [[False]], [[-1]], [1])
+
+
+def test_several_images_at_once():
+    given = boxes([A, B, ABSENT], [B, [0, 0, 9, 10], A], [ABSENT] * 3)
+    truth = boxes([A, ABSENT], [A, B], [B, A])
+    found = detections(given, truth)
+    check(found, [[True, False], [True, True], [False, False]], [[0, -1], [2, 0], [-1, -1]], [1, 1, 0])
+    for i in range(3):  # no image sees another's boxes
+        one = detections(given[i : i + 1], truth[i : i + 1])
+        assert all(torch.equal(part[0], whole[i]) for part, whole in zip(one, found, strict=True))
+
+
+def share(box, other):
+    wide = min(box[2], other[2]) - max(box[0], other[0])
+    high = min(box[3], other[3]) - max(box[1], other[1])
+    both = max(wide, 0) * max(high, 0)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+    return both / (sum(areas) - both)
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.55, 0.75])
+def test_against_a_loop(limit):
+    # Objects in a row, far from each other; boxes near them, or anywhere.
+    draw = torch.Generator().manual_seed(0)
+    place = torch.arange(5.0)[:, None] * torch.tensor([100.0, 0, 100, 0])
+    truth = (place + torch.tensor([0.0, 0, 20, 20])).repeat(8, 1, 1)
+    truth[torch.rand(8, 5, generator=draw) < 0.3] = NAN
+    own = torch.randint(5, (8, 12), generator=draw)
+    given = place[own] + torch.tensor([0.0, 0, 20, 20]) + torch.randint(-4, 5, (8, 12, 4), generator=draw)
+    given[torch.rand(8, 12, generator=draw) < 0.2] = NAN
+    found = detections(given, truth, iou=limit)
+    for i in range(8):
+        there = [m for m in range(12) if not given[i, m].isnan().any()]
+        used = set()
+        for t in range(5):
+            shares = {m: share(given[i, m].tolist(), truth[i, t].tolist()) for m in there}
+            best = max(shares, key=shares.get) if not truth[i, t].isnan().any() else None
+            if best is None or shares[best] < limit:
+                assert not found.found[i, t]
+                assert found.box[i, t] == -1
+                continue
+            used.add(best)
+            assert found.found[i, t]
+            assert shares[found.box[i, t].item()] == shares[best]  # of equal ones either
+        assert found.false_alarms[i] == len(there) - len(used)
+
+
+def test_the_first_of_equal_boxes_counts():
+    check(detections(boxes([B, A, A]), boxes([A])), [[True]], [[1]], [2])
+
+
+def test_edges_may_lie_between_pixels():
+    check(detections(boxes([[0.25, 0, 10, 4.4]]), boxes([[0.25, 0, 10, 4.4]]), iou=1), [[True]], [[0]], [0])
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.4])
+def test_a_box_around_two_objects_side_by_side(limit):
+    # 100 of 200 overlap with either. The objects do not overlap at all, and one box is used: no alarm, and not -1.
+    found = detections(boxes([[0, 0, 20, 10]]), boxes([A, [10, 0, 20, 10]]), iou=limit)
+    assert found.false_alarms.tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.float16, torch.float64])
+def test_boxes_and_objects_of_any_real_type(dtype):
+    given, truth = boxes([A, B], dtype=dtype), boxes([B, A])
+    check(detections(given, truth), [[True, True]], [[1, 0]], [0])
+    check(detections(truth, given), [[True, True]], [[1, 0]], [0])
+
+
+def test_what_is_given_is_left_alone():
+    given, truth = boxes([A, ABSENT]), boxes([B, A])
+    copies = given.clone(), truth.clone()
+    detections(given, truth)
+    torch.testing.assert_close((given, truth), copies, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "truth", "message"),
+    [
+        (None, boxes([A]), "boxes must have shape"),
+        (boxes([A]), None, "truth must have shape"),
+        ([[A]], boxes([A]), "boxes must have shape"),
+        (torch.zeros(1, 2, 5), boxes([A]), "boxes must have shape"),
+        (boxes([A]), torch.zeros(1, 2, 3), "truth must have shape"),
+        (torch.zeros(2, 4), boxes([A]), r"boxes must be \(B, M, 4\)"),
+        (boxes([A]), torch.zeros(1, 4), r"boxes must be \(B, M, 4\)"),
+        (torch.zeros(1, 1, 2, 4), boxes([A]), r"boxes must be \(B, M, 4\)"),
+        (boxes([A], [A]), boxes([A]), r"boxes must be \(B, M, 4\)"),
+        (torch.zeros(2, 0, 4), boxes([A]), r"boxes must be \(B, M, 4\)"),
+        (boxes([[10, 0, 0, 10]]), boxes([A]), "boxes must have x0 <= x1"),
+        (boxes([[0, 10, 10, 0]]), boxes([A]), "boxes must have x0 <= x1"),
+        (boxes([A]), boxes([[10, 0, 0, 10]]), "truth must have x0 <= x1"),
+        (boxes([A]), boxes([[0, 10, 10, 0]]), "truth must have x0 <= x1"),
+        (boxes([[0, 0, float("inf"), 1]]), boxes([A]), "boxes must be finite"),
+        (boxes([A]), boxes([[-float("inf"), 0, 1, 1]]), "truth must be finite"),
+        (boxes([A]).bool(), boxes([A]), "boxes must be finite real"),
+        (boxes([A]), boxes([A], dtype=torch.complex64), "truth must be finite real"),
+    ],
+)
+def test_bad_boxes_are_refused(given, truth, message):
+    with pytest.raises(ValueError, match=message):
+        detections(given, truth)
+
+
+@pytest.mark.parametrize("limit", [0, 0.0, -0.5, 1.01, 2, NAN, float("inf"), True, None, "0.5"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_limit_outside_0_to_1_is_refused(limit, count):
+    with pytest.raises(ValueError, match="iou must be"):
+        detections(boxes([A])[:, :count], boxes([A]), iou=limit)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_detections_are_the_same_on_the_gpu():
+    given, truth = boxes([A, B, [0, 0, 9, 10]], [ABSENT] * 3), boxes([B, A], [A, ABSENT])
+    for count in (3, 0):
+        wanted, found = detections(given[:, :count], truth), detections(given[:, :count].cuda(), truth.cuda())
+        assert all(part.is_cuda and torch.equal(part.cpu(), one) for part, one in zip(found, wanted, strict=True))

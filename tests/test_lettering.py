@@ -1,0 +1,330 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import data
+from helpers.data import DIGIT_FONTS, Lettering, write
+
+NAN = float("nan")
+EACH_FONT = pytest.mark.parametrize("font", DIGIT_FONTS)
+
+
+def black(tall=60, wide=160, channels=1):
+    return torch.zeros(channels, tall, wide)
+
+
+def runs(flags):
+    """Bounds [first, last + 1) of the runs of True."""
+    steps = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, int), [0]])))
+    return list(zip(steps[::2].tolist(), steps[1::2].tolist(), strict=True))
+
+
+def tight(mask):
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+@EACH_FONT
+@pytest.mark.parametrize("height", [12, 20, 33.5])
+def test_boxes_are_tight_around_the_strokes(font, height):
+    found = write(black(80, 260), "3 9 0", (10, 7), height=height, font=font)
+    ink = found.image[0].numpy() >= 0.5
+    # Blanks keep the digits apart: each is a run of columns of its own.
+    parts = runs((found.image[0] > 0).any(0))
+    assert len(parts) == 3
+    wanted = []
+    for left, right in parts:
+        x0, y0, x1, y1 = tight(ink[:, left:right])
+        wanted.append([x0 + left, y0, x1 + left, y1])
+    assert found.boxes.tolist() == wanted
+    assert np.array_equal(found.mask.numpy(), ink)
+
+
+@EACH_FONT
+@pytest.mark.parametrize("text", ["407", "Wifj", "a.b-c", "fly 12"])
+def test_every_character_has_its_box_in_reading_order(font, text):
+    found = write(black(), text, (8, 20), font=font, height=16)
+    assert isinstance(found, Lettering)
+    assert found.characters == text.replace(" ", "")
+    assert found.boxes.shape == (len(found.characters), 4)
+    assert found.boxes.dtype == found.image.dtype == torch.float32
+    assert found.mask.dtype == torch.bool
+    assert found.mask.shape == (60, 160)
+    assert (found.boxes[:, 0].diff() > 0).all()
+    covered = torch.zeros_like(found.mask)
+    for x0, y0, x1, y1 in found.boxes.int().tolist():
+        assert 0 <= x0 < x1 <= 160
+        assert 0 <= y0 < y1 <= 60
+        part = found.mask[y0:y1, x0:x1]
+        assert part[0].any()
+        assert part[-1].any()
+        assert part[:, 0].any()
+        assert part[:, -1].any()
+        covered[y0:y1, x0:x1] = True
+    assert not (found.mask & ~covered).any()  # no stroke without a box
+
+
+@EACH_FONT
+def test_a_character_looks_the_same_alone_and_in_a_line(font):
+    line = write(black(), "7 4", (10, 10), font=font)
+    for box, character in zip(line.boxes.int().tolist(), line.characters, strict=True):
+        alone = write(black(), character, (10, 10), font=font)
+        x0, y0, x1, y1 = alone.boxes[0].int().tolist()
+        own = line.mask[box[1] : box[3], box[0] : box[2]]
+        assert abs(own.sum() - alone.mask[y0:y1, x0:x1].sum()) <= 0.1 * own.sum()  # placed between pixels
+
+
+@EACH_FONT
+@pytest.mark.parametrize("height", [5, 6, 7.3, 8, 10, 12, 15, 20, 25, 31, 40, 64])
+def test_a_zero_is_as_high_as_asked(font, height):
+    if font == "STIX General" and height < 7:
+        pytest.skip("its hair lines are too thin to reach half of a pixel's brightness")
+    thin = font == "Computer Modern Typewriter" and height == 40  # its upper and lower edge lie below half
+    box = write(black(200, 200), "0", (3, 3), height=height, font=font).boxes[0]
+    assert abs((box[3] - box[1]).item() - height) <= 1 + thin
+
+
+@EACH_FONT
+@pytest.mark.parametrize("height", [400])
+def test_a_tall_zero_is_as_high_as_asked(font, height):
+    box = write(black(1300, 1300), "0", (3, 3), height=height, font=font).boxes[0]
+    assert abs((box[3] - box[1]).item() - height) <= 1
+
+
+@EACH_FONT
+@pytest.mark.parametrize("corner", [(0, 0), (0, 9), (13, 0), (17, 40)])
+@pytest.mark.parametrize("text", ["0", "8 1", "gx"])
+def test_writing_begins_at_the_corner(font, corner, text):
+    found = write(black(), text, corner, font=font)
+    ink = found.image[0] > 0
+    top, left = ink.any(1).nonzero()[0].item(), ink.any(0).nonzero()[0].item()
+    # The first row of the tallest character; to the left a character keeps a distance of its own, or reaches out.
+    assert abs(top - corner[0]) <= 1
+    assert -4 <= left - corner[1] <= 5
+
+
+def test_the_corner_moves_the_writing():
+    first = write(black(), "5 2", (4, 6))
+    second = write(black(), "5 2", (13, 31))
+    assert torch.equal(second.boxes - first.boxes, torch.tensor([25.0, 9, 25, 9]).expand(2, 4))
+    assert torch.equal(second.image[:, 9:, 25:], first.image[:, :-9, :-25])
+
+
+def test_height_and_font_have_defaults():
+    found = write(black(), "42", (5, 5))
+    named = write(black(), "42", (5, 5), height=20.0, value=1.0, font="DejaVu Sans Bold")
+    assert all(torch.equal(a, b) for a, b in zip(found[:3], named[:3], strict=True))
+    assert found.image.max() == 1
+
+
+def test_fonts_differ():
+    pictures = [write(black(), "25", (5, 5), font=font).image for font in DIGIT_FONTS]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(pictures, 2))
+
+
+def test_sizes_differ():
+    areas = [write(black(), "25", (5, 5), height=height).mask.sum().item() for height in (8, 12, 20, 30)]
+    assert areas == sorted(set(areas))
+
+
+@pytest.mark.parametrize(
+    ("text", "characters"), [(" 7", "7"), ("7 ", "7"), ("1  2", "12"), ("1\t2", "12"), ("1\u00a02", "12")]
+)
+def test_blanks_have_no_box(text, characters):
+    found = write(black(), text, (5, 5))
+    assert found.characters == characters
+    assert found.boxes.shape == (len(characters), 4)
+
+
+def test_blanks_take_room():
+    near, far, further = (write(black(), text, (5, 5)).boxes for text in ("12", "1 2", "1  2"))
+    assert near[1, 0] < far[1, 0] < further[1, 0]
+    assert far[1, 0] - near[1, 0] == pytest.approx(further[1, 0] - far[1, 0], abs=1)
+
+
+def test_writing_covers_the_picture_in_part():
+    # out = picture * (1 - ink) + value * ink; the ink is what is written in white on black
+    picture = torch.rand(3, 60, 160, generator=torch.Generator().manual_seed(0))
+    ink = write(black(), "68", (9, 11)).image[0]
+    assert ((ink > 0) & (ink < 1)).any()
+    found = write(picture, "68", (9, 11), value=(0.9, 0.2, 0.0))
+    for channel, value in zip(range(3), (0.9, 0.2, 0.0), strict=True):
+        torch.testing.assert_close(found.image[channel], picture[channel] * (1 - ink) + value * ink)
+    assert torch.equal(found.image[:, ink == 0], picture[:, ink == 0])
+    assert torch.equal(found.mask, ink >= 0.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0, 1])
+def test_one_value_serves_every_channel(channels, value):
+    found = write(torch.full((channels, 60, 160), 0.7), "8", (9, 11), value=value)
+    assert found.image.shape == (channels, 60, 160)
+    ink = write(black(), "8", (9, 11)).image
+    torch.testing.assert_close(found.image, (0.7 * (1 - ink) + value * ink).expand(channels, -1, -1))
+
+
+def test_boxes_and_mask_do_not_depend_on_value_or_picture():
+    plain = write(black(), "31", (9, 11))
+    dim = write(torch.full((3, 60, 160), 0.3), "31", (9, 11), value=(0.1, 0.0, 0.2))
+    assert torch.equal(plain.boxes, dim.boxes)
+    assert torch.equal(plain.mask, dim.mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_picture_is_left_as_it_is(dtype):
+    picture = torch.rand(3, 60, 160, dtype=dtype)
+    copy = picture.clone()
+    found = write(picture, "5", (5, 5))
+    assert torch.equal(picture, copy)
+    assert found.image.dtype == torch.float32
+    found.image.zero_()
+    assert torch.equal(picture, copy)
+
+
+def test_writing_is_deterministic():
+    first, _, second = (write(black(), text, (5, 5)) for text in ("19 a", "4", "19 a"))
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
+
+
+def test_writing_on_writing():
+    first = write(black(), "1", (5, 5))
+    second = write(first.image, "2", (5, 60))
+    assert torch.equal(second.image, torch.maximum(first.image, write(black(), "2", (5, 60)).image))
+
+
+def test_writing_may_end_at_the_rim():
+    found = write(black(), "80", (5, 5))
+    _, _, right, low = found.boxes.amax(0).int().tolist()
+    for tall, wide in [(low - 1, 160), (60, right - 1), (low - 1, right - 1)]:
+        with pytest.raises(ValueError, match="leaves the picture"):
+            write(black(tall, wide), "80", (5, 5))
+    tall, wide = low + 1, right + 4  # a character's own distance to the next one counts as writing
+    cut = write(black(tall, wide), "80", (5, 5))
+    assert torch.equal(cut.boxes, found.boxes)
+    assert torch.equal(cut.image, found.image[:, :tall, :wide])
+
+
+def test_narrow_characters_stand_closer():
+    narrow, wide = (write(black(), text, (5, 5)).boxes for text in ("ll", "WW"))
+    assert (narrow[1, 0] - narrow[0, 0]) * 2 < wide[1, 0] - wide[0, 0]
+
+
+def test_where_characters_touch_nothing_is_brighter_than_the_writing():
+    found = write(black(), "fjfjf", (5, 20), font="STIX General Bold Italic")
+    assert found.image.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "corner"),
+    [
+        ("1234567890123", (5, 5)),  # wider than the picture
+        ("7", (5, 155)),
+        ("7", (5, 160)),
+        ("7", (5, 900)),
+        ("7", (45, 5)),
+        ("7", (60, 5)),
+        ("7", (900, 5)),
+        ("ag", (43, 5)),  # its tail alone
+        ("1 1", (5, 140)),  # the second one alone
+    ],
+)
+def test_writing_that_leaves_the_picture_is_refused(text, corner):
+    with pytest.raises(ValueError, match=r"text: .* leaves the picture of 60 x 160"):
+        write(black(), text, corner)
+
+
+@EACH_FONT
+@pytest.mark.parametrize("text", ["j", "f"])
+def test_writing_that_leaves_the_picture_on_the_left_is_refused(font, text):
+    # Some letters begin before their place: at the rim they would be cut off.
+    whole = write(black(), text, (5, 30), font=font)
+    if (whole.image[0, :, :30] > 0).any():
+        with pytest.raises(ValueError, match="leaves the picture"):
+            write(black(), text, (5, 0), font=font)
+    else:
+        assert torch.equal(write(black(), text, (5, 0), font=font).image[:, :, :130], whole.image[:, :, 30:])
+
+
+@pytest.mark.parametrize(("text", "font"), [(".", "DejaVu Sans"), ("3", "STIX General")])
+def test_writing_too_fine_to_see_is_refused_for_what_it_is(font, text):
+    # No pixel reaches half: there is no stroke to put a box around; but it lies well inside the picture.
+    with pytest.raises(ValueError, match=r"^(?!.*leaves the picture)"):
+        write(black(), text, (20, 20), font=font, height=4)
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        (None, "image"),
+        (np.zeros((1, 60, 160)), "image"),
+        (torch.zeros(60, 160), "image"),
+        (torch.zeros(1, 1, 60, 160), "image"),
+        (torch.zeros(2, 60, 160), "image"),
+        (torch.zeros(4, 60, 160), "image"),
+        (torch.zeros(0, 60, 160), "image"),
+    ],
+)
+def test_images_of_another_shape_are_refused(image, name):
+    with pytest.raises(ValueError, match=f"{name}: got"):
+        write(image, "7", (5, 5))
+
+
+@pytest.mark.parametrize("font", ["", "Arial", None, "DejaVuSans.ttf", 3])
+def test_unknown_fonts_are_refused(font):
+    with pytest.raises(ValueError, match="font: got"):
+        write(black(), "7", (5, 5), font=font)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t", "1\n2", "\n", "7\n", "1\r2", "1\x852", None])
+def test_lines_that_are_blank_or_broken_are_refused(text):
+    with pytest.raises(ValueError, match="text: got"):
+        write(black(), text, (5, 5))
+
+
+@pytest.mark.parametrize("corner", [(-1, 5), (5, -1), (5.0, 5), (5, True), (5, "5"), (5,), (5, 5, 5), 5])
+def test_bad_corners_are_refused(corner):
+    with pytest.raises(ValueError, match="corner: got"):
+        write(black(), "7", corner)
+
+
+@pytest.mark.parametrize("height", [0, 3.9, -20, 1001, NAN, float("inf"), None, True, "20"])
+def test_bad_heights_are_refused(height):
+    with pytest.raises(ValueError, match="height: got"):
+        write(black(), "7", (5, 5), height=height)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("value", [-0.1, 255, NAN, (0.5, 0.5), (1.0, 0.0, 2.0), "red"])
+def test_bad_values_are_refused(value, channels):
+    with pytest.raises(ValueError, match="value: got"):
+        write(black(channels=channels), "7", (5, 5), value=value)
+
+
+def test_three_values_do_not_fit_one_channel():
+    with pytest.raises(ValueError, match="value: got"):
+        write(black(), "7", (5, 5), value=(1.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("image", [torch.full((1, 60, 160), 200, dtype=torch.uint8), black() + 3])
+def test_images_outside_0_to_1_are_refused(image):
+    with pytest.raises(ValueError, match="image: got"):
+        write(image, "7", (5, 5))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_pictures_keep_their_device():
+    found, wanted = write(black().cuda(), "7", (5, 5)), write(black(), "7", (5, 5))
+    assert found.image.is_cuda
+    assert torch.equal(found.image.cpu(), wanted.image)
+
+
+def test_numbers_are_read_by_the_books_network():
+    # What it is there for: numbers on a picture, read box by box.
+    from helpers.networks import load
+    from helpers.similarnet import read_hotspots
+
+    found = data.write(black(60, 200), "3 4 7 2 0", (15, 15), height=24, font="DejaVu Sans")
+    labels = read_hotspots(load("lenet-mnist"), found.image[None], found.boxes[None]).labels[0]
+    assert (labels == torch.tensor([3, 4, 7, 2, 0])).sum() >= 4
