@@ -171,7 +171,7 @@ def large(maps: Tensor, found: Canvases) -> Tensor:
 
 
 def without_network(found: Canvases) -> dict[str, list[float]]:
-    """Baselines that know no network; the last is how often a map that follows the ink alone points right, and nearly so."""
+    """Baselines that know no network; the last is the chance that a place drawn by its ink is right, or nearly so."""
     ink = found.images[:, 0]
     near = F.max_pool2d(found.mask[:, None].float(), 2 * NEAR + 1, 1, NEAR)[:, 0]
     shares = [((ink * one).sum((1, 2)) / ink.sum((1, 2))).mean().item() for one in (found.mask, near)]
