@@ -1,5 +1,8 @@
 """Forwards that stop at a layer, or start there: what `helpers.similarnet` switches filters off with."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,19 @@ SAME = 1e-4  # how far logits may lie apart, relative to the largest, for a rest
 
 class _Stop(Exception):
     """Ends a forward at the layer that was asked for."""
+
+
+@contextmanager
+def _left_out(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Let modules hand on what they are given, as a hook behind them could not where they fail or work in place."""
+    own = [vars(module).get("forward") for module in modules]
+    try:
+        for module in modules:
+            vars(module)["forward"] = lambda x, *_others: x
+        yield
+    finally:
+        for module, forward in zip(modules, own, strict=True):
+            vars(module).pop("forward", None) if forward is None else vars(module).update(forward=forward)
 
 
 def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple[type[nn.Module], ...] = ()) -> Tensor:
@@ -44,16 +60,12 @@ def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple
         module = named_modules(model, [layer]).get(layer)
         if module is None:
             raise ValueError(f"layer must be the plain name of a layer, without a number, got {layer!r}")
-        for other in model.modules():
-            if isinstance(other, without):
-                if getattr(other, "inplace", False):
-                    other.inplace = False  # it would write into what it is to hand on; put back by `preserved`
-                other.register_forward_hook(lambda _module, inputs, _output: inputs[0])
-        module.register_forward_hook(stop)  # last: it sees what the layer's other hooks have made of its output
-        try:
-            masked_forward(model, x, {})
-        except _Stop:
-            return found[0].detach().clone()
+        module.register_forward_hook(stop)
+        with _left_out([other for other in model.modules() if isinstance(other, without)]):
+            try:
+                masked_forward(model, x, {})
+            except _Stop:
+                return found[0].detach().clone()
     raise ValueError(f"layer: {layer!r} does not run in the forward of this network")
 
 

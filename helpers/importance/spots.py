@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops_table
 from torch import Tensor, nn
@@ -32,8 +33,9 @@ def features_at_any_size(model: nn.Module, x: Tensor, layer: str, *, keep_pools:
         model: network whose first part is made of convolutions; it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
         layer: name of the layer.
-        keep_pools: False leaves every pooling out, as the authors do for their heat maps: the maps are as large as the
-            image, and filters behind a pooling see it at a scale they were not trained for.
+        keep_pools: False leaves every max or average pooling of a window out, as the authors do for their heat maps:
+            the maps are as large as the image, and filters behind a pooling see it at a scale they were not trained
+            for.
 
     Returns:
         (B, F, h, w), detached.
@@ -41,20 +43,25 @@ def features_at_any_size(model: nn.Module, x: Tensor, layer: str, *, keep_pools:
     Raises:
         ValueError: bad `x`, an unknown layer, one without feature maps, or poolings that cannot be left out.
     """
-    spread = [name for name, m in model.named_modules() if isinstance(m, POOLINGS) and getattr(m, "dilation", 1) != 1]
-    if spread and not keep_pools:
-        raise ValueError(f"keep_pools must be True here: {spread[0]!r} is dilated, what comes before it pads for it")
+    dense = [name for name, m in model.named_modules() if isinstance(m, POOLINGS) and _moves_by_one(m)]
+    if dense and not keep_pools:
+        raise ValueError(f"keep_pools must be True here: {dense[0]!r} moves by one pixel, so it makes nothing coarser")
     found = activations_up_to(model, x, layer, without=() if keep_pools else POOLINGS)
     if found.ndim != 4:
         raise ValueError(f"layer must have feature maps (B, F, h, w), but {layer!r} gives {tuple(found.shape)}")
     return found
 
 
+def _moves_by_one(pool: nn.Module) -> bool:
+    """Whether a pooling moves by one pixel and has its padding done before it, as `SmallVGG(atrous=...)`'s do."""
+    return pool.stride in (1, (1, 1)) and pool.padding in (0, (0, 0))
+
+
 def as_convolutions(model: nn.Sequential) -> nn.Sequential:
     """A chain whose linear layers are convolutions: it classifies every window of an image in one forward.
 
     The first linear layer behind the flattening becomes a convolution as large as the feature maps it was trained on,
-    padded by half of that; the others look at single places. The weights are shared.
+    padded so that their size stays; the others look at single places. The weights are shared.
 
     Args:
         model: a chain of layers with one flattening, then linear layers; square feature maps.
@@ -68,9 +75,11 @@ def as_convolutions(model: nn.Sequential) -> nn.Sequential:
 
     Source: Sermanet et al., "OverFeat", ICLR 2014; Long et al., CVPR 2015, section 3.1.
     """
+    if not isinstance(model, nn.Sequential):
+        raise ValueError(f"model must be a chain, nn.Sequential, got {type(model).__name__}")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels, flat = None, False
-    for name, module in model.named_children():
+    channels, flat, first = None, False, True
+    for name, module in model._modules.items():  # named_children would leave out a layer that is used again
         if isinstance(module, nn.Flatten):
             flat = True
             continue
@@ -78,17 +87,22 @@ def as_convolutions(model: nn.Sequential) -> nn.Sequential:
             side = round((module.in_features / channels) ** 0.5) if flat and channels else 0
             if not flat or not channels or channels * side**2 != module.in_features:
                 raise ValueError(f"model must flatten square feature maps before its first linear layer, {name!r}")
-            module, channels = _as_convolution(module, channels, side), module.out_features
+            module, channels, first = _as_convolution(module, channels, side), module.out_features, False
         elif isinstance(module, nn.Conv2d):
             channels = module.out_channels
+        elif flat and not isinstance(module, nn.ReLU | nn.Dropout | nn.Identity | nn.Tanh | nn.Sigmoid):
+            raise ValueError(f"model must have linear layers and activations alone behind nn.Flatten, got {name!r}")
         layers[name] = module
-    if not flat or not isinstance(model, nn.Sequential):
-        raise ValueError("model must be a chain (nn.Sequential) of feature layers, nn.Flatten and nn.Linear")
-    return nn.Sequential(layers)
+    if first:
+        raise ValueError("model must be a chain of feature layers, nn.Flatten and nn.Linear, this one has no such end")
+    found = nn.Sequential(layers)
+    found.training = model.training  # its own flag: train() would set those of the shared layers too
+    return found
 
 
 def _as_convolution(linear: nn.Linear, channels: int, side: int) -> nn.Conv2d:
-    found = nn.Conv2d(channels, linear.out_features, side, padding=side // 2, bias=linear.bias is not None)
+    wanted = (nn.Conv2d, channels, linear.out_features, side)
+    found = nn.utils.skip_init(*wanted, padding="same", bias=linear.bias is not None)
     found.weight = nn.Parameter(linear.weight.detach().view_as(found.weight), requires_grad=False)
     if linear.bias is not None:
         found.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
@@ -114,13 +128,21 @@ def map_threshold(maps: Tensor, rule: str | float = "otsu") -> Tensor:
     """
     flat = _check(maps).flatten(1)
     if rule == "two sigma":
-        return flat.mean(1) + SIGMAS * flat.std(1)
+        return flat.mean(1) + SIGMAS * flat.std(1, correction=min(1, flat.shape[1] - 1))
     if rule == "otsu":
-        cuts = [threshold_otsu(one) if one.min() < one.max() else one[0] for one in flat.float().cpu().numpy()]
-        return torch.tensor(np.array(cuts)).to(flat)
+        cuts = [_otsu(one) for one in flat.double().cpu().numpy()]
+        return torch.tensor(cuts, dtype=torch.float64).to(flat)
     if isinstance(rule, str) or check_number("rule", rule, 0, above=True) >= 1:
         raise ValueError(f"rule must be 'otsu', 'two sigma' or a share of the maximum in (0, 1), got {rule!r}")
     return flat.amax(1) * rule
+
+
+def _otsu(values: np.ndarray) -> float:
+    """Otsu's threshold of numbers (n,) of any size; their own value where they are all the same."""
+    low, span = values.min(), values.max() / 2 - values.min() / 2  # halves: the span itself may be too large a number
+    if span == 0:
+        return float(low)
+    return float(threshold_otsu((values / 2 - low / 2) / span) * span * 2 + low)
 
 
 def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) -> Tensor:
@@ -141,9 +163,16 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
         ValueError: maps of another shape or not finite, thresholds that do not fit, or a min_area below 1.
     """
     check_positive("min_area", min_area)
-    cuts = torch.as_tensor(threshold).detach().to(_check(maps))
-    if cuts.ndim > 1 or (cuts.ndim == 1 and len(cuts) != len(maps)) or cuts.isnan().any():
-        raise ValueError(f"threshold must be a number or ({len(maps)},), got {threshold!r}")
+    _check(maps)
+    try:
+        cuts = torch.as_tensor(threshold).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"threshold must be numbers, map_threshold gives them, got {threshold!r}") from error
+    if cuts.is_complex() or cuts.dtype == torch.bool or cuts.isnan().any():
+        raise ValueError(f"threshold must be real numbers, got {threshold!r}")
+    if cuts.ndim > 1 or (cuts.ndim == 1 and len(cuts) != len(maps)):
+        raise ValueError(f"threshold must be a number or ({len(maps)},), got shape {tuple(cuts.shape)}")
+    cuts = cuts.to(maps)
     above = (maps > cuts.view(-1, 1, 1)).cpu().numpy()
     found = [
         _regions(mask, one, min_area) for mask, one in zip(above, maps.detach().cpu().double().numpy(), strict=True)
@@ -208,8 +237,10 @@ def read_hotspots(
 
 def _windows(x: Tensor, boxes: Tensor, images: Tensor, side: int, ink: float, stretch: bool) -> Tensor:
     """Square windows (N, C, side, side) around boxes (N, 4) of images (N,), centred on what is bright."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * side / ink / 2  # (N, 1)
+    x = F.pad(x, (1, 1, 1, 1))  # roi_align goes on with the image's own rim for half a pixel
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + 1
+    # A little less than it should be: a window of exactly `side` pixels may get one or two samples a pixel by rounding.
+    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * side / ink / 2 * (1 - 1e-5)  # (N, 1)
 
     def cut(centre: Tensor) -> Tensor:
         rois = torch.cat([images[:, None].to(boxes), centre - half, centre + half], dim=1)

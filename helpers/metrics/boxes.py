@@ -62,9 +62,11 @@ def box_mask(boxes: Tensor, shape: Sequence[int]) -> Tensor:
 def detections(boxes: Tensor, truth: Tensor, *, iou: float = 0.5) -> Detections:
     """Which of several objects an image were found, and how many boxes were for nothing.
 
+    For every object the box that overlaps it most counts; one box may find several objects.
+
     Args:
         boxes: (B, M, 4), x0, y0, x1, y1 in pixel edges, NaN where there is none; M may be 0.
-        truth: (B, T, 4), likewise. True boxes are taken to overlap each other little: no box can find two of them.
+        truth: (B, T, 4), likewise.
         iou: intersection over union from which on a box has found an object, in (0, 1].
 
     Returns:
@@ -80,14 +82,15 @@ def detections(boxes: Tensor, truth: Tensor, *, iou: float = 0.5) -> Detections:
         raise ValueError(f"boxes must be (B, M, 4) and truth (B, T, 4), got {tuple(boxes.shape)}, {tuple(truth.shape)}")
     if check_number("iou", iou, 0, above=True) > 1:
         raise ValueError(f"iou must be at most 1, got {iou!r}")
-    count = (~boxes.isnan().any(-1)).sum(1)
+    there = ~boxes.isnan().any(-1)  # (B, M)
     if boxes.shape[1] == 0:
         none = torch.zeros(truth.shape[:2], dtype=torch.bool, device=truth.device)
-        return Detections(none, none.long() - 1, count)
+        return Detections(none, none.long() - 1, there.sum(1))
     shared = overlap(boxes[:, :, None], truth[:, None].to(boxes)).nan_to_num(0)  # (B, M, T)
     best = shared.max(1)
     found = best.values >= iou
-    return Detections(found, torch.where(found, best.indices, -1), count - found.sum(1))
+    used = torch.zeros_like(there).long().scatter_add(1, best.indices, found.long()) > 0
+    return Detections(found, torch.where(found, best.indices, -1), (there & ~used).sum(1))
 
 
 def _check(boxes: Tensor, name: str) -> Tensor:
