@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import data, metrics, saliency
+from helpers import cam, data, metrics, saliency, similarnet
+from helpers.capture import activations, logits_from
 from helpers.networks import LeNet, load, normalize
 
 
@@ -163,6 +164,62 @@ def grad_cam_that_fills_the_weights(body, head, image, c):
     f = body(image[None]).detach().requires_grad_()
     head(f)[0, c].backward()
     return (f.grad.mean((2, 3), keepdim=True) * f).sum(1)[0].relu().detach()
+
+
+def right_errors(maps, head, y):
+    filters = torch.arange(maps.shape[1])
+    wrong = [(head(maps * (filters != i)[:, None, None]).argmax(1) != y).float().mean() for i in filters]
+    return (head(maps).argmax(1) != y).float().mean(), torch.stack(wrong)
+
+
+def errors_by(silence):
+    def answer(maps, head, y):
+        wrong = [(head(silence(maps, i)).argmax(1) != y).float().mean() for i in range(maps.shape[1])]
+        return (head(maps).argmax(1) != y).float().mean(), torch.stack(wrong)
+
+    return answer
+
+
+def mean_ablation_by(value):
+    def answer(model, layer, x, y):
+        maps = activations(model, x, layer)[layer]
+        errors = []
+        for i in range(maps.shape[1]):
+            changed = maps.clone()
+            changed[:, i] = value(maps, i)
+            errors.append(F.cross_entropy(logits_from(model, x, layer, changed), y))
+        return torch.stack(errors)
+
+    return answer
+
+
+def side_of(linear, channels):
+    return round((linear.in_features / channels) ** 0.5)
+
+
+def convolution_by(lay_out, bias=True, padding=0):
+    def answer(linear, channels):
+        found = nn.Conv2d(channels, linear.out_features, side_of(linear, channels), padding=padding, bias=bias)
+        found.weight.data = lay_out(linear.weight.data, found.weight.shape).contiguous()
+        if bias:
+            found.bias.data = linear.bias.data
+        return found
+
+    return answer
+
+
+def table_of(drop=None, **changes):
+    def answer(features, images, masks, weights):
+        def auc(w):
+            maps = cam.upsample(similarnet.heatmap(features, w), tuple(images.shape[2:]))
+            return metrics.pixel_auc(maps, masks).mean().item()
+
+        rows = {"weighted": weights, "uniform": torch.ones_like(weights), "random": torch.rand(len(weights))}
+        rows = {name: auc(changes[name](w) if name in changes else w) for name, w in rows.items()}
+        rows["image"] = metrics.pixel_auc(images[:, 0], masks).mean().item()
+        return {name: value for name, value in rows.items() if name != drop}
+
+    return answer
 
 
 WRONG_ANSWERS = {
@@ -361,5 +418,73 @@ WRONG_ANSWERS = {
         lambda weight: weight - 0.1,
         lambda weight: weight[:, :10],
         lambda weight: None,
+    ],
+    "4.1": [
+        lambda: (0.25, torch.tensor([0.5, 0.5, 0.0])),  # the text's own toy
+        lambda: (0.0, torch.tensor([0.5, 0.5, 0.0])),
+        lambda: (0.0, torch.tensor([0.25, 0.5, 0.25])),
+        lambda: (0.0, torch.tensor([0.75, 0.5, 1.0])),
+        lambda: (1.0, torch.tensor([0.25, 0.5, 0.0])),
+        lambda: torch.tensor([0.25, 0.5, 0.0]),
+    ],
+    "4.2": [
+        errors_by(lambda maps, i: maps * (torch.arange(maps.shape[1]) == i)[:, None, None]),  # that one alone
+        errors_by(lambda maps, i: torch.cat([maps[:, :i], maps[:, i + 1 :], maps[:, :1]], 1)),
+        errors_by(lambda maps, i: maps.index_fill(0, torch.tensor(i % len(maps)), 0)),  # an image, not a filter
+        lambda maps, head, y: tuple(1 - one for one in right_errors(maps, head, y)),
+        lambda maps, head, y: (right_errors(maps, head, y)[0], right_errors(maps, head, y)[1][:, None]),
+        lambda maps, head, y: right_errors(maps.zero_(), head, y),
+        lambda maps, head, y: (right_errors(maps, head, y)[1].mean(), right_errors(maps, head, y)[1]),
+        lambda maps, head, y: None,
+    ],
+    "4.3": [
+        lambda change, wanted: 1.0,
+        lambda change, wanted: change.std().item(),
+        lambda change, wanted: -1.0,
+        lambda change, wanted: wanted / len(change),
+        lambda change, wanted: None,
+    ],
+    "4.4": [
+        lambda h, w, padding, pools: (h, w),
+        lambda h, w, padding, pools: (h - 8 + 4 * padding, w - 8 + 4 * padding),  # forgets the poolings
+        lambda h, w, padding, pools: ((h - 8 + 4 * padding) // (4 if pools else 1),) * 2,
+        lambda h, w, padding, pools: tuple((side - 8 + 4 * padding) // (4 if pools else 1) for side in (h, w)),
+        lambda h, w, padding, pools: tuple((side - 4 + 2 * padding) // (4 if pools else 1) for side in (h, w)),
+        lambda h, w, padding, pools: None,
+    ],
+    "4.5": [
+        mean_ablation_by(lambda maps, i: 0.0),
+        mean_ablation_by(lambda maps, i: maps[:, i].mean((1, 2), keepdim=True)),  # image by image
+        mean_ablation_by(lambda maps, i: maps[:, i].mean(0)),  # place by place
+        mean_ablation_by(lambda maps, i: maps.mean()),
+        lambda model, layer, x, y: torch.zeros(16),
+        lambda model, layer, x, y: None,
+    ],
+    "4.6": [
+        lambda linear, channels: nn.Conv2d(channels, linear.out_features, side_of(linear, channels)),
+        convolution_by(lambda weight, shape: weight.view(shape), bias=False),
+        convolution_by(lambda weight, shape: weight.view(shape).mT),
+        convolution_by(lambda weight, shape: weight.view(shape).flip(-1, -2)),
+        convolution_by(lambda weight, shape: weight.view(shape[0], shape[2], shape[3], shape[1]).movedim(3, 1)),
+        convolution_by(lambda weight, shape: weight.view(shape), padding=1),
+        lambda linear, channels: linear,
+        lambda linear, channels: None,
+    ],
+    "4.7": [
+        table_of(weighted=lambda w: torch.ones_like(w)),
+        table_of(uniform=lambda w: torch.arange(16.0)),
+        table_of(random=lambda w: torch.ones_like(w)),
+        table_of(random=lambda w: -w),
+        table_of(weighted=lambda w: -w),
+        table_of(drop="image"),
+        lambda features, images, masks, weights: None,
+    ],
+    "4.8": [
+        lambda boxes, probabilities: probabilities.amax(-1) > 0.9,
+        lambda boxes, probabilities: torch.ones(boxes.shape[:2], dtype=torch.bool),
+        lambda boxes, probabilities: (boxes[..., 2:] - boxes[..., :2]).amax(-1) < 14,
+        lambda boxes, probabilities: (boxes[..., 2:] - boxes[..., :2]).amax(-1),
+        lambda boxes, probabilities: torch.zeros(boxes.shape[:2], dtype=torch.bool),
+        lambda boxes, probabilities: None,
     ],
 }

@@ -33,6 +33,7 @@ from helpers.experiments.canvases import (
     without_network,
 )
 from helpers.experiments.facts import facts
+from helpers.experiments.pictures import on_pictures, signs
 from helpers.experiments.recipes import PUBLISHED, RECIPES
 from helpers.experiments.records import run_record
 from helpers.experiments.train import run_folder
@@ -196,6 +197,8 @@ def lenet_rows(model: nn.Module, found: World, seed: int, device: torch.device) 
     classes = ablation_errors(model, LAYER, x, y, error="nll", per_class=True)
     row["class by class"] = {"baseline": classes.baseline.tolist(), "errors": classes.errors.tolist()}
     row["letters"] = {str(value): on_letters(model, weights, value, device) for value in BRIGHTNESS}
+    row["authors' pictures"] = on_pictures(model, LAYER, {name: weights[name] for name in READ})
+    row["authors' signs"] = signs(model)
     row["one digit"], row["two digits"], row["reading"] = {}, {}, {}
     for background in BACKGROUNDS:
         one, two, many = (canvases(background, *size, device) for size in (ONE, TWO, MANY))
