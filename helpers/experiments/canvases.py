@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 from helpers.cam import upsample
 from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, photo, place, write
 from helpers.data.digit_images import FRAGMENTS
 from helpers.metrics import blurred_map, box_mask, center_map, detections, mass_in_mask, pixel_auc, pointing_game
+from helpers.metrics.baselines import BLUR_SIGMA
 from helpers.similarnet import hotspots, map_threshold, read_hotspots
 
 SEED = 77  # of the canvases
@@ -159,6 +162,25 @@ def local_contrast(images: Tensor) -> Tensor:
     return (images - around)[:, 0]
 
 
+def letters_without_network(values: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Pixel AUC, over the lettered photographs, of brightness and of local contrast, for letters of several values."""
+    rules = {"brightness": lambda image: image[:, 0], "local contrast": local_contrast}
+    found = {}
+    for value in values:
+        pairs = lettered(value)
+        found[str(value)] = {
+            name: sum(pixel_auc(rule(image), mask).item() for image, mask in pairs) / len(pairs)
+            for name, rule in rules.items()
+        }
+    return found
+
+
+def blurred(maps: Tensor) -> Tensor:
+    """Maps (N, H, W) blurred as `metrics.blurred_map` blurs an image."""
+    sigma = BLUR_SIGMA * max(maps.shape[1:])
+    return gaussian_blur(maps[:, None], [2 * round(3 * sigma) + 1] * 2, [sigma, sigma])[:, 0]
+
+
 def localized(maps: Tensor, found: Canvases) -> list[float]:
     """Pixel AUC, pointing game, and pointing game within `NEAR` pixels of maps (N, H, W), means over the canvases."""
     near = pointing_game(maps, found.mask, tolerance=NEAR)
@@ -183,21 +205,29 @@ def without_network(found: Canvases) -> dict[str, list[float]]:
     }
 
 
-def shares(maps: Tensor, found: Canvases) -> float:
-    """How often a map for one of two digits has more of its positive part in that digit's box than in the other's.
+def shares(maps: Tensor, found: Canvases) -> list[float]:
+    """How often a map for one of two digits knows which was meant.
 
     Args:
         maps: (N, 2, H, W), for the first and the second digit.
         found: canvases of two digits.
+
+    Returns:
+        How often more of the map's positive part lies in its own digit's box than in the other's, a coin gets 1/2; and
+        how often its hottest place lies in its own digit's box.
     """
     inside = box_mask(found.boxes, maps.shape[2:])  # (N, 2, H, W)
     own, other = mass_in_mask(maps, inside), mass_in_mask(maps, inside.flip(1))
-    return ((own > other).float() + (own == other).float() / 2).mean().item()  # equal: a coin
+    more = (own > other).float() + (own == other).float() / 2  # equal: a coin
+    return [more.mean().item(), pointing_game(maps, inside).mean().item()]
 
 
-def read(model: nn.Module, maps: Tensor, found: Canvases, cut: str | float) -> dict[str, float]:
-    """Digits found and read by hot spots of maps (N, H, W), and false alarms a canvas."""
+def read(model: nn.Module, maps: Tensor, found: Canvases, cut: str | float, margin: float = 0.0) -> dict[str, float]:
+    """Digits found and read by hot spots of maps (N, H, W), made smaller by a margin, and false alarms a canvas."""
     boxes = hotspots(maps, map_threshold(maps, cut))
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    half = ((boxes[..., 2:] - boxes[..., :2]) / 2 - margin).clamp_min(1)
+    boxes = torch.cat([middle - half, middle + half], dim=-1)
     matched, reading = detections(boxes, found.boxes), read_hotspots(model, found.images, boxes)
     there = found.labels >= 0
     right = matched.found

@@ -1,4 +1,4 @@
-"""The SIMILARnet authors' own pictures of numbers, and how many of a heat map's hottest spots lie on the writing."""
+"""The SIMILARnet authors' own pictures of numbers, and what hot spots find and read on them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from helpers.cam import upsample
 from helpers.data import available, data_dir
+from helpers.metrics import detections
 from helpers.similarnet import features_at_any_size, heatmap, hotspots, map_threshold, read_hotspots
 
-# Around the writing of each picture, x0, y0, x1, y1 in pixels, read off by eye; bright writing.
-WRITING = {
-    "numbers4.jpg": ((150, 115, 730, 500),),  # "0.85°", painted with light
-    "numbers7.png": ((60, 75, 582, 176),),  # "TOP 10 CITIES" over a skyline
-}
-SIGNS = ((158, 187, 241, 450), (302, 162, 413, 467), (423, 146, 571, 492))  # 0, 8 and 5 of numbers4.jpg
-HOTTEST = 10  # spots that are looked at
+# The signs of each picture from left to right, x0, y0, x1, y1 in pixels: boxes around what is nearly white, looked at.
+SIGNS = {
+    # "0.85°", painted with light into the night
+    "numbers4.jpg": ((161, 191, 238, 448), (251, 398, 277, 447), (305, 166, 410, 465), (426, 150, 567, 490),
+                     (613, 128, 719, 265)),
+    # "TOP 10 CITIES" over a skyline
+    "numbers7.png": ((72, 87, 112, 165), (119, 86, 158, 166), (169, 87, 208, 165), (242, 87, 265, 165),
+                     (285, 86, 320, 166), (353, 86, 390, 166), (399, 87, 411, 165), (419, 87, 458, 165),
+                     (466, 87, 478, 165), (491, 87, 525, 165), (532, 86, 571, 166)),
+}  # fmt: skip
+PAINTED = (0, 2, 3)  # the digits 0, 8 and 5 among the signs of numbers4.jpg
 LEAST = 100  # pixels of a spot, in pictures that are a thousand pixels wide
 
 
@@ -33,15 +38,8 @@ def picture(name: str, device: torch.device | str = "cpu") -> Tensor:
         return torch.from_numpy(np.array(image.convert("L"))).to(device)[None, None].float() / 255
 
 
-def on_writing(boxes: Tensor, writing: tuple[tuple[int, ...], ...]) -> int:
-    """How many of boxes (M, 4) have their middle on the writing."""
-    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    inside = [(x >= x0) & (x <= x1) & (y >= y0) & (y <= y1) for x0, y0, x1, y1 in writing]
-    return int(torch.stack(inside).any(0).sum())
-
-
 def on_pictures(model: nn.Module, layer: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, list[int]]] | None:
-    """Hot spots of the authors' pictures, poolings left out, cut two deviations above the mean as the authors do.
+    """Signs found on the authors' pictures by hot spots of maps without poolings, cut two deviations above the mean.
 
     Args:
         model: a LeNet.
@@ -49,27 +47,32 @@ def on_pictures(model: nn.Module, layer: str, weights: Mapping[str, Tensor]) -> 
         weights: of its filters, by name.
 
     Returns:
-        picture -> weights -> how many of the hottest spots lie on the writing, and how many there are; beside them
-        the picture itself. None where the pictures are not there.
+        picture -> weights -> signs that a hot spot overlaps by half and more, and hot spots that found none; beside
+        the weights the picture itself. None where the pictures are not there.
     """
     if not available("similarnet"):
         return None
     found: dict[str, dict[str, list[int]]] = {}
-    for name, writing in WRITING.items():
+    for name, signs in SIGNS.items():
         image = picture(name, next(model.parameters()).device)
         features = features_at_any_size(model, image, layer, keep_pools=False)
         maps = {rule: upsample(heatmap(features, one), tuple(image.shape[2:])) for rule, one in weights.items()}
         maps["the image itself"] = image[:, 0]
+        truth = torch.tensor(signs, device=image.device)[None].float()
         found[name] = {}
         for rule, one in maps.items():
-            boxes = hotspots(one, map_threshold(one, "two sigma"), LEAST)[0, :HOTTEST]
-            found[name][rule] = [on_writing(boxes, writing), len(boxes)]
+            hit = detections(hotspots(one, map_threshold(one, "two sigma"), LEAST), truth)
+            found[name][rule] = [int(hit.found.sum()), int(hit.false_alarms[0])]
     return found
 
 
-def signs(model: nn.Module) -> list[int] | None:
-    """What a network reads in the boxes of 0, 8 and 5 of numbers4.jpg; None where the picture is not there."""
+def painted_digits(model: nn.Module) -> list[list[int]] | None:
+    """What a network reads in the boxes of 0, 8 and 5 of numbers4.jpg, as they are and stretched to full contrast.
+
+    None where the picture is not there.
+    """
     if not available("similarnet"):
         return None
     image = picture("numbers4.jpg", next(model.parameters()).device)
-    return read_hotspots(model, image, torch.tensor(SIGNS)[None].float().to(image.device)).labels[0].tolist()
+    boxes = torch.tensor([SIGNS["numbers4.jpg"][i] for i in PAINTED], device=image.device)[None].float()
+    return [read_hotspots(model, image, boxes, stretch=on).labels[0].tolist() for on in (False, True)]

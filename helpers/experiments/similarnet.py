@@ -17,23 +17,23 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers.cam import class_activation_map, grad_cam, upsample
-from helpers.capture import gradients
+from helpers.cam import upsample
+from helpers.capture import masked_forward
 from helpers.data import DIGIT_BACKGROUNDS
 from helpers.experiments.canvases import (
     SEED,
-    Canvases,
+    blurred,
     canvases,
     large,
     lettered,
-    local_contrast,
+    letters_without_network,
     localized,
     read,
-    shares,
     without_network,
 )
+from helpers.experiments.classwise import GAP_LAYER, SAMPLE, by_class, slid, with_gap
 from helpers.experiments.facts import facts
-from helpers.experiments.pictures import on_pictures, signs
+from helpers.experiments.pictures import on_pictures, painted_digits
 from helpers.experiments.recipes import PUBLISHED, RECIPES
 from helpers.experiments.records import run_record
 from helpers.experiments.train import run_folder
@@ -44,7 +44,6 @@ from helpers.networks import load
 from helpers.similarnet import (
     AblationErrors,
     ablation_errors,
-    as_convolutions,
     effective_number,
     features_at_any_size,
     heatmap,
@@ -58,12 +57,11 @@ NAME = "similarnet"
 COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 SEEDS = (1, 2, 3, 4)  # of LeNets beside the shipped one, whose seed is 0
 LAYER = "pool2"
-GAP_LAYER = "relu4"  # digits-gap's last feature maps
-DRAWS = 5  # of random weights
-SAMPLE = 5000  # training images that the slower weights are made of
+DRAWS, PERMUTED, HALVES = 5, 10, 10  # of random weights, of the measured ones' order, and of halves of the filters
 # Digits a canvas, canvases, pixels a side.
 ONE, TWO, MANY = (1, 200, 84), (2, 400, 84), ((1, 8), 200, 128)
 BACKGROUNDS = tuple(f"{kind} {ground}" for kind in ("drawn", "written") for ground in DIGIT_BACKGROUNDS)
+MARGIN = 2.0  # pixels that boxes of hot spots are made smaller by, on every side
 BRIGHTNESS = (1.0, 0.8, 0.6)  # of letters on photographs
 READ = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")
 CUTS: tuple[str | float, ...] = ("otsu", "two sigma", 0.5)
@@ -138,48 +136,9 @@ def weightings(
         "all weights one": torch.ones(filters),
     }
     rows |= {f"positive weights at random, {k + 1}": torch.rand(filters, generator=draw) for k in range(DRAWS)}
+    measured = rows["e - E, raw (code)"]
+    rows |= {f"e - E, permuted, {k + 1}": measured[torch.randperm(filters, generator=draw)] for k in range(PERMUTED)}
     return {name: weights.to(x) for name, weights in rows.items()}
-
-
-def by_class(model: nn.Module, part: World, found: Canvases, layer: str) -> dict[str, float]:
-    """`shares` of class-wise weights of filters: SIMILARnet's, and what they are to be compared with."""
-    mixed = torch.randperm(len(part.train.labels), generator=torch.Generator().manual_seed(SEED))[:SAMPLE]
-    x, y = (part.train.images[mixed].float() / 255).to(found.images), part.train.labels[mixed]
-    features = features_at_any_size(model, found.images, layer)
-    errors = ablation_errors(model, layer, x, y, error="nll", per_class=True)
-    raw = importance_weights(*errors, sign="code", normalization="none")  # (K, F)
-    own = [x[y.to(x.device) == c][:200] for c in range(len(raw))]
-    slopes = [gradients(model, mine, c, layer).gradients[layer].mean((0, 2, 3)) for c, mine in enumerate(own)]
-    excited = torch.stack([mean_excitation_weights(model, layer, mine) for mine in own])
-    rows = {
-        "e - E": raw,
-        "e - E, less its mean over the classes": raw - raw.mean(0),
-        "softmax of E - e": (-raw).softmax(1),
-        "softmax of e - E": raw.softmax(1),
-        "mean excitation, less its mean": excited - excited.mean(0),
-        "mean gradient": torch.stack(slopes),
-        "all weights one": torch.ones_like(raw),
-    }
-    return {name: shares(large(heatmap(features, w[found.labels]), found), found) for name, w in rows.items()}
-
-
-def slid(model: nn.Sequential, found: Canvases) -> dict[str, float]:
-    """`shares` of the logits and probabilities of a network slid over the canvases."""
-    with torch.no_grad():
-        scores = as_convolutions(model)(found.images)
-    rows = torch.arange(len(scores), device=scores.device)[:, None]
-    return {
-        "slid over the canvas, logit": shares(large(scores[rows, found.labels], found), found),
-        "slid over the canvas, probability": shares(large(scores.softmax(1)[rows, found.labels], found), found),
-    }
-
-
-def with_gap(model: nn.Module, found: Canvases) -> dict[str, float]:
-    """`shares` of class activation maps and of Grad-CAM at several layers."""
-    maps = {"CAM": class_activation_map(model, found.images, found.labels)}
-    for layer in ("pool1", "pool2", "pool3", GAP_LAYER):
-        maps[f"Grad-CAM at {layer}"] = grad_cam(model, found.images, found.labels, layer)
-    return {name: shares(large(one, found), found) for name, one in maps.items()}
 
 
 def lenet_rows(model: nn.Module, found: World, seed: int, device: torch.device) -> dict[str, Any]:
@@ -197,14 +156,18 @@ def lenet_rows(model: nn.Module, found: World, seed: int, device: torch.device) 
     classes = ablation_errors(model, LAYER, x, y, error="nll", per_class=True)
     row["class by class"] = {"baseline": classes.baseline.tolist(), "errors": classes.errors.tolist()}
     row["letters"] = {str(value): on_letters(model, weights, value, device) for value in BRIGHTNESS}
+    row["halves"] = halves(model, errors, found, device)
     row["authors' pictures"] = on_pictures(model, LAYER, {name: weights[name] for name in READ})
-    row["authors' signs"] = signs(model)
+    row["painted digits"] = painted_digits(model)
     row["one digit"], row["two digits"], row["reading"] = {}, {}, {}
     for background in BACKGROUNDS:
         one, two, many = (canvases(background, *size, device) for size in (ONE, TWO, MANY))
         row["one digit"][background] = {
             name: localized(large(maps, one), one) for name, maps in heatmaps(model, one.images, weights).items()
         }
+        for name in READ:
+            maps = heatmap(features_at_any_size(model, one.images, LAYER), weights[name])
+            row["one digit"][background][f"{name}, blurred"] = localized(blurred(large(maps, one)), one)
         row["two digits"][background] = {**by_class(model, found, two, LAYER), **slid(model, two)}
         few = {name: weights[name] for name in READ}
         hot = {name: large(maps, many) for name, maps in heatmaps(model, many.images, few).items()}
@@ -212,7 +175,34 @@ def lenet_rows(model: nn.Module, found: World, seed: int, device: torch.device) 
         row["reading"][background] = {
             f"{name}, {cut}": read(model, maps, many, cut) for name, maps in hot.items() for cut in CUTS
         }
+        for name, maps in hot.items():
+            row["reading"][background][f"{name}, otsu, smaller"] = read(model, maps, many, "otsu", MARGIN)
     return row
+
+
+def halves(model: nn.Module, errors: AblationErrors, found: World, device: torch.device) -> dict[str, list[float]]:
+    """What half of the filters is good for: share of test digits named with it alone, and AUC on drawn canvases.
+
+    Returns:
+        "most missed", "least missed" and random halves -> the share, the mean AUC over the drawn backgrounds, and the
+        pointing game within `NEAR` pixels among fragments.
+    """
+    test = next(iter(found.tests.values()))
+    x, y = (test.images.float() / 255).to(device), test.labels.to(device)
+    order, filters = errors.errors.argsort(descending=True), len(errors.errors)
+    draw = torch.Generator().manual_seed(SEED)
+    chosen = {"most missed": order[: filters // 2], "least missed": order[filters // 2 :]}
+    chosen |= {f"random, {k + 1}": torch.randperm(filters, generator=draw)[: filters // 2] for k in range(HALVES)}
+    drawn = [canvases(name, *ONE, device) for name in BACKGROUNDS if name.startswith("drawn")]
+    features = [features_at_any_size(model, one.images, LAYER) for one in drawn]
+    rows = {}
+    for name, on in chosen.items():
+        mask = torch.zeros(filters).index_fill(0, on, 1.0).to(device)
+        answers = torch.cat([masked_forward(model, part, {LAYER: mask[:, None, None]}).logits for part in x.split(500)])
+        named = (answers.argmax(1) == y).float().mean().item()
+        told = [localized(large(heatmap(f, mask), one), one) for f, one in zip(features, drawn, strict=True)]
+        rows[name] = [named, sum(auc for auc, *_ in told) / len(told), told[-1][2]]
+    return rows
 
 
 def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, device: torch.device) -> dict[str, float]:
@@ -226,26 +216,13 @@ def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, de
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def letters_without_network() -> dict[str, dict[str, float]]:
-    """The same of the image's brightness, and of how much brighter a pixel is than its surroundings."""
-    rules = {"brightness": lambda image: image[:, 0], "local contrast": local_contrast}
-    return {
-        str(value): {
-            name: sum(pixel_auc(rule(image), mask).item() for image, mask in lettered(value)) / len(lettered(value))
-            for name, rule in rules.items()
-        }
-        for value in BRIGHTNESS
-    }
-
-
 def heatmaps(model: nn.Module, images: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The heat maps of all weights, with the poolings and without."""
-    found = {}
-    for kept in (True, False):
-        features = features_at_any_size(model, images, LAYER, keep_pools=kept)
-        tail = "" if kept else ", no poolings"
-        found |= {name + tail: heatmap(features, one) for name, one in weights.items()}
-    return found
+    """The heat maps of all weights, with the poolings and, but for the permuted ones, without."""
+    features = features_at_any_size(model, images, LAYER)
+    found = {name: heatmap(features, one) for name, one in weights.items()}
+    features = features_at_any_size(model, images, LAYER, keep_pools=False)
+    fine = {name: one for name, one in weights.items() if "permuted" not in name}
+    return found | {f"{name}, no poolings": heatmap(features, one) for name, one in fine.items()}
 
 
 def record(out: Path, device: torch.device) -> dict[str, Any]:
@@ -259,7 +236,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         model = trained("lenet-mnist", seed, found, out, device) if seed else load("lenet-mnist", device)
         result["networks"].append(lenet_rows(model, found, seed, device))
     result["without a network"] = {name: without_network(canvases(name, *ONE, device)) for name in BACKGROUNDS}
-    result["letters without a network"] = letters_without_network()
+    result["letters without a network"] = letters_without_network(BRIGHTNESS)
     result["digits-gap"] = []
     for seed in RECIPES["digits-gap"].seeds:
         found = world(RECIPES["digits-gap"], seed)
