@@ -197,12 +197,14 @@ def filter_explorer(
         The widget; show it as a cell's last value.
 
     Raises:
-        ValueError: there is no image, or weights do not fit the layer.
+        ValueError: there is no image, weights do not fit the layer, or y is not one class an image.
     """
     if not images:
         raise ValueError("images must hold at least one image, got none")
     features = {name: similarnet.features_at_any_size(model, image[None], layer) for name, image in images.items()}
     filters = next(iter(features.values())).shape[1]
+    if y.shape != (len(x),):
+        raise ValueError(f"y must be ({len(x)},), a class an image, got {tuple(y.shape)}")
     if weights.shape != (filters,):
         raise ValueError(f"weights must be ({filters},), got {tuple(weights.shape)}")
     narrow = ipywidgets.Layout(width="90px")

@@ -113,6 +113,7 @@ def test_the_size_of_the_figure_by_hand():
     line = 1.35 * 11 / 72
     assert figure.get_figwidth() == pytest.approx(5.8)
     assert figure.get_figheight() == pytest.approx(5.8 / 3 * (2 + 3) + 2 * (2 * line + 0.06))
+    assert figure.axes[0].get_subplotspec().get_gridspec().get_height_ratios() == [2, 3]
     # Images alone: no line for limits. Two columns: 5.8 / 2 = 2.9, but at most 2.4. Rows: 2/3 and 2, 2/3.
     figure = plots.gallery([GRAY, COLOR, GRAY], columns=2)
     assert figure.get_figwidth() == pytest.approx(4.8)

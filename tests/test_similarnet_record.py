@@ -171,8 +171,8 @@ def test_noise_comes_in_blocks_of_2_by_2_up_to_its_brightest(side):
     for canvas, mask in zip(found.images[:, 0], found.mask, strict=True):
         ground = canvas[~mask]
         assert 0 <= ground.min() < 0.01
-        assert C.NOISE * 0.99 < ground.max() <= C.NOISE
-        assert ground.mean().item() == pytest.approx(C.NOISE / 2, abs=0.01)
+        assert 0.396 < ground.max() <= 0.4  # as in `digit_scenes`
+        assert ground.mean().item() == pytest.approx(0.2, abs=0.01)
         whole = torch.where(mask, torch.nan, canvas)[:84, :84].unfold(0, 2, 2).unfold(1, 2, 2).flatten(2)
         whole = whole[~whole.isnan().any(2)]
         assert (whole == whole[:, :1]).all()
@@ -231,6 +231,16 @@ def test_a_seed_makes_the_same_canvases(background):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
     assert not one.images.equal(other.images)
     assert not one.labels.equal(other.labels)
+
+
+@pytest.mark.parametrize("background", DIGIT_BACKGROUNDS)
+def test_where_things_overlap_the_brighter_one_is_seen(background):
+    # Digits of one brightness, 0.7, and so many fragments on 56 x 56 pixels that they overlap each other.
+    found = handwritten_canvases(ONES * 0.7, torch.arange(10), 10, 2, 56, 1, background)
+    assert (found.images[:, 0][found.mask] == torch.tensor(0.7)).all()
+    assert found.images.max() == torch.tensor(0.7)
+    if background == "fragments":
+        assert set(found.images.unique().tolist()) == {0.0, torch.tensor(0.7).item()}
 
 
 def test_nothing_global_is_drawn_from_and_nothing_is_changed():
@@ -492,15 +502,16 @@ def two(labels, boxes, side=8):
 
 def test_shares_by_hand():
     left, right_ = [0, 0, 3, 3], [5, 4, 8, 8]  # 9 and 12 pixels
-    found = two([[1, 2]] * 2, [[left, right_], [right_, left]])
+    low = [0, 5, 3, 8]  # 9 pixels
+    found = two([[1, 2]] * 2, [[left, right_], [right_, low]])
     maps = torch.zeros(2, 2, 8, 8)
     maps[0, 0, :3, :3] = 1  # all of it in its own box: right
     maps[0, 1, :3, :3] = 1  # 9 in the other's box, 12 * 0.5 = 6 in its own: wrong
     maps[0, 1, 4:, 5:] = 0.5
-    maps[1, 0, 4, 5] = 2  # own box holds 2 - nothing, though its negative part is -50: right
+    maps[1, 0, 4, 5] = 2  # its own box holds 2 and a negative part of -45, which counts for nothing: right
     maps[1, 0, 5:, 5:] = -5
-    maps[1, 0, 0, 0] = 1
-    maps[1, 1, 6, 0] = 7  # in neither box: a coin
+    maps[1, 0, 6, 0] = 1  # in the other's box
+    maps[1, 1, 0, 7] = 7  # in neither box: a coin
     assert C.shares(maps, found) == (1 + 0 + 1 + 0.5) / 4
     assert C.shares(maps.double(), found) == 0.625
     assert C.shares(-maps.abs(), found) == 0.5  # nothing positive
@@ -741,17 +752,21 @@ def test_a_class_has_at_most_200_images_for_its_gradient(network, monkeypatch):
     assert asked == [(200, c) for c in range(10)]
 
 
-def test_a_network_that_slides(network):
+def test_a_network_that_slides(network, monkeypatch):
     found = C.canvases("drawn blank", 2, 12, 84)
+    shown = []
+    monkeypatch.setattr(S, "shares", lambda maps, found: shown.append(maps) or C.shares(maps, found))
     with assert_untouched(network):
         rows = S.slid(network, found)
     # Every window of 7 x 7 places of the feature maps, three rows of zeros around them, through the linear layers.
     patches = F.unfold(pooled(network, found.images), 7, padding=3)  # (N, 16 * 49, 21 * 21)
     with torch.no_grad():
         logits = network[7:](patches.mT).mT.unflatten(2, (21, 21))  # (N, 10, 21, 21)
-    for name, scores in (("logit", logits), ("probability", logits.softmax(1))):
+    kinds = {"logit": logits, "probability": logits.softmax(1)}
+    for (name, scores), given in zip(kinds.items(), shown, strict=True):
         chosen = torch.stack([torch.stack([one[a], one[b]]) for one, (a, b) in zip(scores, found.labels, strict=True)])
         maps = F.interpolate(chosen, (84, 84), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(given, maps, rtol=1e-3, atol=1e-4)
         assert rows[f"slid over the canvas, {name}"] == pytest.approx(naive_shares(maps, found), abs=1e-6)
     assert list(rows) == ["slid over the canvas, logit", "slid over the canvas, probability"]
     assert rows["slid over the canvas, probability"] > 0.7

@@ -14,8 +14,10 @@ from torchvision.transforms.functional import gaussian_blur
 from helpers.cam import upsample
 from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, photo, place, write
 from helpers.data.digit_images import FRAGMENTS
+from helpers.data.object_scenes import object_count
 from helpers.metrics import blurred_map, box_mask, center_map, detections, mass_in_mask, pixel_auc, pointing_game
 from helpers.metrics.baselines import BLUR_SIGMA
+from helpers.metrics.masks import widened
 from helpers.similarnet import hotspots, map_threshold, read_hotspots
 
 SEED = 77  # of the canvases
@@ -59,11 +61,11 @@ def handwritten_canvases(
         background: one of `DIGIT_BACKGROUNDS`.
 
     Raises:
-        ValueError: an unknown background, or canvases too small for so many digits.
+        ValueError: an unknown background, a number of digits that is none, or canvases too small for so many.
     """
     if background not in DIGIT_BACKGROUNDS:
         raise ValueError(f"background must be one of {DIGIT_BACKGROUNDS}, got {background!r}")
-    low, high = (digits, digits) if isinstance(digits, int) else digits
+    low, high = object_count("digits", digits)
     cells = 1
     while cells**2 < high:
         cells += 1
@@ -86,7 +88,7 @@ def handwritten_canvases(
         blocks = torch.rand(n, 1, -(-side // 2), -(-side // 2), generator=draw) * NOISE
         ground = F.interpolate(blocks, scale_factor=2.0)[:, 0, :side, :side]
     if background == "fragments":
-        rows, columns = (whole(20 - PIECE, n * FRAGMENTS, 1) + 4 + torch.arange(PIECE) for _ in range(2))
+        rows, columns = (whole(20 - PIECE + 1, n * FRAGMENTS, 1) + 4 + torch.arange(PIECE) for _ in range(2))
         source = images[whole(len(images), n * FRAGMENTS), 0]
         pieces = source[torch.arange(len(source))[:, None, None], rows[:, :, None], columns[:, None]]
         spots = whole(side - PIECE + 1, n * FRAGMENTS, 2)
@@ -131,7 +133,7 @@ def canvases(
     else:
         drawn = digit_scenes(n, SEED, size=side, digits=digits, background=ground)
         found = Canvases(drawn.images, drawn.labels, drawn.boxes, drawn.masks.any(1))
-    kept = found.labels[:, 0] != found.labels[:, 1] if digits == 2 else slice(None)
+    kept = found.labels[:, 0] != found.labels[:, 1] if digits in (2, (2, 2)) else slice(None)
     return Canvases(*(part[kept].to(device) for part in found))
 
 
@@ -195,7 +197,7 @@ def large(maps: Tensor, found: Canvases) -> Tensor:
 def without_network(found: Canvases) -> dict[str, list[float]]:
     """Baselines that know no network; the last is the chance that a place drawn by its ink is right, or nearly so."""
     ink = found.images[:, 0]
-    near = F.max_pool2d(found.mask[:, None].float(), 2 * NEAR + 1, 1, NEAR)[:, 0]
+    near = widened(found.mask, NEAR)
     shares = [((ink * one).sum((1, 2)) / ink.sum((1, 2))).mean().item() for one in (found.mask, near)]
     return {
         "the image itself": localized(ink, found),

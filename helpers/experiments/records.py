@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -45,13 +46,30 @@ def run_record(
     if options.data:
         os.environ["HELPERS_DATA"] = options.data
     try:
-        found = record(options.out, torch.device(options.device) if options.device else best_device())
-    except (RunError, DataMissing, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        device = torch.device(options.device) if options.device else best_device()
+        torch.empty(1, device=device)
+        # All that can fail is tried before the hours of measuring.
+        options.out.mkdir(parents=True, exist_ok=True)
+        folders = [ROOT / "book" / "results", FOLDER] if options.publish else [options.out]
+        missing = [str(folder) for folder in folders if not folder.is_dir()]
+        if missing:
+            raise RunError(f"--publish works in a checkout of the book only: there is no {missing[0]}")
+        found = record(options.out, device)
+    except (RunError, DataMissing, OSError, RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        print(f"error: {str(error).splitlines()[0] if str(error) else error!r}", file=sys.stderr)
         return 1
-    text = (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    options.out.mkdir(parents=True, exist_ok=True)
-    for folder in [ROOT / "book" / "results", FOLDER] if options.publish else [options.out]:
+    # NaN, where there was nothing to measure, is written as null: JSON knows no NaN, and nothing measured is lost.
+    text = (json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    for folder in folders:
         write_safely(folder / f"{name}.json", text)
         print(folder / f"{name}.json")
     return 0
+
+
+def _plain(value: Any) -> Any:
+    """The same with None in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

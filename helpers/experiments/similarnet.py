@@ -62,7 +62,7 @@ DRAWS, PERMUTED, HALVES = 5, 10, 10  # of random weights, of the measured ones' 
 ONE, TWO, MANY = (1, 200, 84), (2, 400, 84), ((1, 8), 200, 128)
 BACKGROUNDS = tuple(f"{kind} {ground}" for kind in ("drawn", "written") for ground in DIGIT_BACKGROUNDS)
 MARGIN = 2.0  # pixels that boxes of hot spots are made smaller by, on every side
-BRIGHTNESS = (1.0, 0.8, 0.6)  # of letters on photographs
+BRIGHTNESS = (1.0, 0.6)  # of letters on photographs
 READ = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")
 CUTS: tuple[str | float, ...] = ("otsu", "two sigma", 0.5)
 SPLITS = ("training", "test")
@@ -230,7 +230,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
     result: dict[str, Any] = {"name": NAME, "command": COMMAND, "facts": facts(device)}
     result |= {"published": PUBLISHED["lenet-mnist"], "canvases": {"one": ONE, "two": TWO, "many": MANY}}
     found = world(RECIPES["lenet-mnist"])
-    result["data"], result["networks"] = data_hash(found), []
+    result["data"], result["networks"] = {"lenet-mnist": data_hash(found)}, []
     result["test images by class"] = torch.bincount(found.tests["test"].labels).tolist()
     for seed in tqdm((0, *SEEDS), desc="LeNets"):
         model = trained("lenet-mnist", seed, found, out, device) if seed else load("lenet-mnist", device)

@@ -111,7 +111,8 @@ def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> World:
 
 def _digits(recipe: Recipe, seed: int | None, images: int | None) -> World:
     def drawn(n: int, seed: int) -> Labelled:
-        each = -(-min(n, images or n) // len(DIGIT_BACKGROUNDS))
+        n = min(n, images or n)
+        each = -(-n // len(DIGIT_BACKGROUNDS))
         # A seed of its own for each background: the same seed would draw the same digits three times.
         parts = [
             digit_scenes(each, len(DIGIT_BACKGROUNDS) * seed + k, size=CANVAS, background=background)

@@ -27,7 +27,7 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0.0) -> Ten
     maps, masks = _pair(maps, masks)
     if not isinstance(tolerance, int | float) or not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance must be a number of pixels from 0 on, got {tolerance!r}")
-    near = _widened(masks, tolerance)
+    near = widened(masks, tolerance)
     top = maps == maps.amax(-1, keepdim=True).amax(-2, keepdim=True)
     hit = (top & near).sum((-2, -1)) / top.sum((-2, -1)).to(widest_float(maps.device))
     hit = hit.to(maps.dtype)
@@ -132,7 +132,7 @@ def _pair(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return maps, masks.to(maps.device)
 
 
-def _widened(masks: Tensor, tolerance: float) -> Tensor:
+def widened(masks: Tensor, tolerance: float) -> Tensor:
     """Masks (..., H, W) and all pixels within `tolerance` of them."""
     reach = min(int(tolerance), max(masks.shape[-2:]) - 1)
     if reach == 0:

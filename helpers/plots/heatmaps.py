@@ -86,6 +86,8 @@ def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3,
             show(ax, one, cmap=colors(cmap), vmin=low, vmax=high)
             note(ax, (low, high))
         else:
+            if not (one.min() >= 0 and one.max() <= 1):
+                raise ValueError(f"pictures must have values in [0, 1], got {one.min():.3g} to {one.max():.3g}")
             picture, shown = image_array(one[None], 0, 1)
             show(ax, unit(picture, shown)[0], cmap="gray", vmin=0, vmax=1)
     return figure

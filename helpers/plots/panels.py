@@ -154,7 +154,9 @@ def panels(
     shapes = shape if isinstance(shape[0], Sequence) else [shape] * count
     aspects = [max(h / w for h, w in shapes[i : i + columns]) for i in range(0, count, columns)]  # of the rows
     height = panel_in * sum(aspects) + rows * (lines * LINE_IN + extra_in[1] + 0.06)
-    figure = blank(columns * panel_in + extra_in[0], height, "compressed")
+    # "compressed" would make pictures of different aspects in one row equally high.
+    even = all(h / w == aspects[i // columns] for i, (h, w) in enumerate(shapes))
+    figure = blank(columns * panel_in + extra_in[0], height, "compressed" if even else "constrained")
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=aspects).ravel()
     for ax, title in zip(grid, wrapped, strict=False):
         ax.set_title(title, fontsize=SMALL_PT, color=INK, pad=4)
