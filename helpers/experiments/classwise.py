@@ -51,8 +51,10 @@ def by_class(model: nn.Module, part: World, found: Canvases, layer: str) -> dict
 def linear_layer(model: nn.Module, layer: str, x: Tensor, y: Tensor) -> Tensor:
     """Weights (K, F) of a linear classifier trained on the mean of each map: class activation maps for any network."""
     means = in_batches(lambda m, part: activations(m, part, layer)[layer].mean((2, 3)), model, x).cpu().double()
-    fitted = LogisticRegression(C=1e3, max_iter=2000).fit(((means - means.mean(0)) / means.std(0)).numpy(), y.cpu())
-    return (torch.from_numpy(fitted.coef_) / means.std(0)).to(x)
+    scale = means.std(0)
+    scale[scale == 0] = 1  # a filter that sleeps
+    fitted = LogisticRegression(C=1e3, max_iter=2000).fit(((means - means.mean(0)) / scale).numpy(), y.cpu())
+    return (torch.from_numpy(fitted.coef_) / scale).to(x)
 
 
 def slid(model: nn.Sequential, found: Canvases) -> dict[str, list[float]]:

@@ -46,8 +46,7 @@ def run_record(
     if options.data:
         os.environ["HELPERS_DATA"] = options.data
     try:
-        device = torch.device(options.device) if options.device else best_device()
-        torch.empty(1, device=device)
+        device = _device(options.device)
         # All that can fail is tried before the hours of measuring.
         options.out.mkdir(parents=True, exist_ok=True)
         folders = [ROOT / "book" / "results", FOLDER] if options.publish else [options.out]
@@ -55,8 +54,8 @@ def run_record(
         if missing:
             raise RunError(f"--publish works in a checkout of the book only: there is no {missing[0]}")
         found = record(options.out, device)
-    except (RunError, DataMissing, OSError, RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        print(f"error: {str(error).splitlines()[0] if str(error) else error!r}", file=sys.stderr)
+    except (RunError, DataMissing, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     # NaN, where there was nothing to measure, is written as null: JSON knows no NaN, and nothing measured is lost.
     text = (json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -64,6 +63,16 @@ def run_record(
         write_safely(folder / f"{name}.json", text)
         print(folder / f"{name}.json")
     return 0
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of the command line, or the best there is; RunError where there is no such device."""
+    try:
+        device = torch.device(name) if name else best_device()
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        raise RunError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def _plain(value: Any) -> Any:
