@@ -124,10 +124,13 @@ def test_a_fault_of_the_code_is_not_hushed_up(tmp_path):
         run("--out", tmp_path, "--device", "cpu", record=fail)
 
 
-def test_a_number_that_json_does_not_know_is_never_written(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        run("--out", tmp_path, "--device", "cpu", record=lambda _out, _device: {"auc": float("nan")})
-    assert files(tmp_path) == []
+def test_a_number_that_json_does_not_know_is_written_as_null(tmp_path):
+    def record(_out, _device):
+        return {"auc": float("nan"), "rows": [1.5, (float("inf"), 2)], "deep": {"x": [float("nan")]}}
+
+    assert run("--out", tmp_path, "--device", "cpu", record=record) == 0
+    written = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert written == {"auc": None, "rows": [1.5, [None, 2]], "deep": {"x": [None]}}
 
 
 def test_help_names_the_module_and_the_options(capsys):

@@ -15,6 +15,7 @@ from untouched import assert_untouched
 from helpers import cam, similarnet
 from helpers.data import DIGIT_BACKGROUNDS, DataMissing, digit_scenes, digits, photo
 from helpers.experiments import canvases as C
+from helpers.experiments import classwise as K
 from helpers.experiments import similarnet as S
 from helpers.experiments.canvases import Canvases, handwritten_canvases
 from helpers.experiments.recipes import RECIPES
@@ -512,10 +513,11 @@ def test_shares_by_hand():
     maps[1, 0, 5:, 5:] = -5
     maps[1, 0, 6, 0] = 1  # in the other's box
     maps[1, 1, 0, 7] = 7  # in neither box: a coin
-    assert C.shares(maps, found) == (1 + 0 + 1 + 0.5) / 4
-    assert C.shares(maps.double(), found) == 0.625
-    assert C.shares(-maps.abs(), found) == 0.5  # nothing positive
-    assert C.shares(maps.flip(1), found._replace(boxes=found.boxes.flip(1))) == 0.625
+    # The hottest place: 9 equal ones in its own box; in the other's; in its own; in neither.
+    assert C.shares(maps, found) == [(1 + 0 + 1 + 0.5) / 4, (1 + 0 + 1 + 0) / 4]
+    assert C.shares(maps.double(), found) == [0.625, 0.5]
+    assert C.shares(-maps.abs(), found)[0] == 0.5  # nothing positive
+    assert C.shares(maps.flip(1), found._replace(boxes=found.boxes.flip(1))) == [0.625, 0.5]
 
 
 def naive_shares(maps, found):
@@ -668,7 +670,11 @@ def test_all_the_weightings(network):
         "by sample (ccGAP)": own,
         "all weights one": torch.ones(16),
     }
-    assert list(rows) == [*wanted, *(f"positive weights at random, {k}" for k in range(1, 6))]
+    shuffled = [f"e - E, permuted, {k}" for k in range(1, 11)]
+    assert list(rows) == [*wanted, *(f"positive weights at random, {k}" for k in range(1, 6)), *shuffled]
+    for name in shuffled:
+        torch.testing.assert_close(rows[name].sort().values, up.float().sort().values)
+    assert len({tuple(rows[name].tolist()) for name in shuffled}) == 10
     for name, w in wanted.items():
         torch.testing.assert_close(rows[name], w.float(), rtol=1e-3, atol=1e-6)
     chance = torch.stack([rows[f"positive weights at random, {k}"] for k in range(1, 6)])
@@ -704,49 +710,67 @@ def naive_class_weights(model, x, y, layers):
         nn.Sequential(*list(model)[layers:])(own)[:, c].sum().backward()
         slopes.append(own.grad.mean((0, 2, 3)).double())
         excited.append(own.detach().double().mean((0, 2, 3)))
-    excited = torch.stack(excited)
+    excited, slopes = torch.stack(excited), torch.stack(slopes)
+    soft = raw.exp() / raw.exp().sum(1, keepdim=True)
     return {
         "e - E": raw,
         "e - E, less its mean over the classes": raw - raw.mean(0),
         "softmax of E - e": (-raw).exp() / (-raw).exp().sum(1, keepdim=True),
-        "softmax of e - E": raw.exp() / raw.exp().sum(1, keepdim=True),
+        "softmax of e - E": soft,
+        "softmax of e - E, less its mean": soft - soft.mean(0),
         "mean excitation, less its mean": excited - excited.mean(0),
-        "mean gradient": torch.stack(slopes),
+        "mean gradient": slopes,
+        "mean gradient, less its mean": slopes - slopes.mean(0),
         "all weights one": torch.ones_like(raw),
     }
 
 
 def test_weights_class_by_class(network, monkeypatch):
-    monkeypatch.setattr(S, "SAMPLE", 60)
+    monkeypatch.setattr(K, "SAMPLE", 60)
     world, found = small_world(100), C.canvases("drawn blank", 2, 20, 84)
     used = []
-    monkeypatch.setattr(S, "heatmap", lambda f, w: used.append(w) or similarnet.heatmap(f, w))
+    monkeypatch.setattr(K, "heatmap", lambda f, w: used.append(w) or similarnet.heatmap(f, w))
     with assert_untouched(network):
         rows = S.by_class(network, world, found, "pool2")
     # 60 of the 100 training images, at random: which ones only the seed tells.
     kept = torch.randperm(100, generator=torch.Generator().manual_seed(C.SEED))[:60]
     x, y = world.train.images[kept].float() / 255, world.train.labels[kept]
     wanted, features = naive_class_weights(network, x, y, 6), pooled(network, found.images)
-    assert list(rows) == list(wanted)
-    for (name, w), given in zip(wanted.items(), used, strict=True):
+    fitted = "a linear layer on the means (original GAP)"
+    assert list(rows) == [*list(wanted)[:-1], fitted, "all weights one"]
+    given_by = dict(zip(rows, used, strict=True))
+    for name, w in wanted.items():
+        given = given_by[name]
         own = torch.stack([torch.stack([w[a], w[b]]) for a, b in found.labels.tolist()])  # (N, 2, F)
         torch.testing.assert_close(given.double(), own, rtol=1e-3, atol=1e-6)
         maps = (own[..., None, None] * features[:, None].double()).sum(2)
         maps = F.interpolate(maps, (84, 84), mode="bilinear", align_corners=False)
-        assert rows[name] == pytest.approx(naive_shares(maps, found), abs=1.01 / found.labels.numel())  # a near tie
-    assert rows["mean gradient"] > 0.6
+        assert rows[name][0] == pytest.approx(naive_shares(maps, found), abs=1.01 / found.labels.numel())  # a near tie
+    assert rows["mean gradient"][0] > 0.6
+
+
+def test_a_linear_layer_on_the_means_classifies_as_well_as_any(network):
+    x, y = DRAWN.images, DRAWN.labels
+    means = pooled(network, x).double().mean((2, 3))
+    means[:, 3] = 0  # as of a filter that sleeps
+    weights = K.linear_layer(network, "pool2", x, y).double()
+    assert weights.shape == (10, 16)
+    # Sixteen numbers an image, 80 images: a linear layer with an intercept of its own fits nearly all of them.
+    scores = pooled(network, x).double().mean((2, 3)) @ weights.T
+    best = scores - torch.stack([scores[y == c].mean(0) for c in range(10)]).mean(0)
+    assert (best.argmax(1) == y).double().mean() > 0.7
 
 
 def test_a_class_has_at_most_200_images_for_its_gradient(network, monkeypatch):
     asked = []
-    real = S.gradients
+    real = K.gradients
     monkeypatch.setattr(
-        S, "gradients", lambda model, x, c, layer: asked.append((len(x), c)) or real(model, x, c, layer)
+        K, "gradients", lambda model, x, c, layer: asked.append((len(x), c)) or real(model, x, c, layer)
     )
     world = small_world(100)
     doubled = [part.repeat(25, *[1] * (part.ndim - 1)) for part in world.train]
     monkeypatch.setattr(
-        S, "ablation_errors", lambda *_, **__: similarnet.AblationErrors(torch.rand(10), torch.rand(16, 10))
+        K, "ablation_errors", lambda *_, **__: similarnet.AblationErrors(torch.rand(10), torch.rand(16, 10))
     )
     S.by_class(network, world._replace(train=Labelled(*doubled)), C.canvases("drawn blank", 2, 3, 84), "pool2")
     assert asked == [(200, c) for c in range(10)]
@@ -755,7 +779,7 @@ def test_a_class_has_at_most_200_images_for_its_gradient(network, monkeypatch):
 def test_a_network_that_slides(network, monkeypatch):
     found = C.canvases("drawn blank", 2, 12, 84)
     shown = []
-    monkeypatch.setattr(S, "shares", lambda maps, found: shown.append(maps) or C.shares(maps, found))
+    monkeypatch.setattr(K, "shares", lambda maps, found: shown.append(maps) or C.shares(maps, found))
     with assert_untouched(network):
         rows = S.slid(network, found)
     # Every window of 7 x 7 places of the feature maps, three rows of zeros around them, through the linear layers.
@@ -767,9 +791,9 @@ def test_a_network_that_slides(network, monkeypatch):
         chosen = torch.stack([torch.stack([one[a], one[b]]) for one, (a, b) in zip(scores, found.labels, strict=True)])
         maps = F.interpolate(chosen, (84, 84), mode="bilinear", align_corners=False)
         torch.testing.assert_close(given, maps, rtol=1e-3, atol=1e-4)
-        assert rows[f"slid over the canvas, {name}"] == pytest.approx(naive_shares(maps, found), abs=1e-6)
+        assert rows[f"slid over the canvas, {name}"][0] == pytest.approx(naive_shares(maps, found), abs=1e-6)
     assert list(rows) == ["slid over the canvas, logit", "slid over the canvas, probability"]
-    assert rows["slid over the canvas, probability"] > 0.7
+    assert rows["slid over the canvas, probability"][0] > 0.7
 
 
 def test_class_activation_maps_of_two_digits(gap):
@@ -780,7 +804,7 @@ def test_class_activation_maps_of_two_digits(gap):
     last = pooled(gap, found.images, layers["relu4"])
     maps = torch.einsum("nkf,nfhw->nkhw", gap.fc.weight.detach()[found.labels], last)
     maps = F.interpolate(maps, (84, 84), mode="bilinear", align_corners=False)
-    assert rows["CAM"] == pytest.approx(naive_shares(maps, found), abs=1e-6)
+    assert rows["CAM"][0] == pytest.approx(naive_shares(maps, found), abs=1e-6)
     assert list(rows) == ["CAM", *(f"Grad-CAM at {name}" for name in ("pool1", "pool2", "pool3", "relu4"))]
     for name in ("pool1", "pool2", "pool3", "relu4"):
         own = []
@@ -790,8 +814,9 @@ def test_class_activation_maps_of_two_digits(gap):
             slopes = torch.autograd.grad(scores[torch.arange(len(f)), found.labels[:, k]].sum(), f)[0]
             own.append((slopes.mean((2, 3), keepdim=True) * f.detach()).sum(1).relu())
         maps = F.interpolate(torch.stack(own, 1), (84, 84), mode="bilinear", align_corners=False)
-        assert rows[f"Grad-CAM at {name}"] == pytest.approx(naive_shares(maps, found), abs=1e-6)
-    assert rows["CAM"] > 0.8
+        assert rows[f"Grad-CAM at {name}"][0] == pytest.approx(naive_shares(maps, found), abs=1e-6)
+    assert rows["CAM"][0] > 0.8
+    assert rows["CAM"][1] > 0.6  # the hottest place too
 
 
 def test_heat_maps_with_the_poolings_and_without(network):
@@ -833,8 +858,7 @@ def test_heat_maps_for_letters(network, monkeypatch):
 
 def test_letters_without_a_network(monkeypatch):
     monkeypatch.setattr(C, "LETTERED", ("brick", "camera"))
-    monkeypatch.setattr(S, "BRIGHTNESS", (1.0, 0.5))
-    found = S.letters_without_network()
+    found = C.letters_without_network((1.0, 0.5))
     assert list(found) == ["1.0", "0.5"]
     for value in (1.0, 0.5):
         bright, contrast = [], []
@@ -849,6 +873,42 @@ def test_letters_without_a_network(monkeypatch):
             "local contrast": pytest.approx(sum(contrast) / 2, abs=1e-4),
         }
     assert found["1.0"]["brightness"] > found["0.5"]["brightness"]
+
+
+def test_halves_of_the_filters(network, monkeypatch):
+    monkeypatch.setattr(S, "BACKGROUNDS", ("drawn blank", "drawn fragments"))
+    monkeypatch.setattr(S, "ONE", (1, 10, 84))
+    errors = torch.arange(16).double()  # filter 15 is missed most
+    world = small_world(20, 40)
+    rows = S.halves(network, similarnet.AblationErrors(torch.tensor(0.0), errors), world, CPU)
+    assert list(rows) == ["most missed", "least missed", *(f"random, {k}" for k in range(1, S.HALVES + 1))]
+    x, y = world.tests["test"].images.float() / 255, world.tests["test"].labels
+    maps = pooled(network, x)
+    for name, on in (("most missed", range(8, 16)), ("least missed", range(8))):
+        kept = torch.zeros_like(maps)
+        for f in on:
+            kept[:, f] = maps[:, f]
+        with torch.no_grad():
+            named = (network[6:](kept).argmax(1) == y).float().mean().item()
+        assert rows[name][0] == pytest.approx(named, abs=1e-6)
+        assert 0.8 < rows[name][1] <= 1
+        assert 0 <= rows[name][2] <= 1
+
+
+def test_boxes_made_smaller(network):
+    found = C.canvases("drawn blank", 1, 6, 84)
+    ink = found.images[:, 0]
+    grown = F.max_pool2d(ink[:, None], 9, 1, 4)[:, 0]  # a halo of four pixels
+    assert C.read(network, grown, found, 0.5)["found"] < 0.5
+    assert C.read(network, grown, found, 0.5, margin=4.0)["found"] == 1
+    assert C.read(network, ink, found, 0.5, margin=100.0)["found"] == 0  # no box is turned inside out
+
+
+def test_blurred_maps_are_blurred_as_the_baseline():
+    spot = torch.zeros(1, 1, 84, 84)
+    spot[0, 0, 40, 40] = 1
+    blurred, baseline = C.blurred(spot[:, 0]), blurred_map(spot)
+    torch.testing.assert_close(baseline, (blurred - spot.mean()).abs(), rtol=1e-4, atol=1e-7)
 
 
 # --- the whole run, on next to nothing --------------------------------------------------------------------------------
@@ -944,11 +1004,13 @@ def test_the_whole_record(tiny, network, monkeypatch, no_mnist):
     assert row["weights"]["e - E, raw (code)"] == pytest.approx(change.tolist(), abs=1e-6)
     assert row["weights"]["softmax of e - E, summed"] == pytest.approx((change * 80).softmax(0).tolist(), rel=1e-3)
     for background in S.BACKGROUNDS:
-        wanted = {f"{name}{tail}" for name in row["weights"] for tail in ("", ", no poolings")}
-        assert set(row["one digit"][background]) == wanted
+        fine = {f"{name}, no poolings" for name in row["weights"] if "permuted" not in name}
+        blurred = {f"{name}, blurred" for name in S.READ}
+        assert set(row["one digit"][background]) == {*row["weights"], *fine, *blurred}
         assert {"e - E", "slid over the canvas, logit"} <= row["two digits"][background].keys()
         maps = [f"{name}{tail}" for tail in ("", ", no poolings") for name in S.READ] + ["the image itself"]
-        assert list(row["reading"][background]) == [f"{name}, {cut}" for name in maps for cut in S.CUTS]
+        cuts = [f"{name}, {cut}" for name in maps for cut in S.CUTS]
+        assert list(row["reading"][background]) == [*cuts, *(f"{name}, otsu, smaller" for name in maps)]
     check_localized(row, found["canvases"]["one"], network, "drawn blank", None, 1e-5)
     many = C.canvases("written noise", (1, 3), 5, 60)
     read = C.read(network, many.images[:, 0], many, "otsu")
@@ -1022,7 +1084,8 @@ def test_the_record_is_of_the_run_that_the_code_makes():
     assert [row["seed"] for row in found["networks"]] == [0, *S.SEEDS]
     assert [row["seed"] for row in found["digits-gap"]] == list(RECIPES["digits-gap"].seeds)
     for row in found["networks"]:
-        assert len(row["weights"]) == 9 + S.DRAWS
+        assert len(row["weights"]) == 9 + S.DRAWS + S.PERMUTED
+        assert len(row["halves"]) == 2 + S.HALVES
         assert list(row["one digit"]) == list(row["two digits"]) == list(row["reading"]) == list(S.BACKGROUNDS)
         assert list(row["letters"]) == [str(value) for value in S.BRIGHTNESS]
         assert list(row["ablation"]) == [f"{split}, {error}" for split in S.SPLITS for error in ("rate", "nll")]
