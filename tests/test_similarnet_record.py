@@ -1050,6 +1050,8 @@ def check_localized(row, kind, model, background, count, tolerance):
         bare = model.conv2(model.conv1(found.images).relu()).relu()
     for tail, features in (("", pooled(model, found.images)), (", no poolings", bare)):
         for name, w in row["weights"].items():
+            if tail and "permuted" in name:
+                continue  # they are measured with the poolings alone
             maps = (features * torch.tensor(w)[:, None, None]).sum(1)
             now = C.localized(cam.upsample(maps, (side, side)), found)
             assert now[0] == pytest.approx(row["one digit"][background][name + tail][0], abs=tolerance), name + tail
