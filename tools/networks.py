@@ -86,7 +86,7 @@ def made(one: Row) -> str:
     if recipe["arguments"].get("stages"):
         widths = ", ".join("+".join(map(str, stage)) for stage in recipe["arguments"]["stages"])
         norm = " with batch normalisation" if recipe["arguments"].get("norm") else ""
-        network += f", filters by stage {widths}{norm}, ending in {recipe['arguments']['pooling'].upper()}"
+        network += f", filters by stage {widths}{norm}, ending in {recipe['arguments'].get('pooling', 'gap').upper()}"
     rate = {"one-cycle": f"at most {recipe['lr']:g} in one cycle", "decay": f"{recipe['lr']:g}"}[recipe["schedule"]]
     if recipe["lr_decay"]:
         rate += f" / (1 + {recipe['lr_decay']:g} step)"
