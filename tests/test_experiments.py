@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -219,7 +220,10 @@ def test_what_is_shipped_is_what_was_measured(tmp_path, monkeypatch):
 def started(out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "helpers.experiments.train", *TINY, "--out", str(out), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A shell that runs the tests in the background has its children ignore Ctrl-C; this one shall hear it.
+    hearing = None if sys.platform == "win32" else functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, preexec_fn=hearing, **streams)
 
 
 def epochs_done(out: Path) -> int:
