@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from silenced import counted, silenced
 from torch import nn
 from untouched import Boom, assert_untouched
 
@@ -87,41 +88,8 @@ class Shared(nn.Module):
         return self.end(self.pool(x)[0].mean((2, 3)))
 
 
-def slow(net, x, layer, call=1):
-    """Logits, (B, K), and without each filter, (F, B, K): the whole network runs for each."""
-    module, runs, width, silent = net.get_submodule(layer), [], [], None
-
-    def hook(_module, _inputs, output):
-        runs.append(1)
-        width[:] = [output.shape[1]]
-        if silent is None or len(runs) != call:
-            return None
-        output = output.clone()
-        output[:, silent] = 0
-        return output
-
-    was = net.training
-    net.eval()
-    handle = module.register_forward_hook(hook)
-    with torch.no_grad():
-        whole, without = net(x.clone()), []
-        for silent in range(width[0]):  # noqa: B007 (the hook reads it)
-            runs.clear()
-            without.append(net(x.clone()))
-    handle.remove()
-    net.train(was)
-    return whole, torch.stack(without)
-
-
 def close(found, wanted, atol=1e-12):
     torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
-
-
-def counted(net, layer):
-    """Images that a layer sees, a list that grows run by run."""
-    seen = []
-    net.get_submodule(layer).register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
-    return seen
 
 
 CALLS = {
@@ -318,7 +286,7 @@ def test_a_layers_own_hooks_do_not_change_the_given_values():
 def test_ablated_logits_equal_a_slow_loop(layer):
     net, x = chain(), images(3)
     whole, without = ablated_logits(net, x, layer)
-    wanted = slow(net, x, layer)
+    wanted = silenced(net, x, layer)
     close(whole, wanted[0])
     close(without, wanted[1])
     assert not torch.allclose(without[0], without[1])
@@ -368,7 +336,7 @@ def test_ablated_logits_keep_the_precision_and_the_order_of_images(dtype):
 def test_a_shortcut_around_the_layer_is_noticed(join, count):
     net, x = Around(join), images(count)
     whole, without = ablated_logits(net, x, "inner")
-    wanted = slow(net, x, "inner")
+    wanted = silenced(net, x, "inner")
     close(whole, wanted[0])
     close(without, wanted[1])
 
@@ -376,7 +344,7 @@ def test_a_shortcut_around_the_layer_is_noticed(join, count):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_network_that_counts_its_images_is_noticed(count):
     net, x = Counts(), images(count)
-    found, wanted = ablated_logits(net, x, "conv"), slow(net, x, "conv")
+    found, wanted = ablated_logits(net, x, "conv"), silenced(net, x, "conv")
     close(found[0], wanted[0])
     close(found[1], wanted[1])
 
@@ -385,20 +353,20 @@ def test_a_shortcut_is_noticed_whatever_the_logits_have_in_common():
     # what all logits share changes neither answer nor likelihood
     net, x = Around(), images(3)
     net.end.bias.data += 1e5
-    close(ablated_logits(net, x, "inner")[1], slow(net, x, "inner")[1], 1e-9)
+    close(ablated_logits(net, x, "inner")[1], silenced(net, x, "inner")[1], 1e-9)
 
 
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_shared_layer_is_silenced_call_by_call(call):
     net, x = Shared(), images(3)
-    close(ablated_logits(net, x, f"relu#{call}")[1], slow(net, x, "relu", call)[1])
+    close(ablated_logits(net, x, f"relu#{call}")[1], silenced(net, x, "relu", call)[1])
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.LeakyReLU])
 def test_a_layer_that_is_followed_by_one_in_place(act):
     net, x = chain(act=partial(act, inplace=True)), images(3)
     whole, without = ablated_logits(net, x, "norm")
-    wanted = slow(chain(act=act), x, "norm")
+    wanted = silenced(chain(act=act), x, "norm")
     close(whole, wanted[0])
     close(without, wanted[1])
 
@@ -478,7 +446,7 @@ def test_on_the_gpu_too():
     for one, other in zip(found, wanted, strict=True):
         assert one.is_cuda
         close(one.cpu(), other, 1e-9)
-    close(ablated_logits(Around().cuda(), x, "inner")[1].cpu(), slow(Around(), x.cpu(), "inner")[1], 1e-9)
+    close(ablated_logits(Around().cuda(), x, "inner")[1].cpu(), silenced(Around(), x.cpu(), "inner")[1], 1e-9)
 
 
 # bad input

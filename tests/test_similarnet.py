@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from silenced import counted, silenced
 from torch import nn
 from untouched import Boom, assert_untouched
 
@@ -108,33 +109,8 @@ def losses(scores, y, error):
 
 def slow(net, layer, x, y, error):
     """The loss of every image, (N,), and without each filter, (F, N): the whole network runs for each."""
-    module, silent, width = net.get_submodule(layer), None, []
-
-    def hook(_module, _inputs, output):
-        width[:] = [output.shape[1]]
-        if silent is None:
-            return None
-        output = output.clone()
-        output[:, silent] = 0
-        return output
-
-    was = net.training
-    net.eval()
-    handle = module.register_forward_hook(hook)
-    with torch.no_grad():
-        whole, without = losses(net(x), y, error), []
-        for silent in range(width[0]):  # noqa: B007 (the hook reads it)
-            without.append(losses(net(x), y, error))
-    handle.remove()
-    net.train(was)
-    return whole, torch.stack(without)
-
-
-def counted(net, layer):
-    """Images that a layer sees, a list that grows run by run."""
-    seen = []
-    net.get_submodule(layer).register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
-    return seen
+    whole, without = silenced(net, x, layer)
+    return losses(whole, y, error), torch.stack([losses(one, y, error) for one in without])
 
 
 # by hand

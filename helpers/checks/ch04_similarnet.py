@@ -170,7 +170,7 @@ def linear_as_convolution(answer: Callable[[nn.Linear, int], nn.Module]) -> str:
 
 @exercise("4.7")
 def baseline_table(answer: Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, float]]) -> str:
-    """Mean pixel AUC of four maps on canvases with clutter: weighted, uniform, random, and the image itself."""
+    """Mean pixel AUC on cluttered canvases (N, 1, H, W) of four maps: weighted, uniform, random, the image itself."""
     net = load("lenet-mnist", "cpu")
     found = data.digit_scenes(60, seed=404, background="fragments")
     features, mask = similarnet.features_at_any_size(net, found.images, "pool2"), found.masks.any(1)

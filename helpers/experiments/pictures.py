@@ -44,7 +44,7 @@ def on_pictures(model: nn.Module, layer: str, weights: Mapping[str, Tensor]) -> 
     Args:
         model: a LeNet.
         layer: of its last feature maps.
-        weights: of its filters, by name.
+        weights: of its F filters, name -> (F,).
 
     Returns:
         picture -> weights -> signs that a hot spot overlaps by half and more, and hot spots that found none; beside

@@ -206,7 +206,7 @@ def halves(model: nn.Module, errors: AblationErrors, found: World, device: torch
 
 
 def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, device: torch.device) -> dict[str, float]:
-    """Pixel AUC of heat maps for the letters on photographs, the mean over the photographs."""
+    """Pixel AUC of heat maps, weights (F,), for the letters on photographs: the mean over the photographs."""
     found: dict[str, list[float]] = {}
     for image, mask in lettered(value):
         maps = heatmaps(model, image.to(device), {name: weights[name] for name in READ})
@@ -217,7 +217,7 @@ def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, de
 
 
 def heatmaps(model: nn.Module, images: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The heat maps of all weights, with the poolings and, but for the permuted ones, without."""
+    """Heat maps (N, h, w) of images (N, 1, H, W) by weights (F,), with poolings and, but for permuted ones, without."""
     features = features_at_any_size(model, images, LAYER)
     found = {name: heatmap(features, one) for name, one in weights.items()}
     features = features_at_any_size(model, images, LAYER, keep_pools=False)
