@@ -45,11 +45,13 @@ class Scenes(NamedTuple):
     backgrounds: torch.Tensor
 
 
-def object_count(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    """Return a number of objects, or a range (lo, hi), as a range; ValueError unless whole and within 1 to 16."""
-    low, high = raster.check_range(name, value, 1, 16)
+def object_count(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
+    """Return a number of objects, or a range (lo, hi), as a range; ValueError unless whole and within least to 16."""
+    low, high = raster.check_range(name, value, least, 16)
     if low != int(low) or high != int(high):
         raise ValueError(f"{name}: got {value!r}, want whole numbers")
+    if high < 1:
+        raise ValueError(f"{name}: got {value!r}, want room for one object at least, as in (0, 1)")
     return int(low), int(high)
 
 
@@ -81,7 +83,8 @@ def scenes(
         n: number of scenes, 0 or more.
         seed: integer >= 0.
         size: side of the images in pixels, 32 to 256.
-        objects: how many objects a scene holds: a number or a range (lo, hi), 1 to 16. They do not overlap.
+        objects: how many objects a scene holds: a number or a range (lo, hi), up to 16. They do not overlap. (0, 1)
+            leaves about half of the scenes empty, ground alone.
         bias: strength of the tie between class and background, 0 (none) to 1 (always).
         scale: range of the objects' diameter, as a fraction of the side; it shrinks to the room that others leave.
         background_shift: k takes background (b + k) mod 8 in place of b: the same objects, pixel for pixel, elsewhere.
@@ -96,7 +99,7 @@ def scenes(
         ValueError: an argument outside its range, or more objects than there is room for.
     """
     n, size = raster.check_count("n", n, 0), raster.check_count("size", size, 32, 256)
-    low, high = object_count("objects", objects)
+    low, high = object_count("objects", objects, least=0)
     bias = raster.check_number("bias", bias, 0, 1)
     scale = raster.check_range("scale", scale, 0.1, 0.9)
     shift = raster.check_count("background_shift", background_shift, 0)

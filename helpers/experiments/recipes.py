@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from helpers.data import CLASSES as SHAPES
+
 # Published constants of torchvision's ImageNet networks, for photographs in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -34,10 +36,11 @@ class Recipe:
         about: one line for a reader.
         architecture: a class of `helpers.networks`.
         arguments: its arguments but the number of classes.
-        world: "mnist", "digits", "scenes" or "photos".
+        world: "mnist", "digits", "scenes", "permuted" (scenes with permuted labels), "places" (scenes and empty
+            grounds, which are classes too) or "photos".
         bias: of the scenes' backgrounds (`helpers.data.scenes`).
         images: number of training scenes, of objects or of digits.
-        classes: first names or ids of Tiny ImageNet's classes; empty for all 200.
+        classes: first names or ids of Tiny ImageNet's classes, or names of shapes; empty for all.
         mean: what is subtracted from images in [0, 1], a number a colour.
         std: what the result is divided by.
         view: what the network sees of an image: "whole", "disc" or "log-polar".
@@ -88,11 +91,10 @@ class Recipe:
         return kept
 
 
-def _scenes(name: str, about: str, pooling: str, bias: float = 0.0) -> Recipe:
-    return Recipe(
-        name, about, "SmallVGG", {"stages": SCENES_STAGES, "pooling": pooling}, "scenes",
-        bias=bias, images=8192, mean=(0.5,) * 3, std=(0.25,) * 3, epochs=10, lr=3e-3,
-    )  # fmt: skip
+def _scenes(name: str, about: str, pooling: str = "gap", world: str = "scenes", **changes: Any) -> Recipe:
+    usual = {"images": 8192, "mean": (0.5,) * 3, "std": (0.25,) * 3, "epochs": 10, "lr": 3e-3}
+    arguments = {"stages": SCENES_STAGES, "pooling": pooling}
+    return Recipe(name, about, "SmallVGG", arguments, world, **{**usual, **changes})
 
 
 def _photos(
@@ -125,12 +127,20 @@ RECIPES: dict[str, Recipe] = {
         ),
         _scenes("scenes-gap", "scenes, the background says nothing, averaged maps", "gap"),
         _scenes("scenes-gmp", "scenes, the background says nothing, maximum of each map", "gmp"),
-        _scenes("scenes-biased", "scenes, the background tells the class 95 times in 100", "gap", BIAS_OF_95_PERCENT),
+        _scenes("scenes-biased", "scenes, the background tells the class 95 times in 100", bias=BIAS_OF_95_PERCENT),
+        _scenes("scenes-places", "scenes, and empty grounds as eight classes more", world="places"),
+        _scenes("scenes-first", "scenes, the first four shapes alone", classes=SHAPES[:4], images=4096),
+        _scenes("scenes-last", "scenes, the last four shapes alone", classes=SHAPES[4:], images=4096),
+        # As many as a network of this size can learn by heart, label by label.
+        _scenes("scenes-few", "512 scenes over and over", images=512, epochs=100),
+        _scenes(
+            "scenes-permuted", "the same 512 scenes, their labels permuted", world="permuted", images=512, epochs=100
+        ),
         _photos("photos-gap", "photographs of 64x64 pixels, averaged maps"),
         _photos("photos-gmp", "photographs of 64x64 pixels, the maximum of each map", pooling="gmp"),
         # Five passes over 100,000 images are an hour on one CPU core.
         _photos("photos-200", "photographs of all 200 classes, averaged maps", classes=(), epochs=5),
-        # Another network for the same 200 classes: what it gets wrong is hard for a reason that is not photos-200's own.
+        # What another network of the same classes gets wrong is not hard for photos-200 by that choice alone.
         _photos(
             "photos-200-gmp", "photographs of all 200 classes, the maximum of each map", pooling="gmp", classes=(),
             epochs=5,

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.data import CLASSES, DIGIT_BACKGROUNDS, digit_scenes, mnist, scenes, tiny_imagenet
+from helpers.data import BACKGROUNDS, CLASSES, DIGIT_BACKGROUNDS, digit_scenes, mnist, scenes, tiny_imagenet
 from helpers.experiments.recipes import Recipe
+from helpers.sanity import permuted_labels
 
 TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
 TEST_SCENES = 2000
@@ -49,7 +50,7 @@ def check_seed(recipe: Recipe, seed: int) -> None:
     Raises:
         ValueError: the seed is one of those kept for testing.
     """
-    if recipe.world in ("scenes", "digits") and seed >= TEST_SEED:
+    if recipe.world not in ("mnist", "photos") and seed >= TEST_SEED:
         raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
 
 
@@ -79,7 +80,10 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
 
 
 def _load(recipe: Recipe, seed: int | None, images: int | None) -> World:
-    loaders = {"mnist": _mnist, "digits": _digits, "scenes": _scenes, "photos": _photos}
+    loaders = {
+        "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places,
+        "photos": _photos,
+    }  # fmt: skip
     if recipe.world not in loaders:
         raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
     return loaders[recipe.world](recipe, seed, images)
@@ -126,9 +130,17 @@ def _digits(recipe: Recipe, seed: int | None, images: int | None) -> World:
 
 
 def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    names = recipe.classes or CLASSES
+    position = torch.full((len(CLASSES),), -1)
+    position[[CLASSES.index(name) for name in names]] = torch.arange(len(names))
+
     def drawn(n: int, seed: int, bias: float, shift: int = 0) -> Labelled:
-        found = scenes(min(n, images or n), seed, bias=bias, background_shift=shift)
-        return _bytes(found.images, found.labels[:, 0])
+        # Every eight scenes hold each shape once: so many give n of the shapes that are wanted.
+        count = -(-min(n, images or n) // len(names)) * len(CLASSES)
+        count = min(n, images or n) if len(names) == len(CLASSES) else count
+        found = scenes(count, seed, bias=bias, background_shift=shift)
+        labels = position[found.labels[:, 0]]
+        return _bytes(found.images[labels >= 0], labels[labels >= 0])
 
     tests = {"test": drawn(TEST_SCENES, TEST_SEED, recipe.bias)}
     if recipe.bias:
@@ -136,7 +148,24 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> World:
         tests["backgrounds at random"] = drawn(TEST_SCENES, TEST_SEED, 0.0)
     what = f"scenes, bias {recipe.bias:.3g}" if recipe.bias else "scenes, backgrounds independent of the class"
     train = _empty(tests["test"]) if seed is None else drawn(recipe.images, seed, recipe.bias)
-    return World(train, tests, CLASSES, what)
+    return World(train, tests, names, what)
+
+
+def _permuted(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    found = _scenes(recipe, seed, images)
+    train = Labelled(found.train.images, permuted_labels(found.train.labels, seed or 0))
+    return World(train, found.tests, found.classes, "scenes whose labels were permuted for training")
+
+
+def _places(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    def drawn(n: int, seed: int) -> Labelled:
+        found = scenes(min(n, images or n), seed, objects=(0, 1))
+        shape = found.labels[:, 0]
+        return _bytes(found.images, torch.where(shape < 0, len(CLASSES) + found.backgrounds, shape))
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return World(train, {"test": test}, (*CLASSES, *BACKGROUNDS), "scenes, half of them without an object")
 
 
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> World:

@@ -4,10 +4,11 @@ Every function takes whole batches. A map and a mask are (..., H, W) with the sa
 or (B, K, H, W); one number a map comes back, (...). Where there is nothing to measure (an empty mask, an absent
 box) it is NaN, to be left out with `nanmean`; a constant map never counts as a hit.
 
-Three baselines that know nothing of the network stand beside them: `center_map`, `blurred_map`, `random_map`.
+Four baselines that know nothing of the network stand beside them: `center_map`, `blurred_map`, `edge_map` and
+`random_map`.
 """
 
-from helpers.metrics.baselines import blurred_map, center_map, random_map
+from helpers.metrics.baselines import blurred_map, center_map, edge_map, random_map
 from helpers.metrics.boxes import Detections, box_iou, box_mask, detections
 from helpers.metrics.curves import Curve, deletion, insertion
 from helpers.metrics.masks import mass_in_mask, pixel_auc, pointing_game, rank_correlation
@@ -21,6 +22,7 @@ __all__ = [
     "center_map",
     "deletion",
     "detections",
+    "edge_map",
     "insertion",
     "mass_in_mask",
     "pixel_auc",

@@ -1,6 +1,7 @@
 """Maps that know nothing of the network."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
@@ -40,6 +41,21 @@ def blurred_map(x: Tensor) -> Tensor:
     height, width = (min(2 * round(3 * sigma) + 1, 2 * ((n - 1) // 2) + 1) for n in x.shape[-2:])
     blurred = gaussian_blur(x, [width, height], [sigma, sigma])
     return (blurred - x.mean((2, 3), keepdim=True)).abs().amax(1)
+
+
+def edge_map(x: Tensor) -> Tensor:
+    """The baseline that only draws outlines: the length of the brightness's slope, by Sobel's filter.
+
+    Args:
+        x: images, (B, C, H, W), in any units; the colours are averaged.
+
+    Returns:
+        (B, H, W), not negative, in the units of x a pixel; at the border the outermost pixels are repeated.
+    """
+    gray = F.pad(check_images(x).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    step, smooth = x.new_tensor([-0.5, 0, 0.5]), x.new_tensor([0.25, 0.5, 0.25])
+    kernels = torch.stack([torch.outer(smooth, step), torch.outer(step, smooth)])[:, None]  # (2, 1, 3, 3)
+    return F.conv2d(gray, kernels).square().sum(1).sqrt()
 
 
 def random_map(x: Tensor, seed: int = 0) -> Tensor:

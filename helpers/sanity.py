@@ -1,0 +1,339 @@
+"""Does a map depend on what the network learned? Compare it with the maps of networks that have forgotten.
+
+One call::
+
+    found = sanity_check(saliency.class_saliency, model, x, target)
+    found.similarity["spearman_abs"]  # (layers, B): to the trained network's map, after each layer more is random
+
+By hand::
+
+    for name, forgotten in cascading_randomization(model):  # "fc", then "conv4" as well, ... down to the first layer
+        map_similarity(method(model, x, target), method(forgotten, x, target))["spearman_abs"]
+
+Source: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skimage.feature import hog
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from helpers.capture import Target, check_images, check_target
+from helpers.metrics import edge_map, rank_correlation
+from helpers.metrics.masks import check_maps
+from helpers.training import fit
+
+Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Redraw = Literal["initial", "shuffled"]
+HOG_CELL_PX = 16  # pixels a side of a cell of the histograms of gradients, as in the authors' notebook
+HOG_BLOCK = 3  # cells a side of a block
+SSIM_SIGMA_PX = 1.5  # of the Gaussian window of the structural similarity (Wang et al. 2004)
+SSIM_REACH = 3.5  # half the window's side, in sigmas
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+class SanityCheck(NamedTuple):
+    """What `sanity_check` returns; L layers, B images.
+
+    Attributes:
+        layers: the layer that was randomised last (cascading) or alone (independent), in the order of the steps.
+        similarity: measure -> (L, B), of each step's maps with those of the network as given.
+        baselines: "edges", "permuted" and, for two images and more, "another image" -> measure -> (B,): how similar
+            the given network's maps are to the edges of the images, to themselves with their places permuted, and to
+            the map of the next image. A method that has forgotten everything need not come lower than these.
+        maps: (L + 1, B, h, w), those of the network as given first.
+    """
+
+    layers: tuple[str, ...]
+    similarity: dict[str, Tensor]
+    baselines: dict[str, dict[str, Tensor]]
+    maps: Tensor
+
+
+def randomizable_layers(model: nn.Module) -> list[list[str]]:
+    """The layers with weights, from the first to the last, each with the normalisations that follow it.
+
+    Args:
+        model: any network whose layers with weights can draw them anew (`reset_parameters`).
+
+    Returns:
+        Names, a list a step; the first name of each is the layer's.
+
+    Raises:
+        ValueError: a network without such layers, or parameters outside of them.
+    """
+    # A module's own parameters: containers may hold some too, which nothing here could draw anew.
+    own = [(name, m) for name, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None]
+    unknown = [name or type(m).__name__ for name, m in own if not hasattr(m, "reset_parameters")]
+    if unknown:
+        raise ValueError(f"model has parameters that cannot be drawn anew, in {', '.join(unknown[:5])}")
+    steps: list[list[str]] = []
+    for name, module in own:
+        if isinstance(module, NORMS) and steps:
+            steps[-1].append(name)
+        else:
+            steps.append([name])
+    if not steps:
+        raise ValueError("model must have layers with weights, this one has none")
+    return steps
+
+
+def cascading_randomization(
+    model: nn.Module, *, seed: int = 0, redraw: Redraw = "initial"
+) -> Iterator[tuple[str, nn.Module]]:
+    """Copies of a network that forgets from the top down: the last layer random, the last two, ... all of them.
+
+    Args:
+        model: any network whose layers with weights have `reset_parameters`; it is left as it was found. Normalisations
+            are reset together with the layer before them, their running statistics too.
+        seed: of the new weights; the same on every device. The state of torch's generators is left alone.
+        redraw: "initial" draws weights as torch initialises such a layer; "shuffled" permutes the trained ones within
+            each tensor, which keeps their distribution (and leaves running statistics as they are).
+
+    Yields:
+        (name of the layer that was randomised last, the network), from the logits to the first layer. Layers that have
+        not had their turn are bit for bit the trained ones.
+
+    Raises:
+        ValueError: a network without layers that can be drawn anew, or an unknown `redraw`.
+
+    Source: Adebayo et al. 2018, section 3.1.
+    """
+    network = copy.deepcopy(model)
+    for number, names in reversed(list(enumerate(_steps(model, redraw)))):
+        network = copy.deepcopy(network)
+        _forget(network, names, seed, number, redraw)
+        yield names[0], network
+
+
+def independent_randomization(
+    model: nn.Module, *, seed: int = 0, redraw: Redraw = "initial"
+) -> Iterator[tuple[str, nn.Module]]:
+    """Copies of a network, each with one layer random and all others as trained.
+
+    Args:
+        model: as for `cascading_randomization`; it is left as it was found.
+        seed: of the new weights: a layer gets the same ones as in the cascade of this seed.
+        redraw: "initial" or "shuffled", as for `cascading_randomization`.
+
+    Yields:
+        (name of the random layer, the network), from the logits to the first layer.
+
+    Raises:
+        ValueError: a network without layers that can be drawn anew, or an unknown `redraw`.
+
+    Source: Adebayo et al. 2018, section 3.2.
+    """
+    for number, names in reversed(list(enumerate(_steps(model, redraw)))):
+        network = copy.deepcopy(model)
+        _forget(network, names, seed, number, redraw)
+        yield names[0], network
+
+
+def _steps(model: nn.Module, redraw: Redraw) -> list[list[str]]:
+    if redraw not in ("initial", "shuffled"):
+        raise ValueError(f'redraw must be "initial" or "shuffled", got {redraw!r}')
+    return randomizable_layers(model)
+
+
+def _forget(network: nn.Module, names: list[str], seed: int, number: int, redraw: Redraw) -> None:
+    """Give layers new weights, in place; drawn on the CPU, so that every device gets the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1_000_003 + number)
+        for name in names:
+            module = network.get_submodule(name)
+            fresh = copy.deepcopy(module).cpu()
+            if redraw == "initial":
+                fresh.reset_parameters()
+            else:
+                for value in fresh.parameters():
+                    value.data = value.data.flatten()[torch.randperm(value.numel())].view_as(value)
+            module.load_state_dict(fresh.state_dict())
+
+
+def map_similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """How alike two maps are, by the four measures of the sanity checks.
+
+    Args:
+        a: maps, (B, H, W), raw and signed, sides of at least 3.
+        b: maps, (B, H, W).
+
+    Returns:
+        "spearman": rank correlation of the signed maps, -1 to 1. "spearman_abs": of their absolute values. "ssim":
+        structural similarity of the absolute values scaled to 0 .. 1, with a Gaussian window of 11 pixels (less on
+        smaller maps). "hog": Pearson's correlation of the histograms of oriented gradients of the same, with cells
+        of 16 pixels, or a third of the shorter side where that is less. Each (B,), NaN where a map is constant.
+
+    Raises:
+        ValueError: shapes that differ or are not (B, H, W), sides below 3, or values that are not finite.
+
+    Source: Adebayo et al. 2018, section 4 (their code correlates the histograms by ranks, the text by values).
+    """
+    a, b = (check_maps(one, name).detach() for one, name in ((a, "a"), (b, "b")))
+    if a.shape != b.shape or a.ndim != 3 or min(a.shape[1:]) < HOG_BLOCK:
+        raise ValueError(
+            f"a and b must be maps (B, H, W) of one shape, sides from {HOG_BLOCK} on, "
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    first, second = _unit(a), _unit(b)
+    found = {
+        "ssim": [_ssim(one, other) for one, other in zip(first, second, strict=True)],
+        "hog": [_correlation(_hog(one), _hog(other)) for one, other in zip(first, second, strict=True)],
+    }
+    ranks = {"spearman": rank_correlation(a, b), "spearman_abs": rank_correlation(a.abs(), b.abs())}
+    return ranks | {name: torch.tensor(values).to(a) for name, values in found.items()}
+
+
+def _unit(maps: Tensor) -> np.ndarray:
+    """Absolute values scaled to 0 .. 1, map by map, as scikit-image takes them; NaN for a constant map."""
+    size = maps.abs().cpu().double()
+    low, high = (one(size, dim=(1, 2), keepdim=True) for one in (torch.amin, torch.amax))
+    return ((size - low) / (high - low)).numpy()
+
+
+def _ssim(a: np.ndarray, b: np.ndarray) -> float:
+    sigma = min(SSIM_SIGMA_PX, (min(a.shape) - 1) // 2 / SSIM_REACH)
+    return float(structural_similarity(a, b, gaussian_weights=True, sigma=sigma, data_range=1.0))
+
+
+def _hog(a: np.ndarray) -> np.ndarray:
+    cell = min(HOG_CELL_PX, min(a.shape) // HOG_BLOCK)
+    return hog(a, pixels_per_cell=(cell, cell), cells_per_block=(HOG_BLOCK, HOG_BLOCK))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / size) if size > 0 else float("nan")
+
+
+def sanity_check(
+    method: Method,
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    order: Literal["cascading", "independent"] = "cascading",
+    seed: int = 0,
+    redraw: Redraw = "initial",
+) -> SanityCheck:
+    """The model parameter randomisation test: do the maps change when the network forgets?
+
+    The classes stay those that are given, whatever the random networks would say.
+
+    Args:
+        method: called as `method(model, x, target)`; gives maps (B, h, w), raw and signed. Of a method that keeps its
+            colours give a reduction: `lambda m, x, c: gradient_times_input(m, x, c).sum(-3)`.
+        model: any network that `cascading_randomization` takes; it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, or (B,) indices.
+        order: "cascading" forgets from the top down, "independent" one layer at a time.
+        seed: of the random weights, and of the permuted maps.
+        redraw: "initial" or "shuffled", as for `cascading_randomization`.
+
+    Returns:
+        Similarities (L, B), baselines (B,) and maps (L + 1, B, h, w).
+
+    Raises:
+        ValueError: bad `x`, `target`, `order`, `seed` or `redraw`, or a method that does not give (B, h, w) maps.
+
+    Source: Adebayo et al. 2018, section 3.
+    """
+    orders = {"cascading": cascading_randomization, "independent": independent_randomization}
+    if order not in orders:
+        raise ValueError(f'order must be "cascading" or "independent", got {order!r}')
+    wanted, several = check_target(target, len(check_images(x)))
+    if several:
+        raise ValueError(f"target must be an int or (B,), one class an image, got shape {tuple(wanted.shape)}")
+    wanted = wanted[:, 0].to(x.device)
+    given = _maps(method, model, x, wanted)
+    steps = [
+        (name, _maps(method, network, x, wanted)) for name, network in orders[order](model, seed=seed, redraw=redraw)
+    ]
+    names, maps = zip(*steps, strict=True)
+    rows = [map_similarity(given, one) for one in maps]
+    return SanityCheck(
+        names,
+        {measure: torch.stack([row[measure] for row in rows]) for measure in rows[0]},
+        _baselines(given, x, seed),
+        torch.stack([given, *maps]),
+    )
+
+
+def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    found = method(model, x, target)
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(found, Tensor) or found.ndim != 3 or len(found) != len(x):
+        raise ValueError(f"method must give maps (B, h, w) with B = {len(x)}, got {shape}")
+    return found.detach()
+
+
+def _baselines(maps: Tensor, x: Tensor, seed: int) -> dict[str, dict[str, Tensor]]:
+    """Similarity of maps (B, h, w) with what knows nothing of the network."""
+    edges = F.interpolate(edge_map(x)[:, None], size=maps.shape[1:], mode="area")[:, 0].to(maps)
+    order = torch.rand(maps.shape, generator=torch.Generator().manual_seed(seed)).flatten(1).argsort(1)
+    permuted = maps.flatten(1).gather(1, order.to(maps.device)).view_as(maps)
+    others = {"edges": edges, "permuted": permuted} | ({"another image": maps.roll(1, 0)} if len(maps) > 1 else {})
+    return {name: map_similarity(maps, other) for name, other in others.items()}
+
+
+def permuted_labels(labels: Tensor, seed: int = 0) -> Tensor:
+    """The same labels in another order: how often each class occurs stays, what it has to do with an image goes.
+
+    Args:
+        labels: (N,).
+        seed: of the order; the same on every device.
+
+    Returns:
+        (N,).
+    """
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return labels[order.to(labels.device)]
+
+
+def permuted_label_network(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    lr: float = 1e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> nn.Module:
+    """The data randomisation test's network: of the same build, trained from scratch on permuted labels.
+
+    It can only learn its images by heart. A map that explains what was learned must differ from the one of a network
+    that was trained on the true labels.
+
+    Args:
+        model: a network whose layers with weights have `reset_parameters`; it is left as it was found.
+        x: training images, (N, C, H, W), normalised as the network expects.
+        labels: (N,) int64, the true labels.
+        epochs: passes over the images; learning by heart takes many.
+        lr: Adam's learning rate.
+        seed: of the permutation, the new weights and the order of the images.
+        progress: show a progress bar.
+
+    Returns:
+        The network, in evaluation mode, on the device of `model`. `helpers.training.accuracy` with
+        `permuted_labels(labels, seed)` tells how much of it was learned.
+
+    Raises:
+        ValueError: a network that cannot be drawn anew, or what `helpers.training.fit` refuses.
+
+    Source: Adebayo et al. 2018, section 3.3.
+    """
+    *_, (_, network) = cascading_randomization(model, seed=seed)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    fit(network, x, permuted_labels(labels, seed), epochs=epochs, lr=lr, seed=seed, progress=progress)
+    return network.eval()
