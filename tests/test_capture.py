@@ -98,7 +98,7 @@ def test_gradients_by_hand(inplace):
 
 def test_gradient_after_softmax_by_hand():
     p = torch.tensor([4.0, -12.0]).softmax(0)
-    found = gradients(by_hand(), X, 0, "1", after_softmax=True).gradients["1"]
+    found = gradients(by_hand(), X, 0, "1", score="probability").gradients["1"]
     torch.testing.assert_close(found, torch.full((1, 1, 2, 2), float(p[0] * p[1])))  # p0 (1 - p0) (0.25 + 0.75)
 
 
@@ -116,22 +116,23 @@ def test_shapes_follow_the_target():
     torch.testing.assert_close(gradients(net, x[1:], 2, "0").gradients["0"], each[1:])  # a batch of one
 
 
-@pytest.mark.parametrize("after_softmax", [False, True])
-def test_gradients_against_finite_differences(after_softmax):
+@pytest.mark.parametrize("score", ["logit", "probability", "log-odds"])
+def test_gradients_against_finite_differences(score):
     net, x, step = tiny().eval(), batch(2), 1e-6
     head = net[4:]
-    found = gradients(net, x, 1, ["input", "3"], after_softmax=after_softmax)
+    found = gradients(net, x, 1, ["input", "3"], score=score)
 
-    def score(function, at):
+    def value(function, at):
         logits = function(at)
-        return (logits.softmax(1) if after_softmax else logits)[:, 1].sum()
+        chance = logits.softmax(1)[:, 1]
+        return {"logit": logits[:, 1], "probability": chance, "log-odds": (chance / (1 - chance)).log()}[score].sum()
 
     with torch.no_grad():
         for name, function, start in [("input", net, x), ("3", head, found.activations["3"])]:
             for index in [(0, 0, 0, 0), (1, 2, 1, 1)]:
                 bump = torch.zeros_like(start)
                 bump[index] = step
-                slope = (score(function, start + bump) - score(function, start - bump)) / (2 * step)
+                slope = (value(function, start + bump) - value(function, start - bump)) / (2 * step)
                 torch.testing.assert_close(found.gradients[name][index], slope, rtol=1e-6, atol=1e-9)
 
 
@@ -554,11 +555,11 @@ def test_tensors_as_long_as_the_images_are_cut_along_and_the_rest_is_handed_on()
 def test_options_of_a_batched_method_come_with_partial():
     net, x, target = tiny(), batch(3), torch.tensor([0, 2, 1])
 
-    def gradient(model, part, wanted, after_softmax):
-        return gradients(model, part, wanted, "0", after_softmax=after_softmax).gradients["0"]
+    def gradient(model, part, wanted, score):
+        return gradients(model, part, wanted, "0", score=score).gradients["0"]
 
-    found = in_batches(functools.partial(gradient, after_softmax=True), net, x, target, size=2)
-    torch.testing.assert_close(found, gradient(net, x, target, True))
+    found = in_batches(functools.partial(gradient, score="probability"), net, x, target, size=2)
+    torch.testing.assert_close(found, gradient(net, x, target, "probability"))
 
 
 @pytest.mark.parametrize("size", [0, -3, 1.5, "2", None])

@@ -44,7 +44,8 @@ def input_gradient(model: nn.Module, x: Tensor, target: Target, *, after_softmax
 
     Source: Simonyan et al. 2013, section 3.
     """
-    return gradients(model, x, target, INPUT, after_softmax=after_softmax).gradients[INPUT]
+    score = "probability" if after_softmax else "logit"
+    return gradients(model, x, target, INPUT, score=score).gradients[INPUT]
 
 
 def class_saliency(model: nn.Module, x: Tensor, target: Target, *, after_softmax: bool = False) -> Tensor:

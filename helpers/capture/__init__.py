@@ -14,10 +14,12 @@ By hand, for a network in two parts, `body` up to conv2 and `head` after it::
     torch.autograd.grad(head(a)[:, 3].sum(), a)
 
 A layer is named as in `model.named_modules()`. The name "input" stands for `x` itself. A module that runs several
-times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2".
+times in one forward (one ReLU used twice) is named call by call: "relu#1", "relu#2"; "relu#*" stands for all its calls
+that give feature maps (B, C, h, w).
 """
 
 from helpers.capture.ablation import ablated_logits, activations_up_to, logits_from
+from helpers.capture.batches import in_batches
 from helpers.capture.inputs import (
     Target,
     check_fill,
@@ -28,7 +30,7 @@ from helpers.capture.inputs import (
     check_target,
     chunks,
 )
-from helpers.capture.passes import Gradients, Masked, activations, gradients, in_batches, logits, masked_forward
+from helpers.capture.passes import Gradients, Masked, activations, gradients, logits, masked_forward
 from helpers.capture.state import INPUT, layer_names, named_modules, preserved
 
 __all__ = [

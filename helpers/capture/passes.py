@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from helpers.capture.inputs import check_fit, check_images, check_positive, check_target
+from helpers.capture.inputs import Target, check_fit, check_images, check_target
 from helpers.capture.state import INPUT, named_modules, preserved
 
 Visit = Callable[[str, Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]
+Score = Literal["logit", "probability", "log-odds"]
+EVERY_CALL = "*"  # in place of a call's number
 
 
 class Gradients(NamedTuple):
@@ -50,8 +53,8 @@ def activations(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dic
         return output
 
     with preserved(model), torch.no_grad():
-        _forward(model, x, names, keep)
-    return {name: found[name] for name in names}
+        _, calls = _forward(model, x, names, keep)
+    return _named(found, names, calls)
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -70,39 +73,14 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     return masked_forward(model, x, {}).logits
 
 
-def in_batches(method: Callable[..., Tensor], model: nn.Module, x: Tensor, *others: Any, size: int = 100) -> Tensor:
-    """A method's result for many images, computed batch by batch: small batches stay in the processor's cache.
-
-    Args:
-        method: called as `method(model, x, *others)`; give its options with `functools.partial`.
-        model: any network.
-        x: images, (N, C, H, W).
-        others: further arguments; tensors of length N are cut along with the images, everything else is handed on.
-        size: images a call.
-
-    Returns:
-        The results, joined along their first axis.
-
-    Raises:
-        ValueError: x is not a non-empty (N, C, H, W), or size is less than 1.
-    """
-    check_positive("size", size)
-    check_images(x)
-
-    def part(one: Any, rows: slice) -> Any:
-        return one[rows] if isinstance(one, Tensor) and one.ndim and len(one) == len(x) else one
-
-    cuts = [slice(start, start + size) for start in range(0, len(x), size)]
-    return torch.cat([method(model, x[rows], *(part(one, rows) for one in others)) for rows in cuts])
-
-
 def gradients(
     model: nn.Module,
     x: Tensor,
-    target: int | Sequence | Tensor,
+    target: Target | Callable[[Tensor], Target],
     layers: str | Sequence[str],
     *,
-    after_softmax: bool = False,
+    score: Score = "logit",
+    reduce: Reduce | None = None,
 ) -> Gradients:
     """Gradients of class scores with respect to named layers: one forward for all classes and layers.
 
@@ -112,18 +90,25 @@ def gradients(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes).
         x: images, (B, C, H, W).
-        target: int, (B,), or (B, K) for K classes of every image.
+        target: int, (B,), or (B, K) for K classes of every image; or a function of the logits (B, classes) that gives
+            one, such as the five largest: `lambda logits: logits.topk(5).indices`.
         layers: one name or several; "input" is `x` itself.
-        after_softmax: differentiate the softmax probability in place of the logit.
+        score: what is differentiated: the "logit" S_c, the "probability" P_c after the softmax, or the "log-odds"
+            log P_c / (1 - P_c) = S_c - log sum_(j != c) exp S_j, whose gradient has the direction of the probability's
+            and does not vanish where the softmax is saturated.
+        reduce: applied to each gradient (B, C, h, w) as soon as it is known, such as a maximum over channels: all else
+            of it is forgotten, which keeps many layers and classes small.
 
     Returns:
         Logits (B, classes), activations (B, C, h, w), and gradients, (B, C, h, w) for an int or (B,) target and
         (B, K, C, h, w) for a (B, K) target; raw and signed.
 
     Raises:
-        ValueError: bad `x`, `target` or `layers`, an output that is not (B, classes), or logits that do not
+        ValueError: bad `x`, `target`, `layers` or `score`, an output that is not (B, classes), or logits that do not
             depend on a layer.
     """
+    if score not in get_args(Score):
+        raise ValueError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")
     names = _names(layers)
     found: dict[str, Tensor] = {}
 
@@ -134,22 +119,45 @@ def gradients(
         return kept.clone()  # what follows may overwrite the output in place
 
     with preserved(model), torch.inference_mode(False), torch.enable_grad():
-        logits = _logits(_forward(model, x, names, cut), len(x))
-        wanted, several = check_target(target, *logits.shape)
+        output, calls = _forward(model, x, names, cut)
+        logits = _logits(output, len(x))
+        asked = target(logits.detach()) if callable(target) else target
+        wanted, several = check_target(asked, *logits.shape)
         wanted = wanted.to(logits.device).clone()  # a tensor made in inference mode may not be saved for backward
-        scores = (logits.softmax(1) if after_softmax else logits).gather(1, wanted)  # (B, K)
-        captured, last = [found[name] for name in names], wanted.shape[1] - 1
-        by_class = [_differentiate(score, captured, names, k < last) for k, score in enumerate(scores.unbind(1))]
+        kept, last = _named(found, names, calls), wanted.shape[1] - 1
+        by_class = [
+            _differentiate(one, kept, k < last, reduce)
+            for k, one in enumerate(_scores(logits, wanted, score).unbind(1))
+        ]
     stacked = [torch.stack(one, dim=1) for one in zip(*by_class, strict=True)]  # (B, K, C, h, w) a layer
     return Gradients(
         logits.detach(),
-        {name: found[name].detach() for name in names},
-        {name: g if several else g[:, 0] for name, g in zip(names, stacked, strict=True)},
+        {name: one.detach() for name, one in kept.items()},
+        {name: g if several else g[:, 0] for name, g in zip(kept, stacked, strict=True)},
     )
 
 
+def _scores(logits: Tensor, wanted: Tensor, score: Score) -> Tensor:
+    """The scores (B, K) of the classes `wanted` (B, K)."""
+    if score == "probability":
+        return logits.softmax(1).gather(1, wanted)
+    own = logits.gather(1, wanted)
+    if score == "logit":
+        return own
+    if logits.shape[1] < 2:
+        raise ValueError('score: "log-odds" takes a network with two classes at least')
+    every = torch.arange(logits.shape[1], device=logits.device)
+    rivals = logits[:, None].masked_fill(every == wanted[..., None], float("-inf"))  # (B, K, classes)
+    return own - rivals.logsumexp(2)
+
+
 def masked_forward(
-    model: nn.Module, x: Tensor, masks: Mapping[str, Tensor], capture: str | Sequence[str] = ()
+    model: nn.Module,
+    x: Tensor,
+    masks: Mapping[str, Tensor],
+    capture: str | Sequence[str] = (),
+    *,
+    reduce: Reduce | None = None,
 ) -> Masked:
     """A forward in which each named activation is multiplied by its mask.
 
@@ -159,6 +167,8 @@ def masked_forward(
         masks: name -> mask that broadcasts to the layer's output: (B, C, h, w), (C, 1, 1), (h, w) ...; any real
             or boolean values. "input" masks `x` itself.
         capture: names of layers whose outputs are returned, after the masks.
+        reduce: applied to each captured output (B, C, h, w) at once, such as a sum over channels, so that all else of
+            it is forgotten.
 
     Returns:
         Logits (B, classes), and the captured activations (B, C, h, w).
@@ -173,11 +183,12 @@ def masked_forward(
         if name in masks:
             output = output * _fitting(masks[name], output, name)
         if name in wanted:
-            found[name] = output.clone()
+            found[name] = reduce(output) if reduce else output.clone()
         return output
 
     with preserved(model), torch.no_grad():
-        logits = _logits(_forward(model, x, [*masks, *wanted], mask), len(x))
+        output, _ = _forward(model, x, [*masks, *wanted], mask)
+        logits = _logits(output, len(x))
     return Masked(logits, {name: found[name] for name in wanted})
 
 
@@ -191,10 +202,10 @@ def _names(layers: str | Sequence[str]) -> list[str]:
     return names
 
 
-def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) -> Tensor:
+def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) -> tuple[Tensor, Counter[str]]:
     """One forward; `visit(name, output)` sees each named output and returns what the network goes on with.
 
-    Runs inside `preserved`, which removes the hooks.
+    Runs inside `preserved`, which removes the hooks. Returns the output, and how often each named module ran.
     """
     modules = named_modules(model, names)
     x = check_fit(model, check_images(x)).detach().clone()  # a first layer in place must not write into the caller's x
@@ -207,6 +218,8 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
         for name in dict.fromkeys(names):
             if name in (base, f"{base}#{calls[base]}"):
                 output = visit(name, output)
+            elif name == f"{base}#{EVERY_CALL}" and output.ndim == 4:
+                output = visit(f"{base}#{calls[base]}", output)
         return output
 
     for base, module in modules.items():
@@ -214,13 +227,24 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
     output = model(visit(INPUT, x) if INPUT in names else x)
     for name in names:
         _check_calls(name, calls)
-    return output
+    return output, calls
+
+
+def _named(found: Mapping[str, Tensor], names: Sequence[str], calls: Counter[str]) -> dict[str, Tensor]:
+    """What was found, by the names asked for; "relu#*" becomes "relu#1", "relu#2" ..., or "relu" where it ran once."""
+    named: dict[str, Tensor] = {}
+    for name in names:
+        base, _, number = name.partition("#")
+        numbered = [key for key in found if key.startswith(f"{base}#")] if number == EVERY_CALL else []
+        named |= {base if calls[base] == 1 else key: found[key] for key in numbered}
+        named |= {name: found[name]} if number != EVERY_CALL else {}
+    return named
 
 
 def _check_calls(name: str, calls: Counter[str]) -> None:
     base, numbered, number = name.partition("#")
     runs = calls[base]
-    if name == INPUT:
+    if name == INPUT or number == EVERY_CALL:
         return
     if runs == 0:
         raise ValueError(f"layers: {base!r} does not run in the forward of this network")
@@ -237,16 +261,17 @@ def _logits(output: Tensor, batch: int) -> Tensor:
     return output
 
 
-def _differentiate(score: Tensor, captured: list[Tensor], names: list[str], again: bool) -> tuple[Tensor, ...]:
+def _differentiate(score: Tensor, captured: Mapping[str, Tensor], again: bool, reduce: Reduce | None) -> list[Tensor]:
     """Gradients of (B,) scores. In evaluation mode images do not mix, so the sum serves the whole batch."""
+    if not captured:
+        raise ValueError("layers: none of them gives feature maps (B, C, h, w) in the forward of this network")
+    unused = list(captured)
     if score.requires_grad:
-        found = torch.autograd.grad(score.sum(), captured, retain_graph=again, allow_unused=True)
-        unused = [name for name, gradient in zip(names, found, strict=True) if gradient is None]
-    else:
-        unused = names
+        found = torch.autograd.grad(score.sum(), list(captured.values()), retain_graph=again, allow_unused=True)
+        unused = [name for name, gradient in zip(captured, found, strict=True) if gradient is None]
     if unused:
         raise ValueError(f"layers: the logits do not depend on what {', '.join(unused)} returned")
-    return found
+    return [reduce(gradient) for gradient in found] if reduce else list(found)
 
 
 def _fitting(mask: Tensor, output: Tensor, name: str) -> Tensor:

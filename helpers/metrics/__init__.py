@@ -12,6 +12,7 @@ from helpers.metrics.baselines import blurred_map, center_map, edge_map, random_
 from helpers.metrics.boxes import Detections, box_iou, box_mask, detections
 from helpers.metrics.curves import Curve, deletion, insertion
 from helpers.metrics.masks import mass_in_mask, pixel_auc, pointing_game, rank_correlation
+from helpers.metrics.similarity import map_similarity
 
 __all__ = [
     "Curve",
@@ -24,6 +25,7 @@ __all__ = [
     "detections",
     "edge_map",
     "insertion",
+    "map_similarity",
     "mass_in_mask",
     "pixel_auc",
     "pointing_game",

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
+from helpers.background import blurred
 from helpers.capture import check_images
 
 CENTER_SIGMA = 0.25  # standard deviation of `center_map`, in sides of the image
@@ -36,11 +36,8 @@ def blurred_map(x: Tensor) -> Tensor:
     Returns:
         (B, H, W), the largest difference over the colours, in the units of x.
     """
-    sigma = BLUR_SIGMA * max(check_images(x).shape[-2:])
-    # The kernel reflects at the border and must be smaller than the image.
-    height, width = (min(2 * round(3 * sigma) + 1, 2 * ((n - 1) // 2) + 1) for n in x.shape[-2:])
-    blurred = gaussian_blur(x, [width, height], [sigma, sigma])
-    return (blurred - x.mean((2, 3), keepdim=True)).abs().amax(1)
+    smooth = blurred(x, BLUR_SIGMA * max(check_images(x).shape[-2:]))
+    return (smooth - x.mean((2, 3), keepdim=True)).abs().amax(1)
 
 
 def edge_map(x: Tensor) -> Tensor:

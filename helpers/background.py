@@ -1,0 +1,235 @@
+"""How much the background decides: blur it, or blur the object, and see whether the network still knows.
+
+One call::
+
+    found = accuracy_under_blur(model, x, labels, salient_region(maps), radii=(2, 5, 10))
+    found.outside.double().mean(-1)  # (radii, tops): share right with everything outside the region blurred
+
+Blurring a background tells something about the background only beside its control: the same area blurred elsewhere
+(`same_area_control`), and the true mask where it is known.
+
+Source: Marcinek, arXiv 2005.02184, section 4; the controls are the book's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
+
+from helpers.capture import check_images, check_number, check_target, in_batches, logits
+
+KEEP = 0.2  # of a map's range: what lies above belongs to the object (a fifth, as in the source's released code)
+BLOB_SIGMA = 0.1  # of the noise whose peaks are the "random" control's blobs, in sides of the image (the longer one)
+
+
+class BlurHits(NamedTuple):
+    """What `accuracy_under_blur` returns: which images are right; R radii, T tops, N images. Means are accuracies.
+
+    Attributes:
+        original: (T, N) bool, without blur.
+        outside: (R, T, N) bool, everything outside the region blurred.
+        inside: (R, T, N) bool, the region blurred.
+    """
+
+    original: Tensor
+    outside: Tensor
+    inside: Tensor
+
+
+def salient_region(maps: Tensor, threshold: float = KEEP) -> Tensor:
+    """The part of a map that counts as the object: what is above a share of its range.
+
+    Args:
+        maps: (B, H, W), or (..., H, W).
+        threshold: from the least value of the map (0) to its greatest (1).
+
+    Returns:
+        bool, like maps; a constant map's region is everything.
+
+    Raises:
+        ValueError: maps are empty, not floating point or not finite, or a threshold outside 0 .. 1.
+
+    Source: Marcinek 2020; a fifth of the range, as in the released code, but counted from the map's least value, which
+    the code leaves out.
+    """
+    if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.numel() == 0 or not maps.is_floating_point():
+        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps must be a non-empty floating-point tensor (..., H, W), got {got}")
+    if not torch.isfinite(maps).all():
+        raise ValueError("maps must be finite, got NaN or infinite values")
+    if check_number("threshold", threshold, 0) > 1:
+        raise ValueError(f"threshold must be a share of the map's range, 0 to 1, got {threshold}")
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return maps >= low + threshold * (high - low)
+
+
+def blurred(x: Tensor, radius: float) -> Tensor:
+    """Images through a Gaussian filter, mirrored at the border.
+
+    Args:
+        x: images, (B, C, H, W), in any units.
+        radius: standard deviation in pixels (the `radius` of Pillow's GaussianBlur); 0 changes nothing.
+
+    Returns:
+        Like x. The filter reaches three standard deviations, or as far as mirroring once allows.
+
+    Raises:
+        ValueError: bad `x`, or a radius that is negative or not finite.
+    """
+    check_images(x)
+    if check_number("radius", radius, 0) == 0:
+        return x.clone()
+    height, width = (min(2 * round(3 * radius) + 1, 2 * ((n - 1) // 2) + 1) for n in x.shape[-2:])
+    return gaussian_blur(x, [width, height], [radius, radius])
+
+
+def blur_outside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) -> Tensor:
+    """Images whose background is blurred.
+
+    Args:
+        x: images, (B, C, H, W), in any units.
+        region: (B, H, W) bool, the object: it stays as it is.
+        radius: standard deviation of the blur in pixels.
+        leak: blur the whole image and put the object back, as the source does: the object's colours run into its
+            surroundings. False lets the background take its colours from the background alone.
+
+    Returns:
+        Like x.
+
+    Raises:
+        ValueError: bad `x` or radius, or a region that is not bool (B, H, W).
+    """
+    region = _check_region(x, region)
+    return _blurred_where(x, ~region, radius, leak)
+
+
+def blur_inside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) -> Tensor:
+    """Images whose object is blurred: the counterpart of `blur_outside`, which see.
+
+    Args:
+        x: images, (B, C, H, W), in any units.
+        region: (B, H, W) bool, the object: it is blurred, the rest stays as it is.
+        radius: standard deviation of the blur in pixels.
+        leak: blur the whole image and put the background back; False takes the object's colours from the object alone.
+
+    Returns:
+        Like x.
+
+    Raises:
+        ValueError: bad `x` or radius, or a region that is not bool (B, H, W).
+    """
+    region = _check_region(x, region)
+    return _blurred_where(x, region, radius, leak)
+
+
+def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"] = "shift", *, seed: int = 0) -> Tensor:
+    """A region of as many pixels that has nothing to do with what the network found.
+
+    Args:
+        region: (B, H, W) bool.
+        kind: "shift" moves it by a quarter to three quarters of each side, around the border: the same shape elsewhere.
+            "random" takes the peaks of smooth noise, "center" the pixels nearest to the middle of the image.
+        seed: of the shifts and of the noise; the same on every device.
+
+    Returns:
+        (B, H, W) bool, each image's area as in `region`.
+
+    Raises:
+        ValueError: a region that is not a non-empty bool (B, H, W), or an unknown kind.
+    """
+    _check_masks(region)
+    draw = torch.Generator().manual_seed(seed)
+    count, height, width = region.shape
+    if kind == "shift":
+        share = 0.25 + 0.5 * torch.rand(2, count, generator=draw)
+        down, right = ((part * n).long() for part, n in zip(share, (height, width), strict=True))
+        rows = (torch.arange(height) - down[:, None]) % height  # (B, H)
+        columns = (torch.arange(width) - right[:, None]) % width
+        image = torch.arange(count)[:, None, None]
+        return region.cpu()[image, rows[:, :, None], columns[:, None]].to(region.device)
+    if kind == "random":
+        noise = torch.randn(count, 1, height, width, generator=draw)
+        rank = blurred(noise, BLOB_SIGMA * max(height, width))[:, 0]
+    elif kind == "center":
+        # In sides of the image; the little noise decides between pixels that are equally far.
+        rows, columns = ((torch.arange(n) + 0.5) / n - 0.5 for n in (height, width))
+        rank = -(rows[:, None].square() + columns.square()) + 1e-6 * torch.rand(count, height, width, generator=draw)
+    else:
+        raise ValueError(f'kind must be "shift", "random" or "center", got {kind!r}')
+    place = rank.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
+    return (place < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
+
+
+def accuracy_under_blur(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    region: Tensor,
+    radii: Sequence[float],
+    top: Sequence[int] = (1, 5),
+    *,
+    leak: bool = True,
+    batch: int = 100,
+) -> BlurHits:
+    """Which images a network still gets right when their background, or their object, is blurred.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (N, C, H, W), normalised as the network expects.
+        y: (N,), the true classes.
+        region: (N, H, W) bool, the objects: `salient_region` of a map, a true mask, or `same_area_control` of either.
+        radii: of the blur, standard deviations in pixels.
+        top: an image is right when its class is among so many largest logits.
+        leak: as for `blur_outside`.
+        batch: images a pass.
+
+    Returns:
+        Hits image by image, so that differences can be taken in pairs; their means are the accuracies.
+
+    Raises:
+        ValueError: bad `x`, `y`, `region` or radii, or a `top` that the network has not as many classes for.
+    """
+    wanted = check_target(y, len(check_images(x)))[0]
+    if not radii or not top:
+        raise ValueError(f"radii and top must not be empty, got {radii!r} and {top!r}")
+    region = _check_region(x, region)
+
+    def hits(images: Tensor) -> Tensor:
+        found = in_batches(logits, model, images, size=batch)
+        check_target(y, len(x), found.shape[1])
+        if max(top) > found.shape[1] or min(top) < 1:
+            raise ValueError(f"top must lie in 1 .. {found.shape[1]}, the network's classes, got {top!r}")
+        order = found.topk(max(top), dim=1).indices == wanted.to(found.device)
+        return torch.stack([order[:, :n].any(1) for n in top]).cpu()  # (T, N)
+
+    outside = [hits(blur_outside(x, region, radius, leak=leak)) for radius in radii]
+    inside = [hits(blur_inside(x, region, radius, leak=leak)) for radius in radii]
+    return BlurHits(hits(x), torch.stack(outside), torch.stack(inside))
+
+
+def _blurred_where(x: Tensor, where: Tensor, radius: float, leak: bool) -> Tensor:
+    """Images blurred at the places `where`; without `leak` from the colours at those places alone."""
+    if leak:
+        return torch.where(where[:, None], blurred(x, radius), x)
+    weight = where[:, None].to(x)
+    own = blurred(weight, radius)
+    mean = blurred(x * weight, radius) / torch.where(own > 0, own, 1)
+    return torch.where(where[:, None], mean, x)
+
+
+def _check_masks(region: Tensor) -> Tensor:
+    if not isinstance(region, Tensor) or region.dtype != torch.bool or region.ndim != 3 or region.numel() == 0:
+        got = f"{tuple(region.shape)} of {region.dtype}" if isinstance(region, Tensor) else type(region).__name__
+        raise ValueError(f"region must be a non-empty bool tensor (B, H, W), got {got}")
+    return region
+
+
+def _check_region(x: Tensor, region: Tensor) -> Tensor:
+    check_images(x)
+    if _check_masks(region).shape != (len(x), *x.shape[-2:]):
+        raise ValueError(f"region must be ({len(x)}, {x.shape[2]}, {x.shape[3]}) like x, got {tuple(region.shape)}")
+    return region.to(x.device)

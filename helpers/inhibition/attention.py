@@ -1,0 +1,181 @@
+"""Attention: one pass back from a class, masks on every layer, one pass forth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from helpers.capture import Target, check_positive, gradients, layer_names, masked_forward
+from helpers.classmaps.head import upsample
+from helpers.inhibition.zone import inhibition_mask, max_channel, unit_norm
+
+TOP = 5  # classes of the saliency map (Cao et al.)
+
+
+class Attention(NamedTuple):
+    """What `attention_steps` returns; K is there for a (B, K) target. Layers from the first to the last.
+
+    Attributes:
+        logits: (B, classes), of the first forward pass.
+        contributions: layer -> (B, h, w) or (B, K, h, w), the Max-C maps: the largest gradient over the channels.
+        masks: layer -> the same shape, bool: the places that are kept; all of them in a layer that is not masked.
+        sums: layer -> the same shape: what each layer adds, before normalising and resizing.
+        map: (B, H, W) or (B, K, H, W), the attention map.
+    """
+
+    logits: Tensor
+    contributions: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    sums: dict[str, Tensor]
+    map: Tensor
+
+
+def attention_steps(
+    model: nn.Module,
+    x: Tensor,
+    target: Target | Callable[[Tensor], Target],
+    *,
+    layers: str | Sequence[str] | None = None,
+    mode: Literal["response", "gradient"] = "response",
+    after_softmax: bool = True,
+    skip_last: bool = True,
+    normalize_layers: Literal["before", "after"] | None = "before",
+    suppress: Callable[[Tensor], Tensor] | None = inhibition_mask,
+) -> Attention:
+    """LICNN step by step: forward, backward, a mask for each layer, forward again, the sum.
+
+    Arguments, errors and source as for `attention_map`; `target` may also be a function of the logits (B, classes).
+
+    Returns:
+        An `Attention`: logits, contributions, masks, sums and the map.
+    """
+    _check_options(mode, normalize_layers)
+    names = [f"{name}#*" for name in layer_names(model, nn.ReLU)] if layers is None else layers
+    if not names:
+        raise ValueError("model must have nn.ReLU modules, or layers must name others: this one has none")
+    score = "log-odds" if after_softmax else "logit"
+    found = gradients(model, x, target, names, score=score, reduce=max_channel)
+    contributions = found.gradients
+    keep = suppress or partial(torch.ones_like, dtype=torch.bool)
+    masks = {name: keep(one) for name, one in contributions.items()}
+    if mode == "gradient":
+        sums = {name: one * masks[name] for name, one in contributions.items()}
+    else:
+        last = list(masks)[-1]
+        masks |= {last: torch.ones_like(masks[last])} if skip_last else {}
+        sums = _masked_sums(model, x, masks)
+    return Attention(found.logits, contributions, masks, sums, _combined(sums, x.shape[-2:], normalize_layers))
+
+
+def attention_map(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    layers: str | Sequence[str] | None = None,
+    mode: Literal["response", "gradient"] = "response",
+    after_softmax: bool = True,
+    skip_last: bool = True,
+    normalize_layers: Literal["before", "after"] | None = "before",
+    suppress: Callable[[Tensor], Tensor] | None = inhibition_mask,
+) -> Tensor:
+    """LICNN's category-specific attention map: the features that are left when all that is inhibited is silenced.
+
+    Implements :eq:`eq-attention`: the sum over the layers of their resized, normalised Sum-C maps, chapter 5. One
+    forward, one backward to the activations for each class, one forward with masks.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects, of any size the network takes.
+        target: class index, (B,) indices, or (B, K) for K maps an image.
+        layers: names of layers with feature maps (B, C, h, w), from the first to the last; every ReLU module with
+            feature maps, call by call, when left out.
+        mode: "response" sums the activations of the second forward; "gradient" takes the Max-C maps themselves where
+            they are not inhibited, and needs no second forward.
+        after_softmax: back-propagate from the class's probability, as the source does; otherwise from its logit. The
+            log-odds is differentiated in place of the probability: its gradient has the same direction, which is all
+            that normalised maps depend on, and does not vanish where the softmax is saturated.
+        skip_last: in the second forward, leave the last layer unmasked, as the released code does.
+        normalize_layers: divide each layer's map by its L2 norm "before" it is resized to the image, as the text says;
+            "after"; or not at all (None), as in the released code.
+        suppress: from Max-C maps (B, h, w) or (B, K, h, w) to the bool masks of the places that are kept;
+            `functools.partial(inhibition_mask, k=3)` sets its options, `rms_mask` is a plain rule to compare with, None
+            keeps everything.
+
+    Returns:
+        Maps, (B, H, W) or (B, K, H, W), of unit L2 norm, not negative; all zero where nothing is left.
+
+    Raises:
+        ValueError: bad `x` or `target`, an unknown mode, layers that are unknown or without feature maps, or a network
+            without ReLU modules when `layers` is left out.
+
+    Source: Marcinek 2020, section 2.2, "Algorithm scheme"; resizing is bilinear.
+    """
+    return attention_steps(
+        model,
+        x,
+        target,
+        layers=layers,
+        mode=mode,
+        after_softmax=after_softmax,
+        skip_last=skip_last,
+        normalize_layers=normalize_layers,
+        suppress=suppress,
+    ).map
+
+
+def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) -> Tensor:
+    """LICNN's saliency map: the attention maps of the likeliest classes, added up.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        top: how many classes, those of the largest logits.
+        options: of `attention_map`.
+
+    Returns:
+        Maps, (B, H, W), of unit L2 norm, not negative.
+
+    Raises:
+        ValueError: as `attention_map`; top is less than 1 or more than the network has classes.
+
+    Source: Marcinek 2020, section 2.2; Cao et al. 2018 take the five likeliest classes.
+    """
+    check_positive("top", top)
+
+    def likeliest(logits: Tensor) -> Tensor:
+        if top > logits.shape[1]:
+            raise ValueError(f"top must be at most {logits.shape[1]}, the network's classes, got {top}")
+        return logits.topk(top, dim=1).indices
+
+    return unit_norm(attention_steps(model, x, likeliest, **options).map.sum(1))
+
+
+def _check_options(mode: str, normalize_layers: str | None) -> None:
+    if mode not in ("response", "gradient"):
+        raise ValueError(f'mode must be "response" or "gradient", got {mode!r}')
+    if normalize_layers not in ("before", "after", None):
+        raise ValueError(f'normalize_layers must be "before", "after" or None, got {normalize_layers!r}')
+
+
+def _masked_sums(model: nn.Module, x: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sum-C of every layer in a forward with masks (B, h, w) or (B, K, h, w): all classes in one batch."""
+    several = next(iter(masks.values())).ndim == 4
+    classes = next(iter(masks.values())).shape[1] if several else 1
+    copies = x.repeat_interleave(classes, dim=0)  # (B * K, C, H, W)
+    flat = {name: one.reshape(len(copies), 1, *one.shape[-2:]) for name, one in masks.items()}
+    found = masked_forward(model, copies, flat, capture=list(flat), reduce=lambda y: y.sum(1)).activations
+    return {name: one.view(masks[name].shape) for name, one in found.items()}
+
+
+def _combined(sums: dict[str, Tensor], size: Sequence[int], normalize: str | None) -> Tensor:
+    """The layers' maps at the image's size, added up."""
+    total: Tensor | float = 0.0
+    for one in sums.values():
+        one = upsample(unit_norm(one) if normalize == "before" else one, tuple(size))
+        total = total + (unit_norm(one) if normalize == "after" else one)
+    return unit_norm(total)
