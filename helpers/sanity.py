@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from helpers.capture import Target, check_images, check_target
 from helpers.metrics import edge_map, map_similarity
+from helpers.metrics.masks import check_maps
 from helpers.training import fit
 
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
 ]
 Method = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Redraw = Literal["initial", "shuffled"]
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 class SanityCheck(NamedTuple):
@@ -61,7 +62,7 @@ class SanityCheck(NamedTuple):
 
 
 def randomizable_layers(model: nn.Module) -> list[list[str]]:
-    """The layers with weights, from the first to the last, each with the normalisations that follow it.
+    """The layers with weights, in the order they were defined in, each with the normalisations that follow it.
 
     Args:
         model: any network whose layers with weights can draw them anew (`reset_parameters`).
@@ -73,10 +74,24 @@ def randomizable_layers(model: nn.Module) -> list[list[str]]:
         ValueError: a network without such layers, or parameters outside of them.
     """
     # A module's own parameters: containers may hold some too, which nothing here could draw anew.
-    own = [(name, m) for name, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None]
-    unknown = [name or type(m).__name__ for name, m in own if not hasattr(m, "reset_parameters")]
+    own = [
+        (name, m)
+        for name, m in model.named_modules()
+        if next(m.parameters(recurse=False), None) is not None
+        or (isinstance(m, NORMS) and next(m.buffers(recurse=False), None) is not None)
+    ]
+    # Spectral normalisation of old keeps the weight that is learned beside the one that is drawn.
+    unknown = [
+        name or type(m).__name__
+        for name, m in own
+        if not hasattr(m, "reset_parameters")
+        or any(one.endswith("_orig") for one, _ in m.named_parameters(recurse=False))
+    ]
     if unknown:
         raise ValueError(f"model has parameters that cannot be drawn anew, in {', '.join(unknown[:5])}")
+    each = [parameter for _, m in own for parameter in m.parameters(recurse=False)]
+    if len(set(map(id, each))) < len(each):
+        raise ValueError("model must have layers with weights of their own, in this one some share theirs")
     steps: list[list[str]] = []
     for name, module in own:
         if isinstance(module, NORMS) and steps:
@@ -101,8 +116,8 @@ def cascading_randomization(
             each tensor, which keeps their distribution (and leaves running statistics as they are).
 
     Yields:
-        (name of the layer that was randomised last, the network), from the logits to the first layer. Layers that have
-        not had their turn are bit for bit the trained ones.
+        (name of the layer that was randomised last, the network), from the logits to the first layer, in the order
+        opposite to the one they were defined in. Layers that have not had their turn are bit for bit the trained ones.
 
     Raises:
         ValueError: a network without layers that can be drawn anew, or an unknown `redraw`.
@@ -111,9 +126,8 @@ def cascading_randomization(
     """
     network = copy.deepcopy(model)
     for number, names in reversed(list(enumerate(_steps(model, redraw)))):
-        network = copy.deepcopy(network)
         _forget(network, names, seed, number, redraw)
-        yield names[0], network
+        yield names[0], copy.deepcopy(network)
 
 
 def independent_randomization(
@@ -149,14 +163,14 @@ def _steps(model: nn.Module, redraw: Redraw) -> list[list[str]]:
 def _forget(network: nn.Module, names: list[str], seed: int, number: int, redraw: Redraw) -> None:
     """Give layers new weights, in place; drawn on the CPU, so that every device gets the same."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed * 1_000_003 + number)
+        torch.default_generator.manual_seed(seed * 1_000_003 + number)  # torch.manual_seed would seed GPUs too
         for name in names:
             module = network.get_submodule(name)
             fresh = copy.deepcopy(module).cpu()
             if redraw == "initial":
                 fresh.reset_parameters()
             else:
-                for value in fresh.parameters():
+                for value in fresh.parameters(recurse=False):
                     value.data = value.data.flatten()[torch.randperm(value.numel())].view_as(value)
             module.load_state_dict(fresh.state_dict())
 
@@ -196,6 +210,9 @@ def sanity_check(
     orders = {"cascading": cascading_randomization, "independent": independent_randomization}
     if order not in orders:
         raise ValueError(f'order must be "cascading" or "independent", got {order!r}')
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be an integer in 0 .. 2**32 - 1, got {seed!r}")
+    _steps(model, redraw)
     wanted, several = check_target(target, len(check_images(x)))
     if several:
         raise ValueError(f"target must be an int or (B,), one class an image, got shape {tuple(wanted.shape)}")
@@ -205,6 +222,8 @@ def sanity_check(
         (name, _maps(method, network, x, wanted)) for name, network in orders[order](model, seed=seed, redraw=redraw)
     ]
     names, maps = zip(*steps, strict=True)
+    if any(one.shape != given.shape for one in maps):
+        raise ValueError(f"method must give maps of one shape, got {sorted({tuple(one.shape) for one in maps})}")
     rows = [map_similarity(given, one) for one in maps]
     return SanityCheck(
         names,
@@ -219,6 +238,9 @@ def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
     if not isinstance(found, Tensor) or found.ndim != 3 or len(found) != len(x):
         raise ValueError(f"method must give maps (B, h, w) with B = {len(x)}, got {shape}")
+    check_maps(found, "the maps of method")
+    if min(found.shape[1:]) < 3:
+        raise ValueError(f"method must give maps with sides of at least 3, got {shape}")
     return found.detach()
 
 
@@ -227,7 +249,7 @@ def _baselines(maps: Tensor, x: Tensor, seed: int) -> dict[str, dict[str, Tensor
     edges = F.interpolate(edge_map(x)[:, None], size=maps.shape[1:], mode="area")[:, 0].to(maps)
     order = torch.rand(maps.shape, generator=torch.Generator().manual_seed(seed)).flatten(1).argsort(1)
     permuted = maps.flatten(1).gather(1, order.to(maps.device)).view_as(maps)
-    others = {"edges": edges, "permuted": permuted} | ({"another image": maps.roll(1, 0)} if len(maps) > 1 else {})
+    others = {"edges": edges, "permuted": permuted} | ({"another image": maps.roll(-1, 0)} if len(maps) > 1 else {})
     return {name: map_similarity(maps, other) for name, other in others.items()}
 
 

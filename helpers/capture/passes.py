@@ -43,7 +43,8 @@ def activations(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dic
         name -> output, (B, C, h, w) or (B, F), in the order asked; detached copies.
 
     Raises:
-        ValueError: bad `x`; a name that is unknown, never runs, runs several times, or gives no tensor.
+        ValueError: bad `x`; a name that is unknown, never runs, runs several times, or gives no tensor. ("relu#*" may
+            stand for no call at all: what never runs then has no entry.)
     """
     names = _names(layers)
     found: dict[str, Tensor] = {}
@@ -92,7 +93,8 @@ def gradients(
         x: images, (B, C, H, W).
         target: int, (B,), or (B, K) for K classes of every image; or a function of the logits (B, classes) that gives
             one, such as the five largest: `lambda logits: logits.topk(5).indices`.
-        layers: one name or several; "input" is `x` itself.
+        layers: one name or several; "input" is `x` itself. The calls that "relu#*" stands for come last, in the order
+            in which they run.
         score: what is differentiated: the "logit" S_c, the "probability" P_c after the softmax, or the "log-odds"
             log P_c / (1 - P_c) = S_c - log sum_(j != c) exp S_j, whose gradient has the direction of the probability's
             and does not vanish where the softmax is saturated.
@@ -177,6 +179,9 @@ def masked_forward(
         ValueError: bad `x` or names, or a mask that does not broadcast to its activation.
     """
     wanted = _names(capture) if capture else []
+    for name in [*masks, *wanted]:
+        if name.endswith(f"#{EVERY_CALL}"):
+            raise ValueError(f"layers: masked_forward takes calls one by one, such as 'relu#1', got {name!r}")
     found: dict[str, Tensor] = {}
 
     def mask(name: str, output: Tensor) -> Tensor:
@@ -232,12 +237,12 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
 
 def _named(found: Mapping[str, Tensor], names: Sequence[str], calls: Counter[str]) -> dict[str, Tensor]:
     """What was found, by the names asked for; "relu#*" becomes "relu#1", "relu#2" ..., or "relu" where it ran once."""
-    named: dict[str, Tensor] = {}
-    for name in names:
-        base, _, number = name.partition("#")
-        numbered = [key for key in found if key.startswith(f"{base}#")] if number == EVERY_CALL else []
-        named |= {base if calls[base] == 1 else key: found[key] for key in numbered}
-        named |= {name: found[name]} if number != EVERY_CALL else {}
+    swept = {name.partition("#")[0] for name in names if name.endswith(f"#{EVERY_CALL}")}
+    named = {name: found[name] for name in names if not name.endswith(f"#{EVERY_CALL}")}
+    for key in found:  # in the order in which they ran
+        base, number, _ = key.partition("#")
+        if number and base in swept:
+            named[base if calls[base] == 1 else key] = found[key]
     return named
 
 

@@ -30,7 +30,7 @@ def grad_cam(model: nn.Module, x: Tensor, target: Target, layer: str, *, relu: b
 
     Source: Selvaraju et al., ICCV 2017, section 3.
     """
-    if not isinstance(layer, str):
+    if not isinstance(layer, str) or layer.endswith("#*"):
         raise ValueError(f"layer must be one name, got {layer!r}")
     found = gradients(model, x, target, layer)
     maps, slopes = found.activations[layer], found.gradients[layer]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
+from helpers import background
 from helpers.cam import upsample
 from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, photo, place, write
 from helpers.data.digit_images import FRAGMENTS
@@ -179,8 +179,7 @@ def letters_without_network(values: Sequence[float]) -> dict[str, dict[str, floa
 
 def blurred(maps: Tensor) -> Tensor:
     """Maps (N, H, W) blurred as `metrics.blurred_map` blurs an image."""
-    sigma = BLUR_SIGMA * max(maps.shape[1:])
-    return gaussian_blur(maps[:, None], [2 * round(3 * sigma) + 1] * 2, [sigma, sigma])[:, 0]
+    return background.blurred(maps[:, None], BLUR_SIGMA * max(maps.shape[1:]))[:, 0]
 
 
 def localized(maps: Tensor, found: Canvases) -> list[float]:

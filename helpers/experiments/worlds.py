@@ -69,7 +69,8 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
     Args:
         recipe: says which.
         seed: of the run; other seeds get other training scenes.
-        images: at most so many images of each set, evenly spaced, to try things out.
+        images: at most so many images of each set, evenly spaced in real data and the first of drawn ones, to try
+            things out.
 
     Raises:
         DataMissing: real data is wanted that is not there.
@@ -131,6 +132,8 @@ def _digits(recipe: Recipe, seed: int | None, images: int | None) -> World:
 
 def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> World:
     names = recipe.classes or CLASSES
+    if not set(names) <= set(CLASSES):
+        raise ValueError(f"classes: there are no scenes of {', '.join(sorted(set(names) - set(CLASSES)))}")
     position = torch.full((len(CLASSES),), -1)
     position[[CLASSES.index(name) for name in names]] = torch.arange(len(names))
 
@@ -140,7 +143,8 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> World:
         count = min(n, images or n) if len(names) == len(CLASSES) else count
         found = scenes(count, seed, bias=bias, background_shift=shift)
         labels = position[found.labels[:, 0]]
-        return _bytes(found.images[labels >= 0], labels[labels >= 0])
+        kept = (labels >= 0).nonzero()[: min(n, images or n), 0]
+        return _bytes(found.images[kept], labels[kept])
 
     tests = {"test": drawn(TEST_SCENES, TEST_SEED, recipe.bias)}
     if recipe.bias:

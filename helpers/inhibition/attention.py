@@ -55,13 +55,13 @@ def attention_steps(
     """
     _check_options(mode, normalize_layers)
     names = [f"{name}#*" for name in layer_names(model, nn.ReLU)] if layers is None else layers
-    if not names:
+    if layers is None and not names:
         raise ValueError("model must have nn.ReLU modules, or layers must name others: this one has none")
     score = "log-odds" if after_softmax else "logit"
-    found = gradients(model, x, target, names, score=score, reduce=max_channel)
+    found = gradients(model, x, target, names, score=score, reduce=_max_c)
     contributions = found.gradients
     keep = suppress or partial(torch.ones_like, dtype=torch.bool)
-    masks = {name: keep(one) for name, one in contributions.items()}
+    masks = {name: _check_mask(keep(one), one) for name, one in contributions.items()}
     if mode == "gradient":
         sums = {name: one * masks[name] for name, one in contributions.items()}
     else:
@@ -107,11 +107,13 @@ def attention_map(
             keeps everything.
 
     Returns:
-        Maps, (B, H, W) or (B, K, H, W), of unit L2 norm, not negative; all zero where nothing is left.
+        Maps, (B, H, W) or (B, K, H, W), of unit L2 norm; all zero where nothing is left. Not negative as long as the
+            layers are ReLUs and, for mode "gradient", `suppress` keeps positive places alone.
 
     Raises:
-        ValueError: bad `x` or `target`, an unknown mode, layers that are unknown or without feature maps, or a network
-            without ReLU modules when `layers` is left out.
+        ValueError: bad `x` or `target`, an unknown mode or normalize_layers, layers that are unknown, without feature
+            maps or without a way to the logits, masks that are not bool or of another shape, or a network without ReLU
+            modules when `layers` is left out, or with a single class after the softmax.
 
     Source: Marcinek 2020, section 2.2, "Algorithm scheme"; resizing is bilinear.
     """
@@ -138,7 +140,7 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
         options: of `attention_map`.
 
     Returns:
-        Maps, (B, H, W), of unit L2 norm, not negative.
+        Maps, (B, H, W), of unit L2 norm; not negative where attention maps are not.
 
     Raises:
         ValueError: as `attention_map`; top is less than 1 or more than the network has classes.
@@ -153,6 +155,19 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
         return logits.topk(top, dim=1).indices
 
     return unit_norm(attention_steps(model, x, likeliest, **options).map.sum(1))
+
+
+def _max_c(g: Tensor) -> Tensor:
+    if g.ndim != 4:
+        raise ValueError(f"layers must give feature maps (B, C, h, w), one of them gives {tuple(g.shape)}")
+    return max_channel(g)
+
+
+def _check_mask(mask: Tensor, like: Tensor) -> Tensor:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
+        got = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"suppress must give bool masks of the maps' shape, {tuple(like.shape)}, got {got}")
+    return mask
 
 
 def _check_options(mode: str, normalize_layers: str | None) -> None:

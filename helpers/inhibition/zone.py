@@ -42,7 +42,7 @@ def inhibition_kernel(k: int = ZONE_PX) -> Tensor:
         k: side of the zone, odd.
 
     Returns:
-        (k, k), 0 in the middle.
+        (k, k), float64 on the CPU, 0 in the middle.
 
     Raises:
         ValueError: k is not an odd integer of at least 1.
@@ -75,12 +75,12 @@ def lateral_inhibition(x: Tensor, k: int = ZONE_PX, a: float = AVERAGE, b: float
 
     Source: Marcinek 2020, equation 3.
     """
-    x = _check_maps(x)
+    x = _check_maps(x).detach()
     weights = inhibition_kernel(k).tolist()
     check_number("a", a, 0)
     check_number("b", b, 0)
     height, width = x.shape[-2:]
-    padded = F.pad(x.detach(), [k // 2] * 4)
+    padded = F.pad(x, [k // 2] * 4)
     total, differences = torch.zeros_like(x), torch.zeros_like(x)
     # A pass for each neighbour keeps one map in the cache, where unfolding would hold k * k copies of it.
     for row in range(k):
@@ -131,11 +131,24 @@ def rms_mask(x: Tensor) -> Tensor:
     Raises:
         ValueError: x is not a non-empty floating-point (..., h, w) of finite values.
     """
-    return _check_maps(x) > x.square().mean((-2, -1), keepdim=True).sqrt()
+    largest = _check_maps(x).abs().amax((-2, -1), keepdim=True)
+    scaled = x / torch.where(largest > 0, largest, 1)  # squares of tiny gradients would round to zero
+    return scaled > scaled.square().mean((-2, -1), keepdim=True).sqrt()
 
 
 def unit_norm(maps: Tensor) -> Tensor:
-    """Maps (..., h, w), each divided by its L2 norm; a map of zeros stays one."""
+    """Maps, each divided by its L2 norm.
+
+    Args:
+        maps: (B, h, w), or (..., h, w); signed.
+
+    Returns:
+        Like maps, the squares of each adding up to 1; a map of zeros stays one.
+
+    Raises:
+        ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
+    """
+    maps = _check_maps(maps, "maps")
     # By the largest value first: squares of tiny gradients would round to zero.
     largest = maps.abs().amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(largest > 0, largest, 1)
@@ -143,10 +156,10 @@ def unit_norm(maps: Tensor) -> Tensor:
     return scaled / torch.where(norm > 0, norm, 1)
 
 
-def _check_maps(x: Tensor) -> Tensor:
+def _check_maps(x: Tensor, name: str = "x") -> Tensor:
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
         got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a non-empty floating-point tensor (..., h, w), got {got}")
+        raise ValueError(f"{name} must be a non-empty floating-point tensor (..., h, w), got {got}")
     if not torch.isfinite(x).all():
-        raise ValueError("x must be finite, got NaN or infinite values")
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return x

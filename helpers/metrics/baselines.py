@@ -49,10 +49,12 @@ def edge_map(x: Tensor) -> Tensor:
     Returns:
         (B, H, W), not negative, in the units of x a pixel; at the border the outermost pixels are repeated.
     """
-    gray = F.pad(check_images(x).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    step, smooth = x.new_tensor([-0.5, 0, 0.5]), x.new_tensor([0.25, 0.5, 0.25])
-    kernels = torch.stack([torch.outer(smooth, step), torch.outer(step, smooth)])[:, None]  # (2, 1, 3, 3)
-    return F.conv2d(gray, kernels).square().sum(1).sqrt()
+    gray = F.pad(check_images(x).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")[:, 0]
+    # Differences first: even parts give exactly 0, which a convolution's rounding does not.
+    across, down = (gray[..., 2:] - gray[..., :-2]) / 2, (gray[:, 2:] - gray[:, :-2]) / 2
+    across = (across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 4
+    down = (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 4
+    return torch.hypot(across, down)
 
 
 def random_map(x: Tensor, seed: int = 0) -> Tensor:

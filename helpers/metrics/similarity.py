@@ -25,7 +25,8 @@ def map_similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         "spearman": rank correlation of the signed maps, -1 to 1. "spearman_abs": of their absolute values. "ssim":
         structural similarity of the absolute values scaled to 0 .. 1, with a Gaussian window of 11 pixels (less on
         smaller maps). "hog": Pearson's correlation of the histograms of oriented gradients of the same, with cells
-        of 16 pixels, or a third of the shorter side where that is less. Each (B,), NaN where a map is constant.
+        of 16 pixels, or a third of the shorter side where that is less. Each (B,), NaN where a map, its absolute
+        values or its histograms are constant.
 
     Raises:
         ValueError: shapes that differ or are not (B, H, W), sides below 3, or values that are not finite.
@@ -44,7 +45,7 @@ def map_similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         "hog": [_correlation(_hog(one), _hog(other)) for one, other in zip(first, second, strict=True)],
     }
     ranks = {"spearman": rank_correlation(a, b), "spearman_abs": rank_correlation(a.abs(), b.abs())}
-    return ranks | {name: torch.tensor(values).to(a) for name, values in found.items()}
+    return ranks | {name: a.new_tensor(values) for name, values in found.items()}
 
 
 def _unit(maps: Tensor) -> np.ndarray:

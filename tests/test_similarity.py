@@ -1,0 +1,381 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import convolve1d
+from scipy.stats import spearmanr
+from skimage.feature import hog
+from skimage.filters import sobel
+from skimage.metrics import structural_similarity
+
+from helpers.metrics import edge_map, map_similarity
+
+MEASURES = ["spearman", "spearman_abs", "ssim", "hog"]
+ALIKE = {measure: [1.0, 1.0] for measure in MEASURES}
+OPPOSED = ALIKE | {"spearman": [-1.0, -1.0]}  # two maps of another sign
+
+# sides: (reach of the window in pixels, its sigma, side of a cell in pixels). The window has 2 reach + 1 pixels, 11 or
+# what fits; sigma is 1.5, or less so that reach is 3.5 of them. A cell has 16 pixels, or a third of the shorter side.
+SIZES = {
+    (3, 3): (1, 1 / 3.5, 1),
+    (4, 3): (1, 1 / 3.5, 1),
+    (7, 9): (3, 3 / 3.5, 2),
+    (9, 7): (3, 3 / 3.5, 2),
+    (10, 12): (4, 4 / 3.5, 3),
+    (11, 11): (5, 5 / 3.5, 3),
+    (13, 12): (5, 5 / 3.5, 4),
+    (13, 14): (5, 1.5, 4),
+    (20, 50): (5, 1.5, 6),
+    (28, 28): (5, 1.5, 9),
+    (47, 60): (5, 1.5, 15),
+    (48, 48): (5, 1.5, 16),
+    (64, 64): (5, 1.5, 16),
+    (70, 53): (5, 1.5, 16),
+}
+each_size = pytest.mark.parametrize("shape", SIZES, ids=str)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def pair(shape, seed=0, dtype=torch.float64, count=2):
+    """Two signed maps that are somewhat alike."""
+    a, noise = torch.randn(2, count, *shape, generator=seeded(seed), dtype=torch.float64)
+    return a.to(dtype), (0.7 * a + noise).to(dtype)
+
+
+def unit(one):
+    size = np.abs(one.double().numpy())
+    return (size - size.min()) / (size.max() - size.min())
+
+
+def by_scikit_image(one, other):
+    """The four measures of two maps (H, W), from scipy, scikit-image and numpy."""
+    reach, sigma, cell = SIZES[tuple(one.shape)]
+    a, b = unit(one), unit(other)
+    features = [
+        hog(u, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(3, 3), block_norm="L2-Hys")
+        for u in (a, b)
+    ]
+    ssim = structural_similarity(
+        a,
+        b,
+        win_size=2 * reach + 1,
+        gaussian_weights=True,
+        sigma=sigma,
+        data_range=1.0,
+        use_sample_covariance=True,
+        K1=0.01,
+        K2=0.03,
+    )
+    first, second = one.double().numpy().ravel(), other.double().numpy().ravel()
+    return {
+        "spearman": spearmanr(first, second).statistic,
+        "spearman_abs": spearmanr(abs(first), abs(second)).statistic,
+        "ssim": ssim,
+        "hog": np.corrcoef(*features)[0, 1],
+    }
+
+
+def close(found, wanted, tolerance=1e-10):
+    assert list(found) == MEASURES
+    for measure in MEASURES:
+        got, want = found[measure].double(), torch.as_tensor(wanted[measure], dtype=torch.float64)
+        torch.testing.assert_close(got, want, rtol=0, atol=tolerance, equal_nan=True)
+
+
+# map_similarity
+
+
+@each_size
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_map_similarity_against_scipy_and_scikit_image(shape, dtype):
+    a, b = pair(shape, dtype=dtype)
+    wanted = [by_scikit_image(one, other) for one, other in zip(a, b, strict=True)]
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-10
+    close(map_similarity(a, b), {measure: [row[measure] for row in wanted] for measure in MEASURES}, tolerance)
+
+
+def test_map_similarity_with_ties_and_many_zeros_as_relu_leaves_them():
+    a, b = (maps.clamp(min=0) for maps in pair((20, 50)))
+    wanted = [by_scikit_image(one, other) for one, other in zip(a, b, strict=True)]
+    found = map_similarity(a, b)
+    close(found, {measure: [row[measure] for row in wanted] for measure in MEASURES})
+    close(found, found | {"spearman_abs": found["spearman"]})
+
+
+def test_ssim_by_its_formula():
+    a, b = pair((20, 50), count=1)
+    u, v = unit(a[0]), unit(b[0])
+    bell = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))  # 11 pixels
+    bell /= bell.sum()
+
+    def mean(one):
+        return convolve1d(convolve1d(one, bell, axis=0), bell, axis=1)[5:-5, 5:-5]  # windows that lie inside
+
+    sample = 121 / 120  # scikit-image corrects the variances for a window of 121 pixels
+    mu, mv = mean(u), mean(v)
+    uu, vv, uv = (sample * (mean(p * q) - mean(p) * mean(q)) for p, q in ((u, u), (v, v), (u, v)))
+    c1, c2 = 0.01**2, 0.03**2
+    ssim = (2 * mu * mv + c1) * (2 * uv + c2) / ((mu**2 + mv**2 + c1) * (uu + vv + c2))
+    assert map_similarity(a, b)["ssim"].item() == pytest.approx(ssim.mean(), abs=1e-10)
+
+
+@each_size
+def test_identical_maps_are_alike_by_all_four(shape):
+    a, _ = pair(shape)
+    close(map_similarity(a, a), ALIKE)
+
+
+@each_size
+def test_the_sign_counts_for_the_signed_ranks_alone(shape):
+    a, b = pair(shape)
+    close(map_similarity(a, -a), OPPOSED)
+    plain, turned = map_similarity(a, b), map_similarity(a, -b)
+    close(turned, plain | {"spearman": -plain["spearman"]})
+
+
+def test_ranks_by_hand():
+    a = torch.tensor([[[1.0, -2, 3], [-4, 5, -6], [7, -8, 9]]])
+    b = torch.tensor([[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]])
+    found = map_similarity(a, b)
+    # ranks of a: 5 4 6 3 7 2 8 1 9; of b: 1 .. 9; squared differences 16 4 9 1 4 16 1 49 0 = 100; 1 - 6 * 100 / 720
+    assert found["spearman"].item() == pytest.approx(1 - 600 / 720)
+    assert found["spearman_abs"].item() == pytest.approx(1)
+    assert found["ssim"].item() == pytest.approx(1)
+    assert found["hog"].item() == pytest.approx(1)
+
+
+def test_units_do_not_count_nor_does_a_rising_function_for_the_ranks():
+    a, b = pair((28, 28))
+    plain = map_similarity(a, b)
+    close(map_similarity(3e-20 * a, 7e9 * b), plain)
+    close(map_similarity(a, b.sinh()), map_similarity(a, b.sinh()) | {"spearman": plain["spearman"]})
+    # what is nowhere near 0 is stretched to 0 .. 1 too: the smallest size counts as nothing
+    far = a.abs() + 5
+    close(map_similarity(far, b), map_similarity(a.abs(), b))
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e30])
+def test_very_small_and_very_large_maps(scale):
+    a = (torch.randn(1, 12, 12, generator=seeded(0)).sign() * torch.arange(1, 145).view(1, 12, 12)) * scale
+    close(map_similarity(a, -a), {measure: values[:1] for measure, values in OPPOSED.items()}, 1e-6)
+
+
+@each_size
+def test_either_map_may_come_first(shape):
+    a, b = pair(shape)
+    close(map_similarity(b, a), map_similarity(a, b))
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (7, 9), (28, 28), (64, 64)], ids=str)
+@pytest.mark.parametrize("value", [0.0, 2.0, -0.1])
+def test_a_constant_map_is_like_nothing(shape, value):
+    a, _ = pair(shape, dtype=torch.float32)
+    constant = torch.full_like(a, value)
+    for one, other in ((a, constant), (constant, a), (constant, constant)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = map_similarity(one, other)
+        assert list(found) == MEASURES
+        assert all(values.isnan().all() and values.shape == (2,) for values in found.values())
+
+
+def test_one_constant_map_leaves_the_others_of_the_batch_alone():
+    a, b = pair((9, 7), count=3)
+    a[1] = 4.0
+    found = map_similarity(a, b)
+    rest = map_similarity(a[[0, 2]], b[[0, 2]])
+    assert all(found[measure].isnan().tolist() == [False, True, False] for measure in MEASURES)
+    assert all(torch.equal(found[measure][[0, 2]], rest[measure]) for measure in MEASURES)
+
+
+def test_a_map_of_two_signs_and_one_size_has_an_order_but_no_sizes_to_compare():
+    a = torch.tensor([[[1.0, -1, 1], [-1, 1, 1], [1, 1, -1]]])
+    found = map_similarity(a, a)
+    assert found["spearman"].item() == pytest.approx(1)
+    assert all(found[measure].isnan().all() for measure in ("spearman_abs", "ssim", "hog"))
+
+
+def test_a_map_without_a_gradient_inside_has_no_histogram_to_compare():
+    a = torch.zeros(1, 3, 3)
+    a[:, 1, 1] = 1  # scikit-image takes no gradient at the border, and in the middle the neighbours are alike
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = map_similarity(a, a)
+    assert found["hog"].isnan().all()
+    assert all(found[measure].item() == pytest.approx(1) for measure in MEASURES[:3])
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (28, 28)], ids=str)
+def test_a_batch_is_what_its_maps_are_one_by_one(shape):
+    a, b = pair(shape, count=3)
+    found = map_similarity(a, b)
+    for number in range(3):
+        one = map_similarity(a[number : number + 1], b[number : number + 1])
+        assert all(torch.equal(found[measure][number : number + 1], one[measure]) for measure in MEASURES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_map_similarity_keeps_dtype_and_inputs(dtype):
+    a, b = pair((7, 9), dtype=dtype)
+    kept = a.clone(), b.clone()
+    found = map_similarity(a, b)
+    assert list(found) == MEASURES
+    assert all(v.shape == (2,) and v.dtype == dtype and v.device == a.device for v in found.values())
+    assert torch.equal(a, kept[0])
+    assert torch.equal(b, kept[1])
+
+
+def test_maps_with_a_graph_and_maps_in_strides_are_taken():
+    a, b = pair((9, 7))
+    plain = map_similarity(a, b)
+    graph = map_similarity(a.clone().requires_grad_(), b.clone().requires_grad_())
+    assert not any(values.requires_grad for values in graph.values())
+    close(graph, plain)
+    strided = (maps.mT.contiguous().mT for maps in (a, b))
+    close(map_similarity(*strided), plain)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_map_similarity_keeps_the_device():
+    a, b = pair((9, 7))
+    found = map_similarity(a.cuda(), b.cuda())
+    assert all(values.device.type == "cuda" for values in found.values())
+    close({measure: values.cpu() for measure, values in found.items()}, map_similarity(a, b))
+
+
+MAPS = torch.arange(24.0).view(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "match"),
+    [
+        (MAPS[0], MAPS[0], r"a and b must be maps \(B, H, W\)"),
+        (MAPS[None], MAPS[None], r"a and b must be maps"),
+        (MAPS, MAPS[:1], "a and b must be maps .* one shape"),
+        (MAPS, MAPS.mT, r"one shape.*\(2, 3, 4\) and \(2, 4, 3\)"),
+        (MAPS[:, :2], MAPS[:, :2], "sides from 3 on"),
+        (MAPS[:, :, :2], MAPS[:, :, :2], "sides from 3 on"),
+        (MAPS[:0], MAPS[:0], "a must be a non-empty tensor"),
+        (MAPS.long(), MAPS, "a must be floating point"),
+        (MAPS, MAPS > 3, "b must be floating point"),
+        (MAPS * float("nan"), MAPS, "a must be finite"),
+        (MAPS, MAPS / 0, "b must be finite"),
+        (MAPS.numpy(), MAPS, "a must be a non-empty tensor .* ndarray"),
+        (MAPS, [1.0], "b must be a non-empty tensor .* list"),
+    ],
+)
+def test_map_similarity_refuses(a, b, match):
+    with pytest.raises(ValueError, match=match):
+        map_similarity(a, b)
+
+
+# edge_map
+
+
+def test_a_step_by_hand():
+    x = torch.zeros(1, 1, 4, 6)
+    x[..., 3:] = 8
+    # half the difference of the right and the left neighbour: (8 - 0) / 2 on both sides of the step, rows are alike
+    assert edge_map(x).tolist() == [[[0, 0, 4, 4, 0, 0]] * 4]
+    assert edge_map(x.mT).tolist() == [[[0] * 4, [0] * 4, [4] * 4, [4] * 4, [0] * 4, [0] * 4]]
+    assert edge_map(-x).tolist() == [[[0, 0, 4, 4, 0, 0]] * 4]
+
+
+def test_a_dot_by_hand():
+    x = torch.zeros(1, 1, 5, 5)
+    x[..., 2, 2] = 8
+    corner, side = 2**0.5, 2  # beside: 8 / 2 * 2 / 4; at a corner 8 / 2 / 4 both ways
+    wanted = [[corner, side, corner], [side, 0, side], [corner, side, corner]]
+    found = edge_map(x)[0]
+    torch.testing.assert_close(found[1:4, 1:4], torch.tensor(wanted))
+    assert found[1:4, 1:4].sum() == found.sum()
+
+
+def test_a_ramp_has_one_slope_and_half_of_it_at_the_border():
+    x = (3.0 * torch.arange(5))[None, None, :, None].expand(1, 1, 5, 4)
+    # inside (6 - 0) / 2 = 3; in the first row, which is repeated, (3 - 0) / 2
+    assert edge_map(x).tolist() == [[[1.5] * 4, [3] * 4, [3] * 4, [3] * 4, [1.5] * 4]]
+    both = 3.0 * torch.arange(5)[:, None] + 4.0 * torch.arange(5)
+    assert edge_map(both[None, None])[0, 1:-1, 1:-1].tolist() == [[5] * 3] * 3  # the length of (3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("colour", [(0.0,), (1.0,), (0.1,), (-7.7,), (1 / 3, 1 / 3, 1 / 3), (0.1, 0.7, -0.4)])
+def test_an_even_image_has_no_edges_not_even_at_its_border(colour, dtype):
+    x = torch.tensor(colour, dtype=dtype).view(1, -1, 1, 1).expand(2, -1, 9, 11)
+    assert edge_map(x).abs().max() == 0  # rounding included: ranks and ties depend on it
+
+
+def test_even_parts_of_an_image_have_no_edges():
+    x = torch.full((1, 3, 8, 12), 0.1)
+    x[..., 6:] = 0.7
+    assert (edge_map(x)[0] > 0).tolist() == [[False] * 5 + [True] * 2 + [False] * 5] * 8
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)], ids=str)
+def test_the_smallest_images(shape):
+    x = torch.rand(2, 3, *shape, generator=seeded(0), dtype=torch.float64)
+    padded = np.pad(x.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    wanted = torch.tensor(np.stack([sobel(one)[1:-1, 1:-1] for one in padded])) / 2**0.5
+    torch.testing.assert_close(edge_map(x), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 3), (9, 14), (28, 28)], ids=str)
+def test_edge_map_against_scikit_image(shape, dtype):
+    x = torch.randn(2, 3, *shape, generator=seeded(1), dtype=dtype)
+    # scikit-image takes the mean of the two squared differences of neighbours, not half of each: 2 ** 0.5 times as much
+    wanted = np.stack([sobel(one) for one in x.double().mean(1).numpy()]) / 2**0.5
+    found = edge_map(x).double()
+    torch.testing.assert_close(found[:, 1:-1, 1:-1], torch.tensor(wanted)[:, 1:-1, 1:-1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-5, atol=1e-6)  # it repeats the outermost ones too
+
+
+def test_the_colours_are_averaged():
+    x = torch.zeros(1, 3, 4, 6, dtype=torch.float64)
+    x[:, 0, :, 3:] = 6  # the mean's step is 2, its slope 1
+    assert edge_map(x).tolist() == [[[0, 0, 1, 1, 0, 0]] * 4]
+    x[:, 2, :, 3:] = -6  # the opposite step in another colour
+    assert edge_map(x).abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_edge_map_keeps_shape_dtype_input_and_batches(dtype):
+    x = torch.randn(3, 2, 7, 9, generator=seeded(2), dtype=dtype)
+    kept = x.clone()
+    found = edge_map(x)
+    assert found.shape == (3, 7, 9)
+    assert found.dtype == dtype
+    assert found.device == x.device
+    assert (found >= 0).all()
+    assert torch.equal(x, kept)
+    for number in range(3):
+        torch.testing.assert_close(edge_map(x[number : number + 1]), found[number : number + 1])
+    torch.testing.assert_close(edge_map(5 * x + 3), 5 * found)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_edge_map_on_a_gpu_is_as_precise():
+    x = torch.randn(3, 2, 7, 9, generator=seeded(2))
+    found = edge_map(x.cuda())
+    assert found.device.type == "cuda"
+    torch.testing.assert_close(found.cpu(), edge_map(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "match"),
+    [
+        (torch.zeros(3, 5, 5), "x must have shape"),
+        (torch.zeros(1, 3, 5, 5).byte(), "x must be floating point"),
+        (torch.zeros(0, 3, 5, 5), "x must not be empty"),
+        (torch.full((1, 3, 5, 5), float("nan")), "x must be finite"),
+        ([[1.0]], "x must be a torch tensor"),
+    ],
+)
+def test_edge_map_refuses(x, match):
+    with pytest.raises(ValueError, match=match):
+        edge_map(x)
