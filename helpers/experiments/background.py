@@ -1,4 +1,4 @@
-"""How much the background decides: `python -m helpers.experiments.background`, on all of Tiny ImageNet's validation.
+"""How much the background decides: `python -m helpers.experiments.background`, on Tiny ImageNet's validation images.
 
 The source's blurring experiment with the controls it lacks: regions of the same area elsewhere, the true boxes, and
 networks of scenes, whose backgrounds are known to tell nothing or nearly everything.
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers import networks
-from helpers.background import BlurHits, accuracy_under_blur, same_area_control, salient_region
+from helpers.background import BlurHits, accuracy_under_blur, salient_region, same_area_control
 from helpers.capture import in_batches
 from helpers.data import scenes
 from helpers.experiments.facts import facts
-from helpers.experiments.licnn import photographs, summary, trained
+from helpers.experiments.licnn import photographs, spread_over, summary, trained
 from helpers.experiments.recipes import BIAS_OF_95_PERCENT, RECIPES
 from helpers.experiments.records import run_record
 from helpers.experiments.worlds import SWAP, data_hash, held_out
@@ -30,10 +30,11 @@ NAME = "background"
 COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 RADII, TOPS = (2.0, 5.0, 10.0), (1, 5)  # pixels; the source's, on images of 224 pixels where these have 64
 SEED = 401  # of scenes that no network was trained, tested or tuned on
-SCENES = 1000
+SCENES = 400
 SEEDS = (0, 1, 2)  # of the scene networks' trainings
 BATCH = 100
-JUDGES = {"photos-200": "photos-200-gmp", "photos-200-gmp": "photos-200"}  # whose errors make the hard images
+# Whose errors make the hard images, and how many images are judged: all for the first.
+JUDGES = {"photos-200": ("photos-200-gmp", 10_000), "photos-200-gmp": ("photos-200", 2_500)}
 GROUNDS: dict[str, dict[str, Any]] = {
     "matched": {"bias": BIAS_OF_95_PERCENT},
     "swapped": {"bias": BIAS_OF_95_PERCENT, "background_shift": SWAP},
@@ -134,8 +135,8 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, truth: Tensor, sets: dict[s
 def on_photographs(device: torch.device) -> dict[str, Any]:
     """Every validation image, natural; and those that the other network gets wrong: filtered to be hard."""
     found = {}
-    for name, judge in JUDGES.items():
-        x, y, truth = photographs(name, device)
+    for name, (judge, count) in JUDGES.items():
+        x, y, truth = spread_over(count, photographs(name, device))
         wrong = in_batches(_answers, networks.load(judge, device), x, size=BATCH).cpu() != y.cpu()
         # A box that covers everything leaves no background to blur.
         there = truth.double().mean((1, 2)).cpu() < 0.5
