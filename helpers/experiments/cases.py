@@ -12,8 +12,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from helpers import cam, factors, saliency, similarnet
+from helpers import cam, factors, licnn, saliency, similarnet
 from helpers.capture import activations, masked_forward
+from helpers.experiments import naive
 from helpers.networks import LeNet
 
 STEPS = 50  # of integrated gradients and SmoothGrad
@@ -32,7 +33,7 @@ class Case(NamedTuple):
     peer: str  # distribution and what is called; the first word is imported
     theirs: Method
     several: bool = False  # CLASSES classes of every image
-    network: str = "resnet18"  # or "lenet", which sees 28 x 28 pixels
+    network: str = "resnet18"  # or "lenet", which sees 28 x 28 pixels, or "vgg16"
 
 
 def _captum(name: str, *wrapped: str, **options: Any) -> Method:
@@ -179,11 +180,43 @@ def similarnet_cases(side: int) -> list[Case]:
     ]
 
 
+def _saliency_map(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    return licnn.saliency_map(model, x)
+
+
+def licnn_cases(side: int) -> list[Case]:
+    """The cases of chapter 5, on VGG-16: one image and a batch, so that the price of an image can be compared."""
+    one, five = "helpers naive, step by step", "helpers naive, class by class"
+    return [
+        Case("LICNN, one class", 1, licnn.attention_map, one, naive.attention_by_steps, network="vgg16"),
+        Case("LICNN, one class, 8 images", 8, licnn.attention_map, one, naive.attention_by_steps, network="vgg16"),
+        Case("LICNN, top 5", 1, _saliency_map, five, naive.saliency_class_by_class, network="vgg16"),
+        Case("LICNN, top 5, 8 images", 8, _saliency_map, five, naive.saliency_class_by_class, network="vgg16"),
+    ]
+
+
 # One a chapter.
 SUITES: dict[str, Callable[[int], list[Case]]] = {
     "saliency": saliency_cases,
     "cam": cam_cases,
     "similarnet": similarnet_cases,
+    "licnn": licnn_cases,
+}
+
+
+def _vgg16() -> nn.Module:
+    """VGG-16 with random weights, its ReLUs not in place, as the naive version needs them."""
+    model = torchvision.models.vgg16(weights=None)
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return model
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet18": lambda: torchvision.models.resnet18(weights=None),
+    "lenet": LeNet,
+    "vgg16": _vgg16,
 }
 
 
@@ -191,7 +224,7 @@ def setting(case: Case, side: int, device: torch.device) -> tuple[nn.Module, Ten
     """A case's network with random weights, a batch of random images, and their classes."""
     torch.manual_seed(0)
     lenet = case.network == "lenet"
-    model = (LeNet() if lenet else torchvision.models.resnet18(weights=None)).to(device).eval()
+    model = NETWORKS[case.network]().to(device).eval()
     x = torch.randn(case.batch, *((1, 28, 28) if lenet else (3, side, side))).to(device)
     shape = (case.batch, CLASSES) if case.several else (case.batch,)
     return model, x, torch.randint(0, 10 if lenet else 1000, shape).to(device)
