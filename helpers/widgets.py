@@ -6,15 +6,17 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import ipywidgets
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import cam, plots, saliency, similarnet
-from helpers.capture import masked_forward
-from helpers.networks import normalize
+from helpers import background, cam, licnn, plots, saliency, similarnet
+from helpers.capture import logits, masked_forward
+from helpers.inhibition.zone import AVERAGE, DIFFERENCE, ZONE_PX
+from helpers.networks import Card, normalize
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
 
@@ -227,3 +229,72 @@ def filter_explorer(
     draw()
     rows = [ipywidgets.HBox(switches[i : i + 8]) for i in range(0, filters, 8)]
     return ipywidgets.VBox([which, *rows, view])
+
+
+def attention_explorer(model: nn.Module, images: Tensor, labels: Tensor | None = None) -> ipywidgets.VBox:
+    """LICNN's attention map with other settings, and what the network says when all outside its region is blurred.
+
+    Args:
+        model: one of the book's networks that see whole images.
+        images: (N, C, H, W), values in [0, 1]; each is first shown with the network's best answer.
+        labels: (N,), their classes, told beside their numbers.
+
+    Returns:
+        The widget; show it as a cell's last value.
+
+    Raises:
+        ValueError: bad images, labels that are not one class an image, or a network of another kind.
+    """
+    if not isinstance(card := getattr(model, "card", None), Card) or card.view != "whole":
+        raise ValueError(f"model must come from load() and see whole images, got {getattr(card, 'view', model)!r:.60}")
+    normalize(images, model)  # refuses what is no batch of its images
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating-point numbers in [0, 1], got {images.dtype}")
+    names, images = card.classes, images.to(next(model.parameters()))
+    told, known = [""] * len(images), {i: f": {name}" for i, name in enumerate(names)}
+    if labels is not None:
+        if not isinstance(labels, Tensor) or labels.shape != (len(images),) or not {*labels.tolist()} <= {*known}:
+            raise ValueError(f"labels must be ({len(images)},), each in 0 .. {len(names) - 1}, got {labels!r:.80}")
+        told = [known[c] for c in labels.tolist()]
+    wide = {"layout": ipywidgets.Layout(width="420px"), "style": {"description_width": "110px"}}
+    late = {"continuous_update": False, **wide}
+    which = ipywidgets.Dropdown(options=[(f"{i}{t}", i) for i, t in enumerate(told)], description="image", **wide)
+    choice = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="class", **wide)
+    a = ipywidgets.FloatSlider(value=AVERAGE, min=0, max=1, step=0.05, description="a", **late)
+    b = ipywidgets.FloatSlider(value=DIFFERENCE, min=0, max=2, step=0.05, description="b", **late)
+    k = ipywidgets.SelectionSlider(options=list(range(1, 16, 2)), value=ZONE_PX, description="k", **late)
+    mode = ipywidgets.Dropdown(options=["response", "gradient"], description="mode", **wide)
+    radius = ipywidgets.FloatSlider(value=5, min=0, max=10, step=0.5, description="blur radius", **late)
+    view = ipywidgets.HTML()
+
+    def draw(_change: object = None) -> None:
+        image, c = images[which.value, None], choice.value
+        suppress = partial(licnn.inhibition_mask, k=k.value, a=a.value, b=b.value)
+        found = licnn.attention_map(model, normalize(image, model), c, mode=mode.value, suppress=suppress)
+        region = background.salient_region(found)
+        blurred = background.blur_outside(image, region, radius.value).clamp(0, 1)  # rounding may leave [0, 1]
+        both = torch.cat([image, blurred])
+        chances = logits(model, normalize(both, model)).softmax(1)
+        said = []  # hard spaces keep a name and its number together where a title is wrapped
+        for one, when in zip(chances, ("before", "after"), strict=True):
+            best = one.topk(min(3, len(names))).indices.tolist()
+            said.append(f"{when}: " + ", ".join(f"{names[i]} {one[i].item():.1%}".replace(" ", "\xa0") for i in best))
+        about = f"{names[c]}: {chances[0, c].item():.1%} before the blur, {chances[1, c].item():.1%} after it; "
+        sharp = f"{region.float().mean().item():.0%} of the image stays sharp"
+        about += sharp if found.any() else "nothing is left of the map, so nothing is blurred"
+        left, right = plots.overlay(image, found, [names[c]], label="attention"), plots.images(both, said)
+        shown = picture_html(left, f"The attention map over the image. {about}.")
+        shown += picture_html(right, f"The image, and blurred outside the region. {'; '.join(said)}.")
+        view.value = shown + f"<p>{html.escape(about)}</p>"
+
+    def pick(_change: object = None) -> None:
+        best = logits(model, normalize(images[which.value, None], model)).argmax().item()
+        if best == choice.value:
+            draw()
+        choice.value = best  # draws where it is another
+
+    for control in (choice, a, b, k, mode, radius):
+        control.observe(draw, names="value")
+    which.observe(pick, names="value")
+    pick()
+    return ipywidgets.VBox([which, choice, a, b, k, mode, radius, view])

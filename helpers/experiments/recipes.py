@@ -36,8 +36,8 @@ class Recipe:
         about: one line for a reader.
         architecture: a class of `helpers.networks`.
         arguments: its arguments but the number of classes.
-        world: "mnist", "digits", "scenes", "permuted" (scenes with permuted labels), "places" (scenes and empty
-            grounds, which are classes too) or "photos".
+        world: "mnist", "digits", "scenes", "permuted" (scenes with permuted labels), "places" (scenes, and
+            grounds with a small object or none, which are classes too) or "photos".
         bias: of the scenes' backgrounds (`helpers.data.scenes`).
         images: number of training scenes, of objects or of digits.
         classes: first names or ids of Tiny ImageNet's classes, or names of shapes; empty for all.
@@ -128,7 +128,7 @@ RECIPES: dict[str, Recipe] = {
         _scenes("scenes-gap", "scenes, the background says nothing, averaged maps", "gap"),
         _scenes("scenes-gmp", "scenes, the background says nothing, maximum of each map", "gmp"),
         _scenes("scenes-biased", "scenes, the background tells the class 95 times in 100", bias=BIAS_OF_95_PERCENT),
-        _scenes("scenes-places", "scenes, and empty grounds as eight classes more", world="places", seeds=(0,)),
+        _scenes("scenes-places", "scenes, and grounds with little on them as classes of their own", world="places", seeds=(0,)),
         _scenes("scenes-first", "scenes, the first four shapes alone", classes=SHAPES[:4], images=4096),
         _scenes("scenes-last", "scenes, the last four shapes alone", classes=SHAPES[4:], images=4096),
         # As many as a network of this size can learn by heart, label by label.

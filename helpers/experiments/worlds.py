@@ -18,6 +18,7 @@ TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
 TEST_SCENES = 2000
 CANVAS = 64  # pixels a side of the canvases a digit lies on
 SWAP = 4  # steps along the list of backgrounds: each class gets the background tied to another one
+SMALL_OBJECTS = (0.1, 0.2)  # diameter, in sides of the image, of objects that do not make the picture
 CROP = (0.7, 1.0)  # side of a training crop, in sides of the image
 
 
@@ -163,13 +164,17 @@ def _permuted(recipe: Recipe, seed: int | None, images: int | None) -> World:
 
 def _places(recipe: Recipe, seed: int | None, images: int | None) -> World:
     def drawn(n: int, seed: int) -> Labelled:
-        found = scenes(min(n, images or n), seed, objects=(0, 1))
-        shape = found.labels[:, 0]
-        return _bytes(found.images, torch.where(shape < 0, len(CLASSES) + found.backgrounds, shape))
+        n = min(n, images or n)
+        # Seeds of their own: the same one would put the same objects on the same grounds, large and small.
+        large = scenes(n // 2, 2 * seed)
+        small = scenes(n - n // 2, 2 * seed + 1, objects=(0, 1), scale=SMALL_OBJECTS)
+        labels = torch.cat([large.labels[:, 0], len(CLASSES) + small.backgrounds])
+        return _bytes(torch.cat([large.images, small.images]), labels)
 
     test = drawn(TEST_SCENES, TEST_SEED)
     train = _empty(test) if seed is None else drawn(recipe.images, seed)
-    return World(train, {"test": test}, (*CLASSES, *BACKGROUNDS), "scenes, half of them without an object")
+    what = "scenes: of an object where it is large, of their ground where it is small or missing"
+    return World(train, {"test": test}, (*CLASSES, *BACKGROUNDS), what)
 
 
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> World:
