@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import saliency
+from helpers import licnn, saliency
 from helpers.experiments import benchmark, cases
 
 CPU = torch.device("cpu")
 CASES = {case.name: case for case in cases.saliency_cases(32)}
 CAM_CASES = {case.name: case for case in cases.cam_cases(64)}
 ABLATIONS = {case.name: case for case in cases.similarnet_cases(64)}
+LICNN = {case.name: case for case in cases.licnn_cases(32)}
 
 
 def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
@@ -151,8 +152,51 @@ def test_an_ablation_runs_the_trunk_once(name):
     assert sum(seen) <= case.batch + 4  # the loop needs 16 and 512 times the batch
 
 
+@pytest.fixture(scope="module")
+def vgg16():
+    # Once: it has 138 million weights.
+    return benchmark.setting(LICNN["LICNN, one class, 8 images"], 32, CPU)
+
+
+@pytest.mark.parametrize(("name", "most"), [("LICNN, one class, 8 images", 2), ("LICNN, top 5, 8 images", 1 + 5)])
+def test_our_attention_is_the_peers(vgg16, name, most):
+    model, x, target = vgg16
+    x, target, case, seen = x[:2], target[:2], LICNN[name], []
+    assert len(vgg16[1]) == case.batch == 8
+    assert not any(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
+    hook = model.features[0].register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    ours = case.ours(model, x, target)
+    hook.remove()
+    assert sum(seen) == most * 2  # a forward, and one with masks for each class
+    torch.testing.assert_close(ours, case.theirs(model, x, target), rtol=0, atol=1e-5)
+
+
+def small_vgg():
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
+
+
+def test_licnn_beside_its_steps_as_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(cases.NETWORKS, "vgg16", small_vgg)
+    file = tmp_path / "rows.json"
+    options = ["licnn", "--size", "32", "--rounds", "1", "--no-memory", "--device", "cpu", "--json", str(file)]
+    assert benchmark.main(options) == 0
+    rows = json.loads(file.read_text())
+    assert [row["name"] for row in rows] == list(LICNN)
+    for row in rows:
+        assert row["peer"].startswith("helpers naive")  # always installed
+        assert row["ours_forwards"] > 1
+        assert row["peer_forwards"] > 1
+    for name, case in LICNN.items():
+        model, x, target = benchmark.setting(case, 32, CPU)
+        assert len(x) == (8 if "8 images" in name else 1)
+        torch.testing.assert_close(case.ours(model, x, target), case.theirs(model, x, target), rtol=0, atol=1e-5)
+        top = licnn.saliency_map(model, x) if "top 5" in name else licnn.attention_map(model, x, target)
+        assert case.ours(model, x, target).equal(top)
+
+
 def test_the_suites_are_all_named():
-    assert list(benchmark.SUITES) == ["saliency", "cam", "similarnet"]
+    assert list(benchmark.SUITES) == ["saliency", "cam", "similarnet", "licnn"]
     for name, suite in benchmark.SUITES.items():
         assert name in benchmark.__doc__
         assert len({case.name for case in suite(64)}) == len(suite(64)) > 0
