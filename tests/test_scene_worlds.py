@@ -381,15 +381,20 @@ def test_fewer_permuted_images_are_permuted_among_themselves():
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_ground_is_a_class_and_an_object_hides_its_ground(fewer_tests):
+def test_places_are_named_by_large_objects_and_by_grounds_with_little_on_them():
     found = worlds.world(replace(RECIPES["scenes-places"], images=800), 2)
     assert found.classes == (*CLASSES, *BACKGROUNDS)
     for part, seed in ((found.train, 2), (found.tests["test"], 10_000)):
-        drawn = scenes(len(part.labels), seed, objects=(0, 1))
-        assert part.images.equal(as_bytes(drawn.images))
-        for label, shape, ground in zip(part.labels, drawn.labels[:, 0], drawn.backgrounds, strict=True):
-            wanted = CLASSES[shape] if shape >= 0 else BACKGROUNDS[ground]
-            assert found.classes[label] == wanted
+        half = len(part.labels) // 2
+        large = scenes(half, 2 * seed)
+        small = scenes(len(part.labels) - half, 2 * seed + 1, objects=(0, 1), scale=(0.1, 0.2))
+        assert part.images[:half].equal(as_bytes(large.images))
+        assert part.images[half:].equal(as_bytes(small.images))
+        named = [found.classes[label] for label in part.labels]
+        assert named[:half] == [CLASSES[shape] for shape in large.labels[:, 0]]
+        assert named[half:] == [BACKGROUNDS[ground] for ground in small.backgrounds]
+        # About half of the grounds carry a small object.
+        assert 0.4 < (small.labels[:, 0] >= 0).double().mean() < 0.6
 
 
 def test_places_are_balanced():
@@ -401,11 +406,3 @@ def test_places_are_balanced():
         assert min(counts(labels, 16)) > 125 - 45
         assert max(counts(labels, 16)) < 125 + 45
         assert (labels < 8).double().mean() == pytest.approx(0.5, abs=0.05)
-
-
-def test_the_objects_of_places_are_those_of_the_network_of_all_shapes():
-    places, every = world("scenes-places", 0, 256), world("scenes-gap", 0, 256)
-    for part, other in ((places.train, every.train), (places.tests["test"], every.tests["test"])):
-        full = part.labels < 8
-        assert part.images[full].equal(other.images[full])
-        assert part.labels[full].equal(other.labels[full])

@@ -129,7 +129,10 @@ RECIPES: dict[str, Recipe] = {
         _scenes("scenes-gmp", "scenes, the background says nothing, maximum of each map", "gmp"),
         _scenes("scenes-biased", "scenes, the background tells the class 95 times in 100", bias=BIAS_OF_95_PERCENT),
         _scenes(
-            "scenes-places", "scenes, and grounds with little on them as classes of their own", world="places", seeds=(0,)
+            "scenes-places",
+            "scenes, and grounds with little on them as classes of their own",
+            world="places",
+            seeds=(0,),
         ),
         _scenes("scenes-first", "scenes, the first four shapes alone", classes=SHAPES[:4], images=4096),
         _scenes("scenes-last", "scenes, the last four shapes alone", classes=SHAPES[4:], images=4096),
