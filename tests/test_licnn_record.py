@@ -25,7 +25,7 @@ from helpers.experiments.worlds import Labelled, World
 from helpers.licnn import attention_map, inhibition_mask, rms_mask, saliency_map
 from helpers.metrics import blurred_map, center_map, edge_map, mass_in_mask, pixel_auc, pointing_game
 from helpers.networks import LeNet, SmallVGG
-from helpers.sanity import cascading_randomization
+from helpers.sanity import cascading_randomization, sanity_check
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -247,18 +247,24 @@ def test_three_measures_by_hand():
 # --- how LICNN's rule compares with plain ones ------------------------------------------------------------------------
 
 
+def plain_(g):
+    return g > g.square().mean((1, 2), keepdim=True).sqrt()
+
+
 def unit(x):
     return x / x.square().sum((-2, -1), keepdim=True).sqrt()
 
 
-def test_the_rules_agree_by_hand():
-    model, x, labels = tiny(), noise(3, 3, 12, 12), torch.tensor([2, 0, 7])
+@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_rules_agree_by_hand(pooling, seed):
+    model, x, labels = tiny(seed=seed, pooling=pooling), noise(3, 3, 12, 12), torch.tensor([2, 0, 7])
     with assert_untouched(model):
         rows = A.agreement(model, x, labels)
     # The Max-C maps: the gradient of log p - log(1 - p), which is z_c - log of the others' sum of exponentials.
     maps = [model.conv1(x).relu()]
     maps.append(model.conv2(model.pool1(maps[0])).relu())
-    logits = model.fc(maps[1].mean((2, 3)))
+    logits = model.fc(maps[1].mean((2, 3)) if pooling == "gap" else maps[1].amax((2, 3)))
     others = logits.clone()
     others[torch.arange(3), labels] = -math.inf
     odds = logits[torch.arange(3), labels] - others.logsumexp(1)
@@ -268,6 +274,7 @@ def test_the_rules_agree_by_hand():
         g = unit(g)
         both = [slow_inhibition(one) for one in g]
         ours = g > unit(torch.stack([one for one, _ in both]))
+        print(pooling, seed, side, (ours & plain_(g)).sum(), ours.sum(), plain_(g).sum())
         terms = torch.stack([one for _, one in both], 1)  # (2, N, h, w)
         average, plain = g > unit(terms[0]), g > g.square().mean((1, 2), keepdim=True).sqrt()
         assert row["side"] == side
@@ -570,7 +577,14 @@ def test_a_network_is_checked(monkeypatch, tiny_networks, name, layers):
         asked.append(layer)
         return {"|gradient|": A.methods(layer)["|gradient|"], "Grad-CAM": A.methods(layer)["Grad-CAM"]}
 
+    did = []
+
+    def check(method, model, x, labels, *, order, redraw, seed):
+        did.append((order, redraw, seed))
+        return sanity_check(method, model, x, labels, order=order, redraw=redraw, seed=seed)
+
     monkeypatch.setattr(L, "methods", few)
+    monkeypatch.setattr(L, "sanity_check", check)
     found = L.checked(name, CPU)
     assert asked == ["relu2"]
     assert found["images"] == 2
@@ -591,6 +605,8 @@ def test_a_network_is_checked(monkeypatch, tiny_networks, name, layers):
     for row in found["floors"].values():
         assert set(row) == {"edges", "permuted", "another image"}
     json.dumps(_plain(found), allow_nan=False)
+    given = [(row["order"], row["redraw"], row["seed"]) for row in found["runs"]]
+    assert did == [one for one in given for _ in range(2)]  # the options that the record names are those of the runs
     # One number by hand: maps of the network and of one that forgot its last layer, image by image.
     model = tiny_networks[name]
     if name == "lenet-mnist":
