@@ -42,7 +42,7 @@ from helpers.sanity import sanity_check
 NAME = "licnn"
 COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 SEED = 301  # of scenes that no network was trained, tested or tuned on
-IMAGES, CHECKED = 400, 50  # images of the comparison, and of each sanity check
+IMAGES, CHECKED = 300, 40  # images of the comparison, and of each sanity check
 SCENE_NETWORKS, PHOTO_NETWORKS = ("scenes-gap", "scenes-gmp"), ("photos-gap", "photos-gmp", "photos-200")
 SEEDS = (0, 1, 2)  # of random weights, and of trainings
 SMALL = 0.5  # share of the image below which a box tells where an object is
