@@ -54,7 +54,10 @@ def center_surround_mask(g: Tensor) -> Tensor:
 
 
 def random_places(g: Tensor) -> Tensor:
-    """As many places of each Max-C map (..., h, w) as LICNN keeps, but chosen at random: a control."""
+    """As many places of each Max-C map (..., h, w) as LICNN keeps, but chosen at random: a control.
+
+    The draw depends on the maps' shape alone: the same places for layers of one shape, nested ones where more are kept.
+    """
     kept = inhibition_mask(g).flatten(-2).sum(-1, keepdim=True)
     noise = torch.rand(g.shape, generator=torch.Generator().manual_seed(0)).to(g.device)
     return (noise.flatten(-2).argsort(-1).argsort(-1) < kept).view(g.shape)
@@ -172,7 +175,7 @@ def agreement(model: nn.Module, x: Tensor, labels: Tensor) -> dict[str, dict[str
 
 
 def _share(mask: Tensor) -> float:
-    return mask.double().mean().item()
+    return mask.float().mean().item()
 
 
 def pairs(count: int, seed: int) -> Scenes:
@@ -193,14 +196,16 @@ def told_apart(model: nn.Module, x: Tensor, labels: Tensor, masks: Tensor, metho
         method: called as `method(model, x, target)` with a (B,) target; its maps are (B, H, W).
 
     Returns:
-        (N, 2), 1 where a map has the larger mean on its own object, 0 where on the other, 0.5 for a tie.
+        (N, 2), 1 where a map has the larger mean on its own object, 0 where on the other, 0.5 for a tie; NaN where an
+        object has no pixel.
     """
     both = [in_batches(method, model, x, labels[:, k], size=BATCH) for k in range(2)]
     maps = torch.stack(both, 1)  # (N, 2, H, W): of each class
     area = masks.sum((-2, -1)).to(maps)
     means = (maps[:, :, None] * masks[:, None]).sum((-2, -1)) / area[:, None]  # (N, map, object)
     own, other = means.diagonal(dim1=1, dim2=2), means.flip(2).diagonal(dim1=1, dim2=2)
-    return (own > other).double() + 0.5 * (own == other).double()
+    won = (own > other).to(means) + 0.5 * (own == other).to(means)
+    return torch.where(own.isnan() | other.isnan(), torch.nan, won)
 
 
 def other_maps(model: nn.Module, layer: str) -> dict[str, Method]:

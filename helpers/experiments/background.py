@@ -102,7 +102,7 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, truth: Tensor, sets: dict[s
         for name, region in tqdm(found.items(), desc="regions")
     }
     covered = (found["LICNN"] & truth).flatten(1).sum(1) / truth.flatten(1).sum(1)
-    area = {name: region.flatten(1).double().mean(1).cpu() for name, region in found.items()}
+    area = {name: region.flatten(1).float().mean(1).cpu() for name, region in found.items()}
     tight = {
         name: accuracy_under_blur(model, x, y, found[name], RADII, TOPS, leak=False, batch=BATCH)
         for name in ("LICNN", "true")
@@ -139,7 +139,7 @@ def on_photographs(device: torch.device) -> dict[str, Any]:
         x, y, truth = spread_over(count, photographs(name, device))
         wrong = in_batches(_answers, networks.load(judge, device), x, size=BATCH).cpu() != y.cpu()
         # A box that covers everything leaves no background to blur.
-        there = truth.double().mean((1, 2)).cpu() < 0.5
+        there = truth.float().mean((1, 2)).cpu() < 0.5
         sets = {
             "natural": torch.ones(len(x), dtype=torch.bool),
             "hard": wrong,

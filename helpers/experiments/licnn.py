@@ -51,7 +51,7 @@ MEASURES = ("spearman", "spearman_abs", "ssim", "hog")
 
 def summary(values: Tensor) -> dict[str, float]:
     """Mean and standard error of (N,) numbers, without those that are NaN."""
-    known = values[~values.isnan()].double()
+    known = values[~values.isnan()].cpu().double()
     spread = known.std().item() / len(known) ** 0.5 if len(known) > 1 else float("nan")
     return {"mean": known.mean().item() if len(known) else float("nan"), "error": spread}
 
@@ -79,7 +79,8 @@ def drawn(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor, 
 
 
 def spread_over(count: int, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """So many of the images, evenly spaced."""
+    """So many of the images, evenly spaced; all where there are fewer."""
+    count = min(count, len(parts[0]))
     kept = torch.arange(count) * len(parts[0]) // count
     return tuple(one[kept.to(one.device)] for one in parts)
 
@@ -89,13 +90,15 @@ def images_of(name: str, count: int, device: torch.device) -> tuple[Tensor, Tens
     if name in SCENE_NETWORKS:
         return drawn(name, count, device)
     x, labels, truth = photographs(name, device)
-    fit = truth.double().mean((1, 2)) < SMALL
+    fit = truth.float().mean((1, 2)) < SMALL
     return spread_over(count, (x[fit], labels[fit], truth[fit]))
 
 
 def last_maps(model: nn.Module) -> str:
-    """The name of a network's last ReLU with feature maps."""
-    return [name for name in layer_names(model, nn.ReLU) if not name.startswith("fc")][-1]
+    """The name of a chain's last ReLU before its first linear layer."""
+    before = [name for name in layer_names(model, (nn.ReLU, nn.Linear))]
+    first = next(i for i, name in enumerate(before) if isinstance(model.get_submodule(name), nn.Linear))
+    return before[first - 1]
 
 
 def parts_of_the_rule(name: str, device: torch.device) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def parts_of_the_rule(name: str, device: torch.device) -> dict[str, Any]:
     x, labels, truth = images_of(name, IMAGES, device)
     found: dict[str, Any] = {
         "images": len(x),
-        "area": truth.double().mean().item(),
+        "area": truth.float().mean().item(),
         "masks": agreement(model, x, labels),
         "maps": against_first(compared(model, x, labels, truth, last_maps(model))),
     }
@@ -112,7 +115,7 @@ def parts_of_the_rule(name: str, device: torch.device) -> dict[str, Any]:
         two = pairs(IMAGES, SEED)
         x = networks.normalize(two.images, model).to(device)
         maps = {key: partial(attention_map, **options) for key, options in VARIANTS.items()}
-        maps |= {key: one for key, one in other_maps(model, last_maps(model)).items() if key not in maps}
+        maps |= other_maps(model, last_maps(model))
         labels, masks = two.labels.to(device), two.masks.to(device)
         rows = {key: {"own": told_apart(model, x, labels, masks, one).mean(1)} for key, one in maps.items()}
         found["two objects"] = against_first(rows)
@@ -125,10 +128,9 @@ def checked(name: str, device: torch.device) -> dict[str, Any]:
     if name == "lenet-mnist":
         test = mnist("test")
         x, labels = spread_over(CHECKED, (test.images.to(device), test.labels.to(device)))
-        every = methods("relu2")
     else:
         x, labels, _ = images_of(name, CHECKED, device)
-        every = methods(last_maps(model))
+    every = methods(last_maps(model))
     runs = [("cascading", "initial", seed) for seed in SEEDS]
     runs += [("independent", "initial", 0), ("cascading", "shuffled", 0)]
     found: dict[str, Any] = {"images": len(x), "layers": [], "floors": {}, "runs": []}
@@ -157,7 +159,8 @@ def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
 def learned_by_heart(out: Path, device: torch.device) -> dict[str, Any]:
     """The data randomisation test: maps of networks with true labels, beside those of networks with permuted ones.
 
-    Every pair of networks has other initial weights; true against true tells how far maps differ for that alone.
+    Every pair of networks has other initial weights and other scenes; true against true tells how far maps differ for
+    that alone.
     """
     true, permuted = (
         {seed: trained(name, seed, out, device) for seed in SEEDS} for name in ("scenes-few", "scenes-permuted")

@@ -25,7 +25,7 @@ def attention_by_steps(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     """The attention map of one class an image, every step as it is written.
 
     Args:
-        model: a network whose ReLU modules each run once, not in place.
+        model: a network whose ReLU modules each run once, in the order they were defined in, and not in place.
         x: images, (N, C, H, W).
         target: (N,).
 
