@@ -96,9 +96,9 @@ def images_of(name: str, count: int, device: torch.device) -> tuple[Tensor, Tens
 
 def last_maps(model: nn.Module) -> str:
     """The name of a chain's last ReLU before its first linear layer."""
-    before = [name for name in layer_names(model, (nn.ReLU, nn.Linear))]
-    first = next(i for i, name in enumerate(before) if isinstance(model.get_submodule(name), nn.Linear))
-    return before[first - 1]
+    names = layer_names(model, (nn.ReLU, nn.Linear))
+    linear = (i for i, name in enumerate(names) if isinstance(model.get_submodule(name), nn.Linear))
+    return names[next(linear, len(names)) - 1]
 
 
 def parts_of_the_rule(name: str, device: torch.device) -> dict[str, Any]:
