@@ -37,7 +37,8 @@ class Recipe:
         architecture: a class of `helpers.networks`.
         arguments: its arguments but the number of classes.
         world: "mnist", "digits", "scenes", "permuted" (scenes with permuted labels), "places" (scenes, and
-            grounds with a small object or none, which are classes too) or "photos".
+            grounds with a small object or none, which are classes too), "beside" (two objects, only one of whose shape
+            is a class) or "photos".
         bias: of the scenes' backgrounds (`helpers.data.scenes`).
         images: number of training scenes, of objects or of digits.
         classes: first names or ids of Tiny ImageNet's classes, or names of shapes; empty for all.
@@ -136,6 +137,10 @@ RECIPES: dict[str, Recipe] = {
         ),
         _scenes("scenes-first", "scenes, the first four shapes alone", classes=SHAPES[:4], images=4096),
         _scenes("scenes-last", "scenes, the last four shapes alone", classes=SHAPES[4:], images=4096),
+        _scenes(
+            "scenes-beside", "the first four shapes, each with one of the others beside it", world="beside",
+            classes=SHAPES[:4], images=4096, seeds=(0, 1),
+        ),
         # As many as a network of this size can learn by heart, label by label.
         _scenes("scenes-few", "512 scenes over and over", images=512, epochs=100),
         _scenes(

@@ -83,7 +83,7 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
 
 def _load(recipe: Recipe, seed: int | None, images: int | None) -> World:
     loaders = {
-        "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places,
+        "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places, "beside": _beside,
         "photos": _photos,
     }  # fmt: skip
     if recipe.world not in loaders:
@@ -175,6 +175,22 @@ def _places(recipe: Recipe, seed: int | None, images: int | None) -> World:
     train = _empty(test) if seed is None else drawn(recipe.images, seed)
     what = "scenes: of an object where it is large, of their ground where it is small or missing"
     return World(train, {"test": test}, (*CLASSES, *BACKGROUNDS), what)
+
+
+def _beside(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    known = torch.tensor([CLASSES.index(name) for name in recipe.classes])
+
+    def drawn(n: int, seed: int) -> Labelled:
+        n = min(n, images or n)
+        found = scenes(3 * n + 64, seed, objects=2)  # about half have one of four shapes and one other
+        mine = torch.isin(found.labels, known)
+        kept = (mine.sum(1) == 1).nonzero()[:n, 0]
+        shape = found.labels[kept][mine[kept]]
+        return _bytes(found.images[kept], torch.searchsorted(known, shape))
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return World(train, {"test": test}, recipe.classes, "scenes of two objects, one of another shape, never named")
 
 
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> World:
