@@ -83,8 +83,8 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
 
 def _load(recipe: Recipe, seed: int | None, images: int | None) -> World:
     loaders = {
-        "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places, "beside": _beside,
-        "photos": _photos,
+        "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places,
+        "beside": _beside, "photos": _photos,
     }  # fmt: skip
     if recipe.world not in loaders:
         raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
