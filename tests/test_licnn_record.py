@@ -720,7 +720,7 @@ def halves(monkeypatch):
 
     def trained(name, seed, out, device):
         asked.append((name, seed))
-        return Half(("scenes-first", "scenes-last").index(name))
+        return Half(int(name == "scenes-last"))
 
     drawn = [scenes(16, L.SEED), A.pairs(32, L.SEED)]
     known = {}
@@ -748,7 +748,11 @@ def halves(monkeypatch):
 
 def test_shapes_that_a_network_was_never_trained_on(halves, tmp_path):
     found = L.never_trained(tmp_path, CPU)
-    assert halves == [(name, seed) for seed in (0, 5) for name in ("scenes-first", "scenes-last")]
+    assert halves[:4] == [(name, seed) for seed in (0, 5) for name in ("scenes-first", "scenes-last")]
+    assert halves[4:] == [("scenes-beside", 0), ("scenes-beside", 1)]
+    assert [row["seed"] for row in found["beside"]] == [0, 1]
+    first = found["runs"][0]["two objects"]["scenes-first"]  # this fake sees the same in its own shapes
+    assert all({"seed": row["seed"]} | first == row for row in found["beside"])
     drawn, two = scenes(16, L.SEED), A.pairs(32, L.SEED)
     mixed = [k for k, (a, b) in enumerate(two.labels.tolist()) if (a < 4) != (b < 4)]
     assert found["images"] == 16
@@ -800,7 +804,9 @@ def small_record(monkeypatch, tiny_networks, tmp_path):
     monkeypatch.setattr(
         L,
         "trained",
-        lambda name, seed, out, device: tiny(4 if name in ("scenes-first", "scenes-last") else 8, seed, kind=None),
+        lambda name, seed, out, device: tiny(
+            4 if name in ("scenes-first", "scenes-last", "scenes-beside") else 8, seed, kind=None
+        ),
     )
     empty = Labelled(torch.zeros(0, 1, 2, 2).byte(), torch.zeros(0).long())
 

@@ -46,6 +46,8 @@ IMAGES, CHECKED = 300, 40  # images of the comparison, and of each sanity check
 SCENE_NETWORKS, PHOTO_NETWORKS = ("scenes-gap", "scenes-gmp"), ("photos-gap", "photos-gmp", "photos-200")
 SEEDS = (0, 1, 2)  # of random weights, and of trainings
 SMALL = 0.5  # share of the image below which a box tells where an object is
+HALF = len(CLASSES) // 2  # shapes that scenes-first and scenes-last know
+BESIDE = "scenes-beside"
 MEASURES = ("spearman", "spearman_abs", "ssim", "hog")
 
 
@@ -184,40 +186,57 @@ def _similar(both: list[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
 
 
 def never_trained(out: Path, device: torch.device) -> dict[str, Any]:
-    """Networks of four shapes each: how salient is the same object to the one that knows it and to the other?"""
+    """Networks of four shapes each: how salient is the same object to the one that knows it and to the other?
+
+    Beside them, networks that saw the other four shapes all the time, next to the ones that they had to name.
+    """
     found = scenes(IMAGES, SEED)
     two = pairs(2 * IMAGES, SEED)
-    half = len(CLASSES) // 2
-    mixed = (two.labels < half).sum(1) == 1  # one object of each half
+    group, groups = found.labels[:, 0] // HALF, two.labels // HALF
+    mixed = groups[:, 0] != groups[:, 1]  # one object of each half
     rows = []
     for seed in SEEDS:
         maps, known = [], {}
         for part, name in enumerate(("scenes-first", "scenes-last")):
             model = trained(name, seed, out, device)
-            recipe = RECIPES[name]
-            x = prepare(recipe, (found.images * 255).round().byte()).to(device)
-            maps.append(in_batches(partial(saliency_map, top=1), model, x, size=BATCH).cpu())
-            x = prepare(recipe, (two.images[mixed] * 255).round().byte()).to(device)
-            both = in_batches(partial(saliency_map, top=1), model, x, size=BATCH).cpu()
-            mine = two.labels[mixed] // half == part  # (N, 2)
-            mass = torch.stack([mass_in_mask(both, two.masks[mixed][:, k]) for k in range(2)], 1)
-            area = two.masks[mixed].double().mean((-2, -1))
-            dense = mass / area
-            known[name] = {
-                "trained": summary(dense[mine]),
-                "not trained": summary(dense[~mine]),
-                "trained denser": summary((dense[mine] > dense[~mine]).double()),
-                "sure": logits(model, x).softmax(1).amax(1).mean().item(),
-            }
-        group = found.labels[:, 0] // half
+            maps.append(_likeliest(model, name, found.images, device))
+            known[name] = _dense(model, name, two.images[mixed], two.masks[mixed], groups[mixed] == part, device)
         mine, other = (torch.where((group == part)[:, None, None], maps[0], maps[1]) for part in (0, 1))
-        truth = found.masks[:, 0]
         scores = {
-            key: {"mass": mass_in_mask(one, truth), "pointing": pointing_game(one, truth)}
+            key: {"mass": mass_in_mask(one, found.masks[:, 0]), "pointing": pointing_game(one, found.masks[:, 0])}
             for key, one in (("trained", mine), ("not trained", other))
         }
         rows.append({"seed": seed, "one object": against_first(scores), "two objects": known})
-    return {"images": IMAGES, "pairs": int(mixed.sum()), "runs": rows}
+    beside = [
+        {"seed": seed}
+        | _dense(
+            trained(BESIDE, seed, out, device), BESIDE, two.images[mixed], two.masks[mixed], groups[mixed] == 0, device
+        )
+        for seed in RECIPES[BESIDE].seeds
+    ]
+    return {"images": IMAGES, "pairs": int(mixed.sum()), "runs": rows, "beside": beside}
+
+
+def _likeliest(model: nn.Module, name: str, images: Tensor, device: torch.device) -> Tensor:
+    """The attention maps (N, H, W) of the likeliest class."""
+    x = prepare(RECIPES[name], (images * 255).round().byte()).to(device)
+    return in_batches(partial(saliency_map, top=1), model, x, size=BATCH).cpu()
+
+
+def _dense(
+    model: nn.Module, name: str, images: Tensor, masks: Tensor, mine: Tensor, device: torch.device
+) -> dict[str, Any]:
+    """How many times brighter than on average a map is on objects (N, 2, H, W), those `mine` (N, 2) and the others."""
+    maps = _likeliest(model, name, images, device)
+    mass = torch.stack([mass_in_mask(maps, masks[:, k]) for k in range(2)], 1)
+    dense = mass / masks.double().mean((-2, -1))
+    x = prepare(RECIPES[name], (images * 255).round().byte()).to(device)
+    return {
+        "trained": summary(dense[mine]),
+        "not trained": summary(dense[~mine]),
+        "trained denser": summary((dense[mine] > dense[~mine]).double()),
+        "sure": logits(model, x).softmax(1).amax(1).mean().item(),
+    }
 
 
 def record(out: Path, device: torch.device) -> dict[str, Any]:
