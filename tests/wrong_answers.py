@@ -1,5 +1,7 @@
 """Answers that the exercises' checks must refuse, by exercise: the mistakes that readers make."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -220,6 +222,51 @@ def table_of(drop=None, **changes):
         return {name: value for name, value in rows.items() if name != drop}
 
     return answer
+
+
+def unfolded(
+    distance=lambda d, k: d / k,
+    weight=lambda d: d * torch.exp(-d),
+    larger=lambda difference: difference.clamp(min=0),
+    average=lambda zones: zones.mean(1),
+    k=None,
+    pad="constant",
+):
+    fixed = k
+
+    def answer(x, k=7, a=0.1, b=0.9):
+        k = fixed or k
+        padded = F.pad(x[:, None], [k // 2] * 4, mode=pad)
+        zones = F.unfold(padded, k).view(len(x), k * k, *x.shape[1:])
+        offset = torch.arange(k, dtype=x.dtype) - k // 2
+        d = distance(torch.hypot(offset[:, None], offset).flatten()[:, None, None], k)
+        return a * (-average(zones)).exp() + b * (weight(d) * larger(zones - x[:, None])).sum(1)
+
+    return answer
+
+
+def forgetting(copied=True, forked=True, seeded=True, which=-1, every=False, draw=None):
+    def answer(model, seed=0):
+        network = copy.deepcopy(model) if copied else model
+        layers = [m for m in network.modules() if isinstance(m, nn.Linear)]
+        with torch.random.fork_rng(devices=[], enabled=forked):
+            torch.manual_seed(seed if seeded else 0)
+            for layer in layers if every else [layers[which]]:
+                layer.reset_parameters()
+                if draw:
+                    draw(layer)
+        return network
+
+    return answer
+
+
+def falls(original, outside, control):
+    one, two, three = (part.double().mean().item() for part in (original, outside, control))
+    return one - two, one - three, two - three
+
+
+def paired(outside, control):
+    return ((outside.double() - control.double()).std() / len(outside) ** 0.5).item()
 
 
 WRONG_ANSWERS = {
@@ -486,5 +533,58 @@ WRONG_ANSWERS = {
         lambda boxes, probabilities: (boxes[..., 2:] - boxes[..., :2]).amax(-1),
         lambda boxes, probabilities: torch.zeros(boxes.shape[:2], dtype=torch.bool),
         lambda boxes, probabilities: None,
+    ],
+    "5.1": [lambda: (True, True), lambda: (False, False), lambda: (True, False), lambda: True, lambda: (0, 1)],
+    "5.2": [
+        unfolded(distance=lambda d, k: d * k),
+        unfolded(weight=lambda d: torch.exp(-d)),
+        unfolded(larger=lambda difference: difference),
+        unfolded(larger=lambda difference: difference.abs()),
+        unfolded(larger=lambda difference: (-difference).clamp(min=0)),
+        unfolded(average=lambda zones: zones.sum(1)),
+        unfolded(average=lambda zones: -zones.mean(1)),
+        unfolded(k=7),
+        unfolded(pad="replicate"),
+        lambda x, k=7, a=0.1, b=0.9: x,
+        lambda x, k=7, a=0.1, b=0.9: None,
+    ],
+    "5.3": [
+        lambda logits, x, c: torch.autograd.grad(logits[:, c].sum(), x)[0],
+        lambda logits, x, c: torch.autograd.grad(logits.softmax(1)[:, c].sum(), x)[0],
+        lambda logits, x, c: torch.autograd.grad(logits.log_softmax(1)[:, c].sum(), x)[0],
+        lambda logits, x, c: torch.autograd.grad(torch.logit(logits.softmax(1)[:, c]).sum(), x)[0],
+        lambda logits, x, c: torch.autograd.grad((logits[:, c] - logits.logsumexp(1)).sum(), x)[0],
+        lambda logits, x, c: logits,
+        lambda logits, x, c: None,
+    ],
+    "5.4": [
+        lambda g: g > g.flatten(-2).quantile(0.9, dim=-1)[..., None, None] + 1,
+        lambda g: g > g.quantile(0.9),
+        lambda g: g > g.square().mean((-2, -1), keepdim=True).sqrt(),
+        lambda g: (g.flatten(-2).argsort(-1).argsort(-1) < -(-g[0].numel() // 10)).view(g.shape),
+        lambda g: (g.flatten(-2).argsort(-1, descending=True) < -(-g.shape[-1] * g.shape[-2] // 10)).view(g.shape),
+        lambda g: g,
+        lambda g: None,
+    ],
+    "5.5": [
+        forgetting(copied=False),
+        forgetting(forked=False),
+        forgetting(seeded=False),
+        forgetting(which=0),
+        forgetting(every=True),
+        forgetting(draw=lambda layer: nn.init.normal_(layer.weight)),
+        forgetting(draw=lambda layer: nn.init.zeros_(layer.weight)),
+        lambda model, seed=0: model,
+        lambda model, seed=0: None,
+    ],
+    "5.6": [
+        lambda o, a, c: (*falls(o, a, c), 0.0),
+        lambda o, a, c: (*falls(o, a, c), (a.double() - c.double()).std().item()),
+        lambda o, a, c: (*falls(o, a, c), ((a.double().var() + c.double().var()) / len(a)).sqrt().item()),
+        lambda o, a, c: (*falls(o, c, a), paired(a, c)),
+        lambda o, a, c: (falls(o, a, c)[0], falls(o, a, c)[1], -falls(o, a, c)[2], paired(a, c)),
+        lambda o, a, c: (a.double().mean().item(), c.double().mean().item(), falls(o, a, c)[2], paired(a, c)),
+        lambda o, a, c: falls(o, a, c)[0],
+        lambda o, a, c: None,
     ],
 }
