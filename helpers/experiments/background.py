@@ -19,7 +19,7 @@ from helpers.background import BlurHits, accuracy_under_blur, salient_region, sa
 from helpers.capture import in_batches
 from helpers.data import scenes
 from helpers.experiments.facts import facts
-from helpers.experiments.licnn import photographs, spread_over, summary, trained
+from helpers.experiments.licnn import photographs, rounded, spread_over, summary, trained
 from helpers.experiments.recipes import BIAS_OF_95_PERCENT, RECIPES
 from helpers.experiments.records import run_record
 from helpers.experiments.worlds import SWAP, data_hash, held_out
@@ -181,8 +181,8 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         "data": {"Tiny ImageNet": data_hash(photos)},
         "facts": facts(device),
         "radii": list(RADII),
-        "photographs": on_photographs(device),
-        "scenes": on_scenes(out, device),
+        "photographs": rounded(on_photographs(device)),
+        "scenes": rounded(on_scenes(out, device)),
     }
 
 
