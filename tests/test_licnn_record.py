@@ -170,7 +170,11 @@ def test_methods_are_the_books(layer):
 def test_other_maps_have_cam_only_where_it_is_known():
     model, x, labels = tiny(), noise(2, 3, 12, 16), torch.tensor([2, 5])
     found = A.other_maps(model, "relu2")
-    assert list(found) == [*(name for name in known_methods("relu2") if name != "edge detector"), "CAM"]
+    signed = ["gradient x input", "integrated gradients", "Grad-CAM"]
+    assert list(found) == ["|gradient|", *signed, "|guided backprop|", "CAM"]
+    close(found["|guided backprop|"](model, x, labels), saliency.guided_backprop(model, x, labels).abs().amax(1))
+    for name in ("|gradient|", *signed):
+        close(found[name](model, x, labels), known_methods("relu2")[name](model, x, labels))
     assert "CAM" not in A.other_maps(tiny(pooling="gmp"), "relu2")
     with torch.no_grad():
         last = torch.einsum("nf,nfhw->nhw", model.fc.weight[labels], model.features(x))
@@ -542,7 +546,9 @@ def test_the_parts_of_the_rule_on_scenes(monkeypatch, tiny_networks):
     two = A.pairs(4, L.SEED)
     x = (two.images - 0.5) / 0.25
     named = {name: partial(attention_map, **options) for name, options in KNOWN_VARIANTS.items()}
-    others = {k: v for k, v in known_methods("relu2").items() if k not in (*named, "edge detector")}
+    sizes = ("|gradient|", "gradient x input", "integrated gradients", "Grad-CAM")
+    others = {name: known_methods("relu2")[name] for name in sizes}
+    others["|guided backprop|"] = lambda m, x, c: saliency.guided_backprop(m, x, c).abs().amax(1)
     assert list(found["two objects"]) == [*named, *others, "CAM"]
     for name, method in (named | others).items():
         own = []

@@ -210,7 +210,10 @@ def told_apart(model: nn.Module, x: Tensor, labels: Tensor, masks: Tensor, metho
 
 def other_maps(model: nn.Module, layer: str) -> dict[str, Method]:
     """The methods that stand beside LICNN in the two-object test; CAM where the network averages its last maps."""
-    maps = {name: one for name, one in methods(layer).items() if name != "edge detector"}
+    signed = ("gradient x input", "integrated gradients", "Grad-CAM")
+    maps = {name: methods(layer)[name] for name in ("|gradient|", *signed)}
+    # Of a gradient and its relatives the size, as in chapter 2: the sign says lighter or darker, not for or against.
+    maps["|guided backprop|"] = lambda m, x, c: guided_backprop(m, x, c).abs().amax(-3)
     if hasattr(model, "gap"):
         maps["CAM"] = enlarged(class_activation_map)
     return maps
