@@ -86,7 +86,7 @@ def gradients(
     """Gradients of class scores with respect to named layers: one forward for all classes and layers.
 
     The graph starts at the first named layer; nothing is stored below it. Parameters are frozen meanwhile,
-    so that no gradient of a weight is computed.
+    so that no gradient of a weight is computed. With score="log-odds" implements :eq:`eq-log-odds`, chapter 5.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes).
