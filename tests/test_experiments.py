@@ -77,7 +77,10 @@ def test_what_the_page_says_of_the_biased_networks():
         return max(values) - min(values)
 
     assert spread(swapped) > 0.2
-    assert spread(swapped) > max(spread([a["test"] for a in runs]) for runs in found.values())
+    # A training of scenes-last failed, which the page says.
+    others = [runs for name, runs in found.items() if name != "scenes-last"]
+    assert spread(swapped) > max(spread([a["test"] for a in runs]) for runs in others)
+    assert min(a["test"] for a in found["scenes-last"]) < 0.35
     assert spread(biased) < 0.05
 
 
