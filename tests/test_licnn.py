@@ -775,14 +775,17 @@ def test_more_classes_than_there_are_are_refused():
 # how it is computed
 
 
-def test_one_forward_and_one_with_masks_for_all_classes():
+def test_one_forward_for_all_classes_and_small_passes_with_masks():
     net, sizes = tiny(), []
     net.register_forward_pre_hook(lambda _module, given: sizes.append(len(given[0])))
     attention_map(net, images(2), [[0, 1, 2], [3, 4, 5]])
     assert sizes == [2, 6]
     sizes.clear()
     saliency_map(net, images(2))
-    assert sizes == [2, 10]
+    assert sizes == [2, 8, 2]  # 10 images with masks, at most 8 at once
+    sizes.clear()
+    saliency_map(net, images(9), top=3)
+    assert sizes == [9, 9, 9, 9]
     sizes.clear()
     attention_map(net, images(2), 1)
     assert sizes == [2, 2]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.capture import Target, check_positive, gradients, layer_names, masked_forward
+from helpers.capture.inputs import LEAST_CHUNK
 from helpers.classmaps.head import upsample
 from helpers.inhibition.zone import inhibition_mask, max_channel, unit_norm
 
@@ -86,7 +87,7 @@ def attention_map(
     """LICNN's category-specific attention map: the features that are left when all that is inhibited is silenced.
 
     Implements :eq:`eq-attention`: the sum over the layers of their resized, normalised Sum-C maps, chapter 5. One
-    forward, one backward to the activations for each class, one forward with masks.
+    forward for all classes, one backward to the activations and one forward with masks for each.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -178,13 +179,23 @@ def _check_options(mode: str, normalize_layers: str | None) -> None:
 
 
 def _masked_sums(model: nn.Module, x: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sum-C of every layer in a forward with masks (B, h, w) or (B, K, h, w): all classes in one batch."""
-    several = next(iter(masks.values())).ndim == 4
-    classes = next(iter(masks.values())).shape[1] if several else 1
-    copies = x.repeat_interleave(classes, dim=0)  # (B * K, C, H, W)
-    flat = {name: one.reshape(len(copies), 1, *one.shape[-2:]) for name, one in masks.items()}
-    found = masked_forward(model, copies, flat, capture=list(flat), reduce=lambda y: y.sum(1)).activations
-    return {name: one.view(masks[name].shape) for name, one in found.items()}
+    """Sum-C of every layer in a forward with masks (B, h, w) or (B, K, h, w).
+
+    Classes share a pass as long as it stays small: many images at once cost a CPU more than one pass after the other.
+    """
+    shapes = {name: one.shape for name, one in masks.items()}
+    flat = {name: one.reshape(len(x), -1, 1, *one.shape[-2:]) for name, one in masks.items()}  # (B, K, 1, h, w)
+    classes, at_once = next(iter(flat.values())).shape[1], max(1, LEAST_CHUNK // len(x))
+    sums: dict[str, list[Tensor]] = {name: [] for name in masks}
+    for first in range(0, classes, at_once):
+        part = {name: one[:, first : first + at_once] for name, one in flat.items()}
+        several = next(iter(part.values())).shape[1]
+        copies = x.repeat_interleave(several, dim=0)  # (B * several, C, H, W)
+        rows = {name: one.flatten(0, 1) for name, one in part.items()}
+        found = masked_forward(model, copies, rows, capture=list(rows), reduce=lambda y: y.sum(1)).activations
+        for name, one in found.items():
+            sums[name].append(one.view(len(x), several, *one.shape[-2:]))
+    return {name: torch.cat(parts, dim=1).view(shapes[name]) for name, parts in sums.items()}
 
 
 def _combined(sums: dict[str, Tensor], size: Sequence[int], normalize: str | None) -> Tensor:
