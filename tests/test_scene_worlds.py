@@ -407,3 +407,14 @@ def test_places_are_balanced():
         assert min(counts(labels, 16)) > 125 - 45
         assert max(counts(labels, 16)) < 125 + 45
         assert (labels < 8).double().mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_beside_names_the_one_of_two_objects_whose_shape_is_a_class():
+    found = worlds.world(replace(RECIPES["scenes-beside"], images=40), 3)
+    drawn = scenes(3 * 40 + 64, 3, objects=2)
+    known = drawn.labels < 4
+    kept = (known.sum(1) == 1).nonzero()[:40, 0]
+    assert found.train.images.equal(as_bytes(drawn.images[kept]))
+    assert found.train.labels.tolist() == [int(one[k]) for one, k in zip(drawn.labels[kept], known[kept], strict=True)]
+    assert found.classes == CLASSES[:4]
+    assert len(found.tests["test"].images) == 2000
