@@ -92,15 +92,10 @@ def randomizable_layers(model: nn.Module) -> list[list[str]]:
     each = [parameter for _, m in own for parameter in m.parameters(recurse=False)]
     if len(set(map(id, each))) < len(each):
         raise ValueError("model must have layers with weights of their own, in this one some share theirs")
-    steps: list[list[str]] = []
-    for name, module in own:
-        if isinstance(module, NORMS) and steps:
-            steps[-1].append(name)
-        else:
-            steps.append([name])
-    if not steps:
+    if not own:
         raise ValueError("model must have layers with weights, this one has none")
-    return steps
+    starts = [i for i, (_, module) in enumerate(own) if i == 0 or not isinstance(module, NORMS)]
+    return [[name for name, _ in own[i:j]] for i, j in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def cascading_randomization(

@@ -74,7 +74,7 @@ def inhibition_without_loops(answer: Callable[..., Tensor]) -> str:
 
 @exercise("5.3")
 def gradient_that_does_not_drown(answer: Callable[[Tensor, Tensor, int], Tensor]) -> str:
-    """The gradient of a class's log-odds with respect to what its logits depend on."""
+    """The gradient of a class's log-odds with respect to what its logits (B, classes) depend on."""
     weight = _draw(1, 4, 6)
     for scale, what in ((1.0, "logits of ordinary size"), (FAR, "logits far apart")):
         x = _draw(2, 3, 6).requires_grad_()

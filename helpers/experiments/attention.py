@@ -85,7 +85,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def enlarged(method: Callable[..., Tensor]) -> Method:
-    """A method whose maps are stretched over the image."""
+    """A method whose maps (B, h, w) are stretched over the image, (B, H, W)."""
     return lambda model, x, target: upsample(method(model, x, target), tuple(x.shape[-2:]))
 
 

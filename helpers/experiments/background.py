@@ -72,7 +72,7 @@ def accuracies(hits: BlurHits, chosen: Tensor) -> dict[str, Any]:
 
 
 def differences(hits: BlurHits, control: BlurHits, chosen: Tensor) -> dict[str, Any]:
-    """How many more images a region leaves right than its control, in pairs, with everything outside blurred."""
+    """How many more of the chosen images (N,) a region leaves right than its control, in pairs, the outside blurred."""
     more = hits.outside.double() - control.outside.double()  # (R, T, N)
     return {str(r): {str(t): summary(more[i, j][chosen]) for j, t in enumerate(TOPS)} for i, r in enumerate(RADII)}
 

@@ -59,7 +59,7 @@ def summary(values: Tensor) -> dict[str, float]:
 
 
 def against_first(rows: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """Every row's means, and its difference to the first row in pairs, image by image."""
+    """Every row's means of measures (N,), and its difference to the first row in pairs, image by image."""
     first = next(iter(rows.values()))
     return {
         name: {m: summary(v) | {"more": summary(v - first[m])} for m, v in row.items()} for name, row in rows.items()
@@ -81,7 +81,7 @@ def drawn(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor, 
 
 
 def spread_over(count: int, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """So many of the images, evenly spaced; all where there are fewer."""
+    """So many rows of tensors (N, ...), evenly spaced; all where there are fewer."""
     count = min(count, len(parts[0]))
     kept = torch.arange(count) * len(parts[0]) // count
     return tuple(one[kept.to(one.device)] for one in parts)
