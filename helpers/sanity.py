@@ -89,8 +89,8 @@ def randomizable_layers(model: nn.Module) -> list[list[str]]:
     ]
     if unknown:
         raise ValueError(f"model has parameters that cannot be drawn anew, in {', '.join(unknown[:5])}")
-    each = [parameter for _, m in own for parameter in m.parameters(recurse=False)]
-    if len(set(map(id, each))) < len(each):
+    each = [id(parameter) for _, m in own for parameter in m.parameters(recurse=False)]
+    if len(set(each)) < len(each):
         raise ValueError("model must have layers with weights of their own, in this one some share theirs")
     if not own:
         raise ValueError("model must have layers with weights, this one has none")

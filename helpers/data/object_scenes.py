@@ -82,8 +82,8 @@ def scenes(
         n: number of scenes, 0 or more.
         seed: integer >= 0.
         size: side of the images in pixels, 32 to 256.
-        objects: how many a scene holds, a number or a range (lo, hi), up to 16; they do not overlap. (0, 1) leaves about
-            half of the scenes empty, ground alone (tied, with `bias`, to the object that is not drawn).
+        objects: how many a scene holds, a number or a range (lo, hi), up to 16; they do not overlap. (0, 1) leaves
+            about half of the scenes empty, ground alone (tied, with `bias`, to the object that is not drawn).
         bias: strength of the tie between class and background, 0 (none) to 1 (always).
         scale: range of the objects' diameter, as a fraction of the side; it shrinks to the room that others leave.
         background_shift: k takes background (b + k) mod 8 in place of b: the same objects, pixel for pixel, elsewhere.
