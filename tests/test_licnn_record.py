@@ -647,7 +647,7 @@ class FakeRun:
 
 
 def test_a_training_goes_on_where_it_stopped(monkeypatch, tmp_path):
-    monkeypatch.setattr(L, "Run", FakeRun)
+    monkeypatch.setattr(L.train, "Run", FakeRun)
     monkeypatch.setattr(L, "world", lambda recipe, seed: (recipe.name, seed))
     folder = tmp_path / "scenes-few" / "seed-2"
     recipe = RECIPES["scenes-few"]

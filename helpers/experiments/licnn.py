@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from helpers import networks
 from helpers.capture import in_batches, layer_names, logits
 from helpers.data import CLASSES, mnist, scenes, tiny_imagenet
+from helpers.experiments import train
 from helpers.experiments.attention import (
     BATCH,
     VARIANTS,
@@ -32,8 +33,6 @@ from helpers.experiments.attention import (
 from helpers.experiments.facts import facts
 from helpers.experiments.recipes import RECIPES
 from helpers.experiments.records import run_record
-from helpers.experiments.train import run_folder
-from helpers.experiments.trainer import Machine, Run
 from helpers.experiments.worlds import World, data_hash, held_out, prepare, world
 from helpers.licnn import attention_map, saliency_map
 from helpers.metrics import box_mask, map_similarity, mass_in_mask, pointing_game
@@ -151,11 +150,7 @@ def checked(name: str, device: torch.device) -> dict[str, Any]:
 
 def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
     """A network of the book under a seed; its run goes on from its last checkpoint."""
-    run = Run(RECIPES[name], world(RECIPES[name], seed), seed, run_folder(out, name, seed), Machine(device))
-    if run.checkpoint.exists():
-        run.resume()
-    run.train(progress=False)
-    return run.model.eval()
+    return train.trained(name, seed, world(RECIPES[name], seed), out, device)
 
 
 def learned_by_heart(out: Path, device: torch.device) -> dict[str, Any]:

@@ -36,8 +36,8 @@ from helpers.experiments.facts import facts
 from helpers.experiments.pictures import on_pictures, painted_digits
 from helpers.experiments.recipes import PUBLISHED, RECIPES
 from helpers.experiments.records import run_record
-from helpers.experiments.train import run_folder
-from helpers.experiments.trainer import Machine, Run, accuracy
+from helpers.experiments.train import trained
+from helpers.experiments.trainer import accuracy
 from helpers.experiments.worlds import World, data_hash, world
 from helpers.metrics import pixel_auc
 from helpers.networks import load
@@ -66,26 +66,6 @@ BRIGHTNESS = (1.0, 0.6)  # of letters on photographs
 READ = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")
 CUTS: tuple[str | float, ...] = ("otsu", "two sigma", 0.5)
 SPLITS = ("training", "test")
-
-
-def trained(name: str, seed: int, found: World, out: Path, device: torch.device) -> nn.Module:
-    """A network of the book, trained under a seed.
-
-    Args:
-        name: of its recipe.
-        seed: of the run.
-        found: what it learns from.
-        out: folder of the runs, which go on from their last checkpoints.
-        device: where it is trained.
-
-    Raises:
-        RunError: a checkpoint that is damaged or of another run.
-    """
-    run = Run(RECIPES[name], found, seed, run_folder(out, name, seed), Machine(device))
-    if run.checkpoint.exists():
-        run.resume()
-    run.train(progress=False)
-    return run.model.eval()
 
 
 def ablated(model: nn.Module, found: World, device: torch.device) -> dict[str, Any]:

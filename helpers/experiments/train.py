@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from helpers.data import DataMissing
 from helpers.device import best_device
 from helpers.experiments import publish
 from helpers.experiments.recipes import RECIPES, Recipe
 from helpers.experiments.trainer import CHECKPOINT, Machine, Run, RunError
-from helpers.experiments.worlds import check_seed, world
+from helpers.experiments.worlds import World, check_seed, world
 from helpers.networks import store
 
 
@@ -94,6 +95,26 @@ def chosen_machine(options: argparse.Namespace) -> Machine:
 def run_folder(out: Path, name: str, seed: int) -> Path:
     """Where the run of one seed lies."""
     return out / name / f"seed-{seed}"
+
+
+def trained(name: str, seed: int, found: World, out: Path, device: torch.device) -> nn.Module:
+    """A network of the book, trained under a seed.
+
+    Args:
+        name: of its recipe.
+        seed: of the run.
+        found: what it learns from.
+        out: folder of the runs, which go on from their last checkpoints.
+        device: where it is trained.
+
+    Raises:
+        RunError: a checkpoint that is damaged or of another run.
+    """
+    run = Run(RECIPES[name], found, seed, run_folder(out, name, seed), Machine(device))
+    if run.checkpoint.exists():
+        run.resume()
+    run.train(progress=False)
+    return run.model.eval()
 
 
 def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
