@@ -38,7 +38,7 @@ class Recipe:
         arguments: its arguments but the number of classes.
         world: "mnist", "digits", "scenes", "permuted" (scenes with permuted labels), "places" (scenes, and
             grounds with a small object or none, which are classes too), "beside" (two objects, only one of whose shape
-            is a class) or "photos".
+            is a class), "fixated" (windows of larger scenes, around a gaze near the object) or "photos".
         bias: of the scenes' backgrounds (`helpers.data.scenes`).
         images: number of training scenes, of objects or of digits.
         classes: first names or ids of Tiny ImageNet's classes, or names of shapes; empty for all.
@@ -93,9 +93,14 @@ class Recipe:
 
 
 def _scenes(name: str, about: str, pooling: str = "gap", world: str = "scenes", **changes: Any) -> Recipe:
-    usual = {"images": 8192, "mean": (0.5,) * 3, "std": (0.25,) * 3, "epochs": 10, "lr": 3e-3}
-    arguments = {"stages": SCENES_STAGES, "pooling": pooling}
-    return Recipe(name, about, "SmallVGG", arguments, world, **{**usual, **changes})
+    usual: dict[str, Any] = {"images": 8192, "mean": (0.5,) * 3, "std": (0.25,) * 3, "epochs": 10, "lr": 3e-3}
+    usual["arguments"] = {"stages": SCENES_STAGES, "pooling": pooling}
+    return Recipe(name, about, "SmallVGG", world=world, **{**usual, **changes})
+
+
+def _fixated(name: str, about: str, view: str) -> Recipe:
+    arguments = {"stages": SCENES_STAGES, "pooling": "gap", "norm": True, "angular": view == "log-polar"}
+    return _scenes(name, about, world="fixated", arguments=arguments, view=view)
 
 
 def _photos(
@@ -146,6 +151,8 @@ RECIPES: dict[str, Recipe] = {
         _scenes(
             "scenes-permuted", "the same 512 scenes, their labels permuted", world="permuted", images=512, epochs=100
         ),
+        _fixated("scenes-disc", "scenes under the gaze, within the inscribed disc", "disc"),
+        _fixated("scenes-logpolar", "scenes under the gaze, in log-polar coordinates", "log-polar"),
         _photos("photos-gap", "photographs of 64x64 pixels, averaged maps"),
         _photos("photos-gmp", "photographs of 64x64 pixels, the maximum of each map", pooling="gmp"),
         # Five passes over 100,000 images are an hour on one CPU core.

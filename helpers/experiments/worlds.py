@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.data import BACKGROUNDS, CLASSES, DIGIT_BACKGROUNDS, digit_scenes, mnist, scenes, tiny_imagenet
+from helpers.data import BACKGROUNDS, CLASSES, DIGIT_BACKGROUNDS, Scenes, digit_scenes, mnist, scenes, tiny_imagenet
 from helpers.experiments.recipes import Recipe
+from helpers.retina import cartesian
 from helpers.sanity import permuted_labels
 
 TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
@@ -19,6 +20,10 @@ TEST_SCENES = 2000
 CANVAS = 64  # pixels a side of the canvases a digit lies on
 SWAP = 4  # steps along the list of backgrounds: each class gets the background tied to another one
 SMALL_OBJECTS = (0.1, 0.2)  # diameter, in sides of the image, of objects that do not make the picture
+DISPLAY = 128  # pixels a side of the scenes that are searched
+WINDOW = 64  # pixels a side of what one fixation shows of them
+GAZE_PX = 8  # standard deviation of the gaze around the object: the radius of the smallest objects
+SOUGHT = (0.125, 0.25)  # diameter of the objects to be found, in sides of the display: 16 to 32 pixels
 CROP = (0.7, 1.0)  # side of a training crop, in sides of the image
 
 
@@ -84,7 +89,7 @@ def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> World:
 def _load(recipe: Recipe, seed: int | None, images: int | None) -> World:
     loaders = {
         "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places,
-        "beside": _beside, "photos": _photos,
+        "beside": _beside, "fixated": _fixated, "photos": _photos,
     }  # fmt: skip
     if recipe.world not in loaders:
         raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
@@ -191,6 +196,33 @@ def _beside(recipe: Recipe, seed: int | None, images: int | None) -> World:
     test = drawn(TEST_SCENES, TEST_SEED)
     train = _empty(test) if seed is None else drawn(recipe.images, seed)
     return World(train, {"test": test}, recipe.classes, "scenes of two objects, one of another shape, never named")
+
+
+def searched_scenes(n: int, seed: int) -> Scenes:
+    """Scenes (n, 3, 128, 128) of one small object each, for a gaze that sees 64 x 64 pixels of them."""
+    return scenes(n, seed, size=DISPLAY, scale=SOUGHT)
+
+
+def under_the_gaze(found: Scenes, seed: int) -> Tensor:
+    """Windows (N, 3, 64, 64) of such scenes around a gaze near the object; beyond the scene all is 0.5.
+
+    The gaze lies whole pixels from the scene's middle, so that no pixel is resampled.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    middle = (found.boxes[:, 0, :2] + found.boxes[:, 0, 2:]) / 2
+    gaze = (middle + GAZE_PX * torch.randn(len(middle), 2, generator=draw)).round().clamp(0, DISPLAY)
+    at = gaze * 2 / DISPLAY - 1
+    return cartesian(found.images - 0.5, at[:, None], WINDOW, WINDOW / DISPLAY, disc=False)[:, 0] + 0.5
+
+
+def _fixated(recipe: Recipe, seed: int | None, images: int | None) -> World:
+    def drawn(n: int, seed: int) -> Labelled:
+        found = searched_scenes(min(n, images or n), seed)
+        return _bytes(under_the_gaze(found, seed), found.labels[:, 0])
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return World(train, {"test": test}, CLASSES, "windows of scenes, around a gaze near the object")
 
 
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> World:
