@@ -1,12 +1,13 @@
 """The book's three worlds (digits, scenes, photographs) and the loaders of its real data.
 
-Embedded, always there, no download: `digits`, `digit_scenes`, `scenes`, `photo`, `handwritten`; `write` puts text on
-them.
+Embedded, always there, no download: `digits`, `digit_scenes`, `noisy_displays`, `scenes`, `photo`, `handwritten`;
+`write` puts text on them.
 Real, where present under `data_dir()`: `mnist`, `tiny_imagenet`. Command line: `python -m helpers.data --help`.
 """
 
 from helpers.data.datasets import DataMissing, Photos, available, data_dir, mnist, tiny_imagenet
 from helpers.data.digit_images import DIGIT_BACKGROUNDS, DIGIT_FONTS, Digits, digit_scenes, digits, handwritten, place
+from helpers.data.displays import Displays, band_noise, noisy_displays
 from helpers.data.lettering import Lettering, write
 from helpers.data.object_scenes import BACKGROUNDS, CLASSES, WORD_LABEL, Scenes, scenes
 from helpers.data.photos import PHOTOS, photo
@@ -20,15 +21,18 @@ __all__ = [
     "WORD_LABEL",
     "DataMissing",
     "Digits",
+    "Displays",
     "Lettering",
     "Photos",
     "Scenes",
     "available",
+    "band_noise",
     "data_dir",
     "digit_scenes",
     "digits",
     "handwritten",
     "mnist",
+    "noisy_displays",
     "photo",
     "place",
     "scenes",

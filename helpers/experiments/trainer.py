@@ -65,7 +65,8 @@ def write_safely(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint likewise."""
     part = path.with_suffix(".part")
     torch.save(state, part)
     os.replace(part, path)
@@ -170,7 +171,7 @@ class Run:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        _save(self.checkpoint, state)
+        write_state(self.checkpoint, state)
         write_safely(self.folder / HISTORY, json.dumps(self.history, indent=1).encode())
 
     def train(self, progress: bool = True) -> None:

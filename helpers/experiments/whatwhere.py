@@ -1,0 +1,257 @@
+"""The published what/where model at full scale: `python -m helpers.experiments.whatwhere`.
+
+For each seed a what pathway learns MNIST digits in noisy windows, ever farther from their middle; how often it is right
+at each distance is what a where pathway then learns to predict from the periphery; the two together look for digits on
+displays of 128 x 128 pixels. Every network's last finished epoch is kept in --out, and a run goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from helpers.data import Digits, mnist, noisy_displays
+from helpers.experiments.facts import facts
+from helpers.experiments.records import run_record
+from helpers.experiments.trainer import RunError, write_state
+from helpers.retina import cartesian
+from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view, dual_pathway
+
+NAME = "whatwhere"
+SEEDS = (0, 1, 2)
+WHAT_EPOCHS, WHERE_EPOCHS = 30, 20  # published: 75 and 60
+BATCH = 100  # as published
+LR = 1e-3
+SPREAD_PX = 15  # standard deviation of the digits' shift at the end of the what pathway's curriculum
+REACH_PX = 27  # of the accuracy map: 55 x 55 places
+PART = 2000  # displays made at once
+DISPLAY, WINDOW = 128, 28  # pixels a side
+MAP_DIGITS = 200  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
+ECCENTRICITIES_PX = tuple(range(0, 44, 4))
+CONTRASTS = (0.7, 0.5, 0.3)
+TESTED = 1000  # displays for each eccentricity and contrast
+SACCADES = 3
+NEAR_PX = 10  # a saccade that ends farther from the digit has missed it
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+
+# Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020: text, figures and released code.
+PUBLISHED: dict[str, Any] = {
+    "source": "Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020",
+    "central accuracy": {"0.7": 0.92, "0.5": 0.82, "0.3": 0.53},
+    "what accuracy, shifts of 15 px": 0.34,
+    "what accuracy above 0.7 within (px)": 7,
+    "chance from (px)": 20,
+    "after one saccade, contrast 0.7": {"0 px": 0.90, "40 px": 0.60},
+    "gain of a second saccade": 0.10,
+    "gain of a third saccade": 0.02,
+    "false detections at 40 px": {"0.7": 0.40, "0.5": 0.60, "0.3": 0.80},
+}
+
+
+def window(x: Tensor, fixations: Tensor | None) -> Tensor:
+    """What the what pathway sees of displays (B, 1, 128, 128): 28 x 28 pixels, (B, U, 1, 28, 28)."""
+    return cartesian(x, fixations, WINDOW, WINDOW / DISPLAY, disc=False)
+
+
+def what_batches(digits: Digits, epochs: int, seed: int) -> Batches:
+    """Windows around digits that shift ever farther; mean 0."""
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = torch.Generator().manual_seed(seed * 1009 + epoch)
+        spread = SPREAD_PX * epoch / max(1, epochs - 1)
+        for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
+            shift = (spread * torch.randn(len(chunk), 2, generator=draw)).round().clamp(-REACH_PX, REACH_PX).long()
+            noise = int(torch.randint(2**31, (), generator=draw))
+            found = noisy_displays(digits.images[chunk], noise, places=shift, size=WINDOW).images - 0.5
+            yield from zip(found.split(BATCH), digits.labels[chunk].split(BATCH), strict=True)
+
+    return batches
+
+
+def where_batches(digits: Digits, accuracy: Tensor, seed: int) -> Batches:
+    """Dorsal views of displays, and what the where pathway should say of each."""
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = torch.Generator().manual_seed(seed * 1009 + 500 + epoch)
+        for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
+            found = noisy_displays(digits.images[chunk], int(torch.randint(2**31, (), generator=draw)))
+            seen = dorsal_view(found.images - 0.5)[:, 0]
+            yield from zip(seen.split(BATCH), collicular_target(accuracy, found.places).split(BATCH), strict=True)
+
+    return batches
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    epochs: int,
+    steps: int,
+    checkpoint: Path,
+    device: torch.device,
+) -> list[float]:
+    """Train with Adam, its rate falling along half a cosine, every finished epoch kept; returns each one's mean loss.
+
+    Args:
+        model: on its device.
+        batches: gives an epoch's batches, (B, ...) and their targets.
+        loss: of outputs and targets.
+        epochs: passes.
+        steps: batches a pass.
+        checkpoint: where the last finished epoch is kept; the training goes on from there.
+        device: where it computes.
+
+    Raises:
+        RunError: a checkpoint that is damaged or of another training, or a loss that is not finite.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), lr=LR)
+    total = epochs * steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 0.5 * (1 + math.cos(math.pi * min(k / total, 1))))
+    losses: list[float] = []
+    if checkpoint.exists():
+        try:
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            if (state["epochs"], state["steps"]) != (epochs, steps):
+                raise RunError(f"{checkpoint} was made with other settings: remove it or give another --out")
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            schedule.load_state_dict(state["schedule"])
+            losses = list(state["losses"])
+        except RunError:
+            raise
+        except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
+            raise RunError(f"{checkpoint} is damaged ({error!s:.80}): remove it") from error
+    for epoch in range(len(losses), epochs):
+        model.train()
+        spent = 0.0
+        for x, y in tqdm(batches(epoch), desc=f"{checkpoint.stem}, {epoch + 1}/{epochs}", total=steps, leave=False):
+            value = loss(model(x.to(device)), y.to(device))
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            schedule.step()
+            spent += value.item()
+        if not math.isfinite(spent):
+            raise RunError(f"the loss became {spent} in epoch {epoch + 1}: the last checkpoint is kept")
+        losses.append(spent / steps)
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+        write_state(checkpoint, {**state, "losses": losses, "epochs": epochs, "steps": steps})
+    model.eval()
+    return losses
+
+
+def measured_map(what: nn.Module, digits: Digits, seed: int, device: torch.device) -> Tensor:
+    """How often the what pathway is right when it looks up to 27 pixels beside a digit: (55, 55), row y, column x."""
+    found = noisy_displays(digits.images, seed, places=torch.zeros(len(digits.images), 2, dtype=torch.int64))
+    axis = torch.arange(-REACH_PX, REACH_PX + 1) * 2 / DISPLAY
+    offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+    x = (found.images - 0.5).to(device)
+    return accuracy_map(what, x, digits.labels, offsets, view=window, chunk=1000).cpu()
+
+
+def profile(accuracy: Tensor) -> list[float]:
+    """An accuracy map's mean over all places that are so many pixels from its middle, pixel by pixel."""
+    axis = torch.arange(len(accuracy)) - len(accuracy) // 2
+    away = (axis.square() + axis[:, None].square()).float().sqrt().round().long()
+    return [accuracy[away == r].mean().item() for r in range(REACH_PX + 1)]
+
+
+def searched(
+    what: nn.Module, where: nn.Module, digits: Digits, eccentricity: int, contrast: float, seed: int,
+    device: torch.device, cautious: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What the model gets right on displays whose digit lies so far from the centre, after 0 to 3 saccades."""
+    draw = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(digits.images), generator=draw)[:TESTED]
+    angle = 2 * math.pi * torch.rand(len(chosen), generator=draw)
+    places = (eccentricity * torch.stack([angle.cos(), angle.sin()], dim=1)).round().long()
+    found = noisy_displays(digits.images[chosen], seed, places=places, contrast=contrast)
+    labels = digits.labels[chosen]
+    x = (found.images - 0.5).to(device)
+    seen = dual_pathway(what, where, x, SACCADES, view=window, cautious=cautious)
+    off = ((seen.fixations * DISPLAY / 2) - places[:, None]).norm(dim=-1)  # pixels beside the digit
+    right = {"views": seen.views, "beliefs": seen.beliefs}
+    hits = {name: (one.argmax(-1).cpu() == labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
+    moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
+    return {
+        "alone": hits["views"],
+        "fused": hits["beliefs"],
+        "distance (px)": off.median(0).values.tolist(),
+        "missed": (off > NEAR_PX).float().mean(0).tolist(),
+        "moved": moved.float().mean().item(),
+    }
+
+
+def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: torch.device) -> dict[str, Any]:
+    """One what/where model: trained, its maps, its curves."""
+    torch.manual_seed(seed)
+    what = WhatNet().to(device)
+    steps = -(-len(train_set.images) // BATCH)
+    batches = what_batches(train_set, WHAT_EPOCHS, seed)
+    losses = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device)
+    half = len(train_set.images) // 2
+    # The map to learn from is measured on training digits, the one to report on test digits.
+    some = slice(half, half + MAP_DIGITS)
+    learned = Digits(train_set.images[some], train_set.labels[some], train_set.fonts[some])
+    accuracy = measured_map(what, learned, seed, device)
+    fresh = Digits(*(part[:MAP_DIGITS] for part in test_set))
+    reported = measured_map(what, fresh, seed + 1, device)
+    torch.manual_seed(seed + 100)
+    where = WhereNet().to(device)
+    batches = where_batches(train_set, accuracy, seed)
+    guesses = train(
+        where, batches, F.binary_cross_entropy_with_logits, WHERE_EPOCHS, steps, out / f"where-{seed}.pt", device
+    )
+    curves: dict[str, Any] = {}
+    for cautious in (False, True):
+        rows = {
+            str(contrast): [
+                searched(what, where, test_set, e, contrast, 7919 * seed + e, device, cautious)
+                for e in tqdm(ECCENTRICITIES_PX, desc=f"seed {seed}, contrast {contrast}", leave=False)
+            ]
+            for contrast in CONTRASTS
+        }
+        curves["cautious" if cautious else "always"] = rows
+    return {
+        "seed": seed,
+        "what loss": losses,
+        "where loss": guesses,
+        "accuracy map": reported.tolist(),
+        "profile": profile(reported),
+        "mean over the map": reported.mean().item(),
+        "curves": curves,
+    }
+
+
+def record(out: Path, device: torch.device, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+    """The whole record: every seed's model."""
+    train_set, test_set = mnist("train"), mnist("test")
+    made = facts(device)
+    return {
+        "command": f"python -m helpers.experiments.{NAME} --publish",
+        **made,
+        "data": f"MNIST, {len(train_set.images):,} training and {len(test_set.images):,} test digits on noisy displays",
+        "epochs": {"what": WHAT_EPOCHS, "where": WHERE_EPOCHS, "published what": 75, "published where": 60},
+        "eccentricities (px)": list(ECCENTRICITIES_PX),
+        "contrasts": list(CONTRASTS),
+        "displays": TESTED,
+        "published": PUBLISHED,
+        "models": [model(seed, train_set, test_set, out, device) for seed in seeds],
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    return run_record(NAME, "The published what/where model on MNIST, three seeds.", record, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
