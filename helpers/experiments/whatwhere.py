@@ -27,14 +27,14 @@ from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, d
 
 NAME = "whatwhere"
 SEEDS = (0, 1, 2)
-WHAT_EPOCHS, WHERE_EPOCHS = 30, 20  # published: 75 and 60
+WHAT_EPOCHS, WHERE_EPOCHS = 24, 15  # published: 75 and 60
 BATCH = 100  # as published
 LR = 1e-3
 SPREAD_PX = 15  # standard deviation of the digits' shift at the end of the what pathway's curriculum
 REACH_PX = 27  # of the accuracy map: 55 x 55 places
 PART = 2000  # displays made at once
 DISPLAY, WINDOW = 128, 28  # pixels a side
-MAP_DIGITS = 200  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
+MAP_DIGITS = 100  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
 ECCENTRICITIES_PX = tuple(range(0, 44, 4))
 CONTRASTS = (0.7, 0.5, 0.3)
 TESTED = 1000  # displays for each eccentricity and contrast
