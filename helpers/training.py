@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
 def _check(images: Tensor, labels: Tensor) -> None:
     """Refuse what cannot be trained on or measured."""
     if images.ndim != 4 or len(images) == 0:
@@ -47,28 +50,34 @@ def fit(
     weight_decay: float = 0.0,
     seed: int = 0,
     progress: bool = True,
+    loss: Loss | None = None,
 ) -> list[float]:
-    """Train a classifier in place with Adam on the cross-entropy of its logits.
+    """Train a network in place with Adam: a classifier on the cross-entropy of its logits, or on another loss.
 
     Args:
         model: maps (B, C, H, W) to logits (B, K); it stays on its device and is left in the mode it was found in.
         images: (N, C, H, W), in any memory; batches travel to the model's device.
-        labels: (N,) int64 class indices.
+        labels: (N,) int64 class indices; with a loss of your own (N, ...), what it compares the outputs with.
         epochs: passes over the data.
         lr: Adam's learning rate.
         batch: images a step.
         weight_decay: Adam's L2 penalty.
         seed: of the order of the images; the weights must be seeded where the model is made.
         progress: show a progress bar.
+        loss: of a batch's outputs and targets, a scalar; None is the cross-entropy, in nats.
 
     Returns:
-        The loss of every step, in nats.
+        The loss of every step.
 
     Raises:
         ValueError: wrong shapes, an empty set, labels that are not int64 or have no logit, a network without
             parameters, or a loss that is no longer finite.
     """
-    _check(images, labels)
+    if loss is None:
+        _check(images, labels)
+    elif images.ndim < 2 or len(images) == 0 or len(labels) != len(images):
+        got = f"{tuple(images.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"images and labels must be a non-empty (N, ...) and (N, ...), got {got}")
     if epochs < 1 or batch < 1:
         raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch}")
     device = _device(model)
@@ -82,16 +91,16 @@ def fit(
     steps = [chunk for _ in range(epochs) for chunk in torch.randperm(len(images), generator=order).split(batch)]
     try:
         for chunk in tqdm(steps, desc="training", unit="step", disable=not progress, leave=False):
-            logits = model(images[chunk].to(device))
-            if not losses:
-                _check_range(labels, logits)
-            loss = F.cross_entropy(logits, labels[chunk].to(device))
-            if not torch.isfinite(loss):
-                raise ValueError(f"the loss became {loss.item()} at step {len(losses)}: lower lr ({lr}), check images")
+            outputs = model(images[chunk].to(device))
+            if not losses and loss is None:
+                _check_range(labels, outputs)
+            value = (loss or F.cross_entropy)(outputs, labels[chunk].to(device))
+            if not torch.isfinite(value):
+                raise ValueError(f"the loss became {value.item()} at step {len(losses)}: lower lr ({lr}), check images")
             optimiser.zero_grad()
-            loss.backward()
+            value.backward()
             optimiser.step()
-            losses.append(loss.item())
+            losses.append(value.item())
     finally:
         model.to(memory_format=torch.contiguous_format)
         for module, mode in modes.items():

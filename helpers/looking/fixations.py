@@ -12,7 +12,7 @@ from helpers.capture import Target, check_images, check_positive, check_target, 
 from helpers.polar.grid import check_fixations
 
 View = Callable[[Tensor, Tensor | None], Tensor]  # images, fixations -> (B, U, C, h, w)
-CHUNK = 256  # views a forward pass
+CHUNK = 64  # views a forward pass: on CPUs larger ones are slower, for they leave the cache
 
 
 def fixation_grid(n: int) -> Tensor:

@@ -11,7 +11,7 @@ Four baselines that know nothing of the network stand beside them: `center_map`,
 from helpers.metrics.baselines import blurred_map, center_map, edge_map, random_map
 from helpers.metrics.boxes import Detections, box_iou, box_mask, detections
 from helpers.metrics.curves import Curve, deletion, insertion
-from helpers.metrics.masks import mass_in_mask, pixel_auc, pointing_game, rank_correlation
+from helpers.metrics.masks import in_out_ratio, mass_in_mask, pixel_auc, pointing_game, rank_correlation
 from helpers.metrics.similarity import map_similarity
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "deletion",
     "detections",
     "edge_map",
+    "in_out_ratio",
     "insertion",
     "map_similarity",
     "mass_in_mask",

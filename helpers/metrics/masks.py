@@ -60,6 +60,31 @@ def mass_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     return torch.where(masks.flatten(-2).any(-1), share, share.new_full((), float("nan")))
 
 
+def in_out_ratio(maps: Tensor, masks: Tensor) -> Tensor:
+    """How much higher maps are on the objects than beside them, over a whole set: a ratio of means.
+
+    Args:
+        maps: (N, h, w), at least 0, for example likelihood maps.
+        masks: (N, h, w) bool, the objects (`search.fixations_inside` gives them for a grid of fixations).
+
+    Returns:
+        (): the mean over the maps of their means inside, over that of their means outside; maps whose mask is empty or
+        full are left out, NaN where none is left.
+
+    Raises:
+        ValueError: shapes differ, maps are not finite or below 0, or masks are not bool.
+
+    Source: the released code of Jérémie, Daucé and Perrinet (bicv/Retinotopy): `likelihood_in_mean / out_mean`.
+    """
+    maps, masks = _pair(maps, masks)
+    if bool((maps < 0).any()):
+        raise ValueError("maps must be at least 0: a ratio of signed means says nothing")
+    inside, area = masks.sum((-2, -1)), masks.shape[-2] * masks.shape[-1]
+    both = (inside > 0) & (inside < area)
+    within = ((maps * masks).sum((-2, -1)) / inside)[both].mean()
+    return within / ((maps * ~masks).sum((-2, -1)) / (area - inside))[both].mean()
+
+
 def pixel_auc(maps: Tensor, masks: Tensor) -> Tensor:
     """The chance that a pixel of the object has a larger value than one beside it, ties counted half: the ROC's area.
 
