@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
