@@ -15,6 +15,7 @@ from helpers.looking.fixations import (
     fixations_inside,
     label_map,
     likelihood_map,
+    spread_map,
 )
 from helpers.looking.gain import expected_gain, fuse, information_gain, information_gain_bound, redundancy
 from helpers.looking.pathways import (
@@ -56,4 +57,5 @@ __all__ = [
     "predicted_map",
     "redundancy",
     "search",
+    "spread_map",
 ]

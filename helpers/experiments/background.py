@@ -19,9 +19,9 @@ from helpers.background import BlurHits, accuracy_under_blur, salient_region, sa
 from helpers.capture import in_batches
 from helpers.data import scenes
 from helpers.experiments.facts import facts
-from helpers.experiments.licnn import photographs, rounded, summary, trained
+from helpers.experiments.licnn import photographs, trained
 from helpers.experiments.recipes import BIAS_OF_95_PERCENT, RECIPES
-from helpers.experiments.records import run_record
+from helpers.experiments.records import rounded, run_record, summary
 from helpers.experiments.worlds import SWAP, data_hash, held_out
 from helpers.licnn import saliency_map
 

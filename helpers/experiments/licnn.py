@@ -32,7 +32,7 @@ from helpers.experiments.attention import (
 )
 from helpers.experiments.facts import facts
 from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import run_record
+from helpers.experiments.records import rounded, run_record, summary
 from helpers.experiments.worlds import World, data_hash, held_out, prepare, world
 from helpers.licnn import attention_map, saliency_map
 from helpers.metrics import box_mask, map_similarity, mass_in_mask, pointing_game
@@ -48,13 +48,6 @@ SMALL = 0.5  # share of the image below which a box tells where an object is
 HALF = len(CLASSES) // 2  # shapes that scenes-first and scenes-last know
 BESIDE = "scenes-beside"
 MEASURES = ("spearman", "spearman_abs", "ssim", "hog")
-
-
-def summary(values: Tensor) -> dict[str, float]:
-    """Mean and standard error of (N,) numbers, without those that are NaN."""
-    known = values[~values.isnan()].cpu().double()
-    spread = known.std().item() / len(known) ** 0.5 if len(known) > 1 else float("nan")
-    return {"mean": known.mean().item() if len(known) else float("nan"), "error": spread}
 
 
 def against_first(rows: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
@@ -252,15 +245,6 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         "facts": facts(device),
         **rounded(found),
     }
-
-
-def rounded(value: Any) -> Any:
-    """The same with every number to six decimals, which halves the record."""
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [rounded(one) for one in value]
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from helpers.data import DataMissing
 from helpers.device import best_device
@@ -63,6 +64,22 @@ def run_record(
         write_safely(folder / f"{name}.json", text)
         print(folder / f"{name}.json")
     return 0
+
+
+def summary(values: Tensor) -> dict[str, float]:
+    """Mean and standard error of (N,) numbers, without those that are NaN."""
+    known = values[~values.isnan()].cpu().double()
+    spread = known.std().item() / len(known) ** 0.5 if len(known) > 1 else float("nan")
+    return {"mean": known.mean().item() if len(known) else float("nan"), "error": spread}
+
+
+def rounded(value: Any) -> Any:
+    """The same with every number to six decimals, which halves the record."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _device(name: str | None) -> torch.device:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import retina
 from helpers.capture import Target, check_images, check_positive, check_target, preserved
-from helpers.polar.grid import check_fixations
+from helpers.polar.grid import check_fixations, check_size
 
 View = Callable[[Tensor, Tensor | None], Tensor]  # images, fixations -> (B, U, C, h, w)
 CHUNK = 64  # views a forward pass: on CPUs larger ones are slower, for they leave the cache
@@ -118,6 +119,29 @@ def confidence_map(labels: Tensor) -> Tensor:
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section III.
     """
     return _check_labels(labels).amax(-1).exp()
+
+
+def spread_map(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A map over a grid of fixations as large as the image: bilinear between them, the outermost ones' values beyond.
+
+    Args:
+        maps: (B, n, n), one value a fixation of `fixation_grid(n)`.
+        shape: of the images, (H, W).
+
+    Returns:
+        (B, H, W).
+
+    Raises:
+        ValueError: maps that are not (B, n, n), or a shape that is not two integers of at least 2.
+    """
+    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape[1] != maps.shape[2] or maps.numel() == 0:
+        raise ValueError(f"maps must be a non-empty (B, n, n), got {getattr(maps, 'shape', maps)}")
+    height, width = check_size("shape", shape, "(height, width)")
+    reach = (maps.shape[1] - 1) / (maps.shape[1] + 1)  # of the outermost fixations; 0 for a single one
+    y, x = ((torch.arange(n, device=maps.device) * 2 + 1) / n - 1 for n in (height, width))
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) / max(reach, 1e-6)
+    places = places.clamp(-1, 1).to(maps.dtype).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps[:, None], places, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
 
 
 def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -> Tensor:

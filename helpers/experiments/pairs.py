@@ -1,0 +1,70 @@
+"""The matched pairs of chapters 6 and 7: one network sees the disc, the other the same in log-polar coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from helpers import networks
+from helpers.data import tiny_imagenet
+from helpers.experiments.recipes import RECIPES
+from helpers.experiments.train import trained
+from helpers.experiments.worlds import DISPLAY, WINDOW, prepare, searched_scenes, world
+
+SEED = 10_501  # of scenes that no network was trained or tested on
+SCENES = 2000
+PAIRS = {"scenes": ("scenes-disc", "scenes-logpolar"), "photos": ("photos-disc", "photos-logpolar")}
+SEEDS = {"scenes": (0, 1, 2), "photos": (0, 1)}
+# Radius of what one fixation shows, in half the image: a quarter of a scene's area, all of a photograph's disc.
+REACH = {"scenes": WINDOW / DISPLAY, "photos": 1.0}
+
+
+class Searched(NamedTuple):
+    """Images with an object to be found.
+
+    Attributes:
+        x: (N, 3, S, S), as the networks expect them.
+        labels: (N,) int64.
+        boxes: (N, 4), x0, y0, x1, y1 in pixel edges.
+    """
+
+    x: Tensor
+    labels: Tensor
+    boxes: Tensor
+
+
+def images(kind: str, device: torch.device) -> Searched:
+    """The images of a pair: 2,000 scenes of 128 pixels, or the validation photographs of the pair's classes.
+
+    Raises:
+        DataMissing: Tiny ImageNet is wanted and not there.
+    """
+    recipe = RECIPES[PAIRS[kind][0]]
+    if kind == "photos":
+        found = tiny_imagenet("val", recipe.classes)
+        return Searched(prepare(recipe, found.images).to(device), found.labels, found.boxes)
+    drawn = searched_scenes(SCENES, SEED)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (recipe.mean, recipe.std))
+    return Searched(((drawn.images - mean) / std).to(device), drawn.labels[:, 0], drawn.boxes[:, 0])
+
+
+def pair(kind: str, out: Path, device: torch.device) -> Iterator[tuple[str, int, nn.Module]]:
+    """Name, seed and network of every member of a pair; networks that are not shipped come from their runs in `out`.
+
+    Raises:
+        RunError: a run that is damaged or another one's.
+        DataMissing: Tiny ImageNet is wanted and not there.
+    """
+    for name in PAIRS[kind]:
+        shipped = networks.card(name)
+        for seed in SEEDS[kind]:
+            if seed == RECIPES[name].seeds[0]:
+                yield name, seed, networks.load(name, device)
+                continue
+            made = trained(name, seed, world(RECIPES[name], seed), out, device)
+            made.card = shipped  # what it sees of an image
+            yield name, seed, made
