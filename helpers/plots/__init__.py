@@ -6,9 +6,10 @@ Nothing is rescaled behind the reader's back: panels share one scale, told by a 
 """
 
 from helpers.plots.charts import bars, curves
+from helpers.plots.film import film
 from helpers.plots.heatmaps import feature_maps, gallery, kernels, maps, overlay, signed_maps
 from helpers.plots.panels import Picture
-from helpers.plots.pictures import boxes, images
+from helpers.plots.pictures import boxes, images, scanpaths
 
 __all__ = [
     "Picture",
@@ -16,10 +17,12 @@ __all__ = [
     "boxes",
     "curves",
     "feature_maps",
+    "film",
     "gallery",
     "images",
     "kernels",
     "maps",
     "overlay",
+    "scanpaths",
     "signed_maps",
 ]

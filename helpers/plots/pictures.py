@@ -1,4 +1,4 @@
-"""Grids of images, and boxes drawn on them."""
+"""Grids of images, and boxes and fixations drawn on them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 
 from helpers.plots.panels import (
     INK,
@@ -106,6 +106,46 @@ def boxes(
     if isinstance(boxes, Mapping):
         lines = [Line2D([], [], color=BOX_COLORS[k], linestyle=BOX_DASHES[k], **_rim()) for k in range(len(sets))]
         legend(figure, lines, list(kinds))
+    return figure
+
+
+def scanpaths(
+    images: Any,
+    fixations: Any,
+    titles: Titles = None,
+    *,
+    radius: float | None = None,
+    columns: int = 5,
+) -> Picture:
+    """Fixations on images, numbered in the order of looking and joined by lines.
+
+    Args:
+        images: (N, H, W), (N, 1, H, W) or (N, 3, H, W), values in [0, 1] or bytes.
+        fixations: (N, S, 2), or (S, 2) for every image; x, y in [-1, 1] from edge to edge.
+        titles: one for each image.
+        radius: of a circle around the last fixation, in half the image's shorter side.
+        columns: images in a row at most.
+
+    Raises:
+        ValueError: other shapes, or another N.
+    """
+    pictures, shown = image_array(images)
+    found = array(fixations, "fixations")
+    found = np.broadcast_to(found, (len(pictures), *found.shape)) if found.ndim == 2 else found
+    if found.ndim != 3 or found.shape[2] != 2 or len(found) != len(pictures):
+        raise ValueError(f"fixations must be (S, 2) or ({len(pictures)}, S, 2), got {found.shape}")
+    figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)
+    height, width = pictures.shape[1:3]
+    for ax, picture, path in zip(axes, unit(pictures, shown), (found + 1) / 2 * (width, height), strict=True):
+        show(ax, picture, cmap="gray", vmin=0, vmax=1)
+        ax.plot(*path.T, color=BOX_COLORS[0], **_rim())
+        for number, (x, y) in enumerate(path):
+            spot = {"boxstyle": "circle,pad=0.15", "facecolor": BOX_COLORS[0], "edgecolor": "black"}
+            style = {"ha": "center", "va": "center", "fontsize": SMALL_PT - 1, "color": INK, "bbox": spot}
+            ax.text(x, y, str(number), **style)
+        if radius is not None:
+            seen = Circle(path[-1], radius * min(height, width) / 2, fill=False, edgecolor=BOX_COLORS[1], **_rim())
+            ax.add_patch(seen)
     return figure
 
 

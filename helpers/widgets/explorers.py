@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -17,21 +15,9 @@ from helpers import background, cam, licnn, plots, saliency, similarnet
 from helpers.capture import logits, masked_forward
 from helpers.inhibition.zone import AVERAGE, DIFFERENCE, ZONE_PX
 from helpers.networks import Card, normalize
+from helpers.plots.film import picture_tag
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
-
-
-def picture_html(figure: plots.Picture, alt: str) -> str:
-    """A figure as an HTML image that carries its own alternative text (a widget's Output cannot).
-
-    Args:
-        figure: any matplotlib figure.
-        alt: what is seen, for readers who do not see it.
-    """
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
-    return f'<img style="max-width:100%" alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
 
 
 def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
@@ -76,7 +62,7 @@ def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
             view.value = "<p>These weights are too large to compute with.</p>"
             return
         about = f"weights add up to {kernel.sum():.3g}; answers run from {seen.min():.3g} to {seen.max():.3g}"
-        view.value = picture_html(plots.signed_maps(seen), f"The map of your kernel: {about}.") + f"<p>{about}</p>"
+        view.value = picture_tag(plots.signed_maps(seen), f"The map of your kernel: {about}.") + f"<p>{about}</p>"
 
     def load(_change: object = None) -> None:
         nonlocal loading
@@ -128,7 +114,7 @@ def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes:
             return
         about = f"objective {found.objective[0]:.3g} at the start, {found.objective[-1]:.3g} after {steps.value} steps"
         picture = plots.signed_maps(found.image.mean(0), [classes[choice.value]], each=True)
-        view.value = picture_html(picture, f"The class model of {classes[choice.value]}: {about}.") + f"<p>{about}</p>"
+        view.value = picture_tag(picture, f"The class model of {classes[choice.value]}: {about}.") + f"<p>{about}</p>"
 
     for control in (choice, penalty, steps, start):
         control.observe(draw, names="value")
@@ -173,7 +159,7 @@ def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.V
         about = f"{name}: score {score:.3g} = mean {found.mean().item():.3g} + bias {end.bias[c].item():.3g}; {where}"
         left = plots.overlay(image[None], found, [name], signed=True)
         right = plots.boxes(image[None], box[None])
-        shown = picture_html(left, f"The map over the image. {about}.") + picture_html(right, f"The image. {about}.")
+        shown = picture_tag(left, f"The map over the image. {about}.") + picture_tag(right, f"The image. {about}.")
         view.value = shown + f"<p>{html.escape(about)}</p>"
 
     for control in (which, choice, threshold):
@@ -222,7 +208,7 @@ def filter_explorer(
         about = f"{int(on.sum())} of {filters} filters on; {right.float().mean():.1%} of {len(x)} digits named rightly"
         found = similarnet.heatmap(features[which.value], weights * on)
         picture = plots.maps(cam.upsample(found, tuple(images[which.value].shape[1:])), label="heat")
-        view.value = picture_html(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
+        view.value = picture_tag(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
 
     for control in (which, *switches):
         control.observe(draw, names="value")
@@ -283,8 +269,8 @@ def attention_explorer(model: nn.Module, images: Tensor, labels: Tensor | None =
         sharp = f"{region.float().mean().item():.0%} of the image stays sharp"
         about += sharp if found.any() else "nothing is left of the map, so nothing is blurred"
         left, right = plots.overlay(image, found, [names[c]], label="attention"), plots.images(both, said)
-        shown = picture_html(left, f"The attention map over the image. {about}.")
-        shown += picture_html(right, f"The image, and blurred outside the region. {'; '.join(said)}.")
+        shown = picture_tag(left, f"The attention map over the image. {about}.")
+        shown += picture_tag(right, f"The image, and blurred outside the region. {'; '.join(said)}.")
         view.value = shown + f"<p>{html.escape(about)}</p>"
 
     def pick(_change: object = None) -> None:
