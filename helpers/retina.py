@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from helpers.capture import check_images
 from helpers.networks import AngularPad2d, Card
-from helpers.polar.grid import R_MIN, check_size, fine_grid, log_polar_grid
+from helpers.polar.grid import R_MIN, check_real, check_size, fine_grid, log_polar_grid
 from helpers.polar.sampling import cartesian, inverse_log_polar, log_polar
 
 __all__ = [
@@ -66,7 +66,8 @@ class LogPolar(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print` shows between the brackets."""
-        return f"size={self.size}, r_min={self.r_min:g}, r_max={self.r_max:g}, start_angle={self.start_angle:g}"
+        radii = f"r_min={self.r_min:g}, r_max={self.r_max:g}"
+        return f"size={self.size}, {radii}, start_angle={self.start_angle:g}, antialias={self.antialias}"
 
 
 def inscribed_disc(x: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ def views(x: Tensor, fixations: Tensor | None, network: nn.Module | Card, r_max:
     Raises:
         ValueError: as `view` and `log_polar`.
     """
-    kind = _name(network)
+    kind, r_max = _name(network), check_real("r_max", r_max)
     if kind == "log-polar":
         return log_polar(x, fixations, r_min=R_MIN * r_max, r_max=r_max)
     card = getattr(network, "card", network)

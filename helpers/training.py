@@ -54,8 +54,9 @@ def fit(
     """Train a network in place with Adam: a classifier on the cross-entropy of its logits, or on another loss.
 
     Args:
-        model: maps (B, C, H, W) to logits (B, K); it stays on its device and is left in the mode it was found in.
-        images: (N, C, H, W), in any memory; batches travel to the model's device.
+        model: maps (B, C, H, W) to logits (B, K), or to what the loss takes; it stays on its device and is left in the
+            mode it was found in.
+        images: (N, C, H, W), with a loss of your own (N, ...), in any memory; batches travel to the model's device.
         labels: (N,) int64 class indices; with a loss of your own (N, ...), what it compares the outputs with.
         epochs: passes over the data.
         lr: Adam's learning rate.
@@ -74,7 +75,7 @@ def fit(
     """
     if loss is None:
         _check(images, labels)
-    elif images.ndim < 2 or len(images) == 0 or len(labels) != len(images):
+    elif images.ndim < 2 or len(images) == 0 or labels.ndim == 0 or len(labels) != len(images):
         got = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"images and labels must be a non-empty (N, ...) and (N, ...), got {got}")
     if epochs < 1 or batch < 1:

@@ -16,6 +16,7 @@ from helpers.metrics import (
     box_mask,
     center_map,
     deletion,
+    in_out_ratio,
     insertion,
     mass_in_mask,
     pixel_auc,
@@ -869,3 +870,90 @@ def test_everything_is_the_same_on_the_gpu():
     boxes = some_boxes(5).cuda()
     assert box_iou(boxes, boxes).is_cuda
     assert torch.equal(box_mask(boxes, (6, 7)).cpu(), box_mask(boxes.cpu(), (6, 7)))
+
+
+# a ratio of means over a whole set
+
+
+def test_in_out_ratio_by_hand():
+    maps = float64([[[1, 2, 3], [4, 5, 6]], [[2, 0, 0], [0, 8, 0]]])
+    masks = torch.stack([masks_of([0, 0, 1], [0, 0, 1]), masks_of([0, 0, 0], [0, 1, 0])])
+    # Inside (3 + 6) / 2 = 4.5 and 8, outside (1 + 2 + 4 + 5) / 4 = 3 and 2 / 5 = 0.4: 6.25 / 1.7, not the mean of the
+    # ratios 1.5 and 20, nor that of all pixels, (17 / 3) / (14 / 9).
+    close(in_out_ratio(maps, masks), float64(6.25 / 1.7))
+    assert in_out_ratio(maps, masks).shape == ()
+    close(in_out_ratio(maps[:1], masks[:1]), float64(1.5))
+    close(in_out_ratio(maps, ~masks), float64(1.7 / 6.25))
+    close(in_out_ratio(torch.ones_like(maps), masks), float64(1))
+
+
+def test_maps_without_an_inside_or_an_outside_are_left_out():
+    maps, masks = draw(4, 3, 3).abs(), draw(4, 3, 3, seed=1, levels=2) == 0
+    masks[1], masks[2] = False, True
+    close(in_out_ratio(maps, masks), in_out_ratio(maps[[0, 3]], masks[[0, 3]]))
+    assert in_out_ratio(maps, masks).isfinite()
+    assert in_out_ratio(maps[1:3], masks[1:3]).isnan()
+    exactly(in_out_ratio(masks[:1].double(), masks[:1]), INF)  # nothing beside the object
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 2, 2), (40, 13, 9)])
+def test_in_out_ratio_equals_a_plain_loop(dtype, shape):
+    maps, masks = draw(*shape, dtype=dtype).abs(), draw(*shape, seed=1, levels=3) == 0
+    masks[0, 0, 0], masks[0, 0, 1] = True, False
+    kept = maps.clone(), masks.clone()
+    insides, outsides = [], []
+    for one, mask in zip(maps.tolist(), masks.tolist(), strict=True):
+        pairs = [(value, on) for row, hits in zip(one, mask, strict=True) for value, on in zip(row, hits, strict=True)]
+        within, beside = [v for v, on in pairs if on], [v for v, on in pairs if not on]
+        if within and beside:
+            insides.append(math.fsum(within) / len(within))
+            outsides.append(math.fsum(beside) / len(beside))
+    found = in_out_ratio(maps, masks)
+    assert found.dtype == dtype
+    close(found, torch.tensor(sum(insides) / sum(outsides), dtype=dtype))
+    exactly(maps, kept[0])
+    assert masks.equal(kept[1])
+    close(in_out_ratio(3 * maps, masks), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_out_ratio_counts_its_pixels_also_in_half_precision(dtype):
+    maps, masks = torch.ones(1, 600, 600, dtype=dtype), torch.zeros(1, 600, 600, dtype=torch.bool)
+    masks[:, :300] = True  # 180,000 pixels, more than half precision's largest number
+    exactly(in_out_ratio(maps, masks), 1)
+
+
+def test_in_out_ratio_survives_sums_beyond_the_largest_number():
+    maps, masks = torch.full((2, 4, 4), 3e38), torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[:, 1:3, 1:3] = True
+    close(in_out_ratio(maps, masks), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "message"),
+    [
+        (-M[None], OBJECT[None], "maps must be at least 0"),
+        (M[None], OBJECT[None], "maps must be at least 0"),
+        (M.abs()[None], OBJECT, "maps and masks must have one shape"),
+        (M.abs()[None].mT, OBJECT[None], "maps and masks must have one shape"),
+        (M.abs()[None] * NAN, OBJECT[None], "maps must be finite"),
+        (M.abs()[None].exp() * INF, OBJECT[None], "maps must be finite"),
+        (M.abs()[None].long(), OBJECT[None], "maps must be floating point"),
+        (M.abs()[None], OBJECT[None].float(), "masks must be a bool tensor"),
+        (M[:0][None], OBJECT[:0][None], "maps must be a non-empty tensor"),
+        (None, OBJECT[None], "maps must be a non-empty tensor"),
+    ],
+)
+def test_bad_input_of_the_ratio_is_refused(maps, masks, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        in_out_ratio(maps, masks)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_the_ratio_is_the_same_on_the_gpu():
+    maps, masks = draw(3, 6, 7).abs(), draw(3, 6, 7, seed=1, levels=2) == 0
+    for given in (masks, masks.cuda()):
+        found = in_out_ratio(maps.cuda(), given)
+        assert found.is_cuda
+        close(found.cpu(), in_out_ratio(maps, masks))

@@ -15,6 +15,7 @@ FREQUENCY, BANDWIDTH = 0.1, 0.1  # of the noise, in cycles a pixel
 NOISE = 0.75  # contrast of the noise
 CONTRAST = (0.3, 0.7)  # of the digit
 SPREAD_PX, LIMIT_PX = 30.0, 34.0  # eccentricities are |N(0, 30)|, drawn again beyond 34
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FIELDS = 128  # noise fields a call draws; every display sees one of them shifted around
 
 
@@ -63,6 +64,8 @@ def band_noise(
     amplitude = torch.exp(-((f / frequency).log().square()) / (2 * math.log1p(bandwidth / frequency) ** 2)) / f
     amplitude[0, 0] = 0.0
     found = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(size, size))
+    if not bool((found != 0).any()):
+        raise ValueError(f"bandwidth: got {bandwidth} around {frequency}, want a band that {size} pixels can hold")
     return found / found.abs().amax((1, 2), keepdim=True)
 
 
@@ -75,7 +78,7 @@ def noisy_displays(
     contrast: float | tuple[float, float] = CONTRAST,
     noise: float = NOISE,
 ) -> Displays:
-    """Put each digit on a display of band-pass noise, opaque, away from the centre.
+    """Put each digit on a display of band-pass noise, away from the centre.
 
     The digit's strokes (values above 0.5) have the gray level 0.5 + contrast (value - 0.5), the noise 0.5 + noise n / 2
     with n in [-1, 1]; on strokes the brighter of the two is seen. Beyond the circle that the display holds all is 0.5.
@@ -84,7 +87,8 @@ def noisy_displays(
         digits: (N, 1, h, w) in [0, 1], white on black.
         seed: of noise, places and contrasts.
         places: (N, 2) whole numbers, x and y from the display's centre to the digit's, in pixels; parts beyond the edge
-            are cut off. None draws them: any angle, a distance of |N(0, 30)| up to 34 pixels.
+            are cut off. None draws them: any angle, a distance of |N(0, 30)| up to 34 pixels,
+            then rounded.
         size: side of the display in pixels, even, from 16 on. No larger than the digits it is a window, no disc.
         contrast: of the digits, in [0, 1], or a range to draw it from evenly.
         noise: contrast of the noise, in [0, 1].
@@ -107,8 +111,9 @@ def noisy_displays(
     draw = torch.Generator().manual_seed(raster.check_count("seed", seed, 0))
     if places is None:
         places = _drawn_places(n, draw)
-    elif not isinstance(places, Tensor) or places.shape != (n, 2) or places.is_floating_point():
+    elif not isinstance(places, Tensor) or places.shape != (n, 2) or places.dtype not in WHOLE:
         raise ValueError(f"places: got {getattr(places, 'shape', places)}, want ({n}, 2) whole numbers of pixels")
+    places = places.long()  # narrow integers would wrap around
     contrasts = low + (high - low) * torch.rand(n, generator=draw)
     fields = band_noise(min(n, FIELDS), int(torch.randint(2**31, (), generator=draw)), max(size, DISPLAY_PX))
     images = _shifted(fields, n, size, draw).mul_(0.5 * noise).add_(0.5)
@@ -122,7 +127,7 @@ def noisy_displays(
     if size > max(height, width):
         from_centre = (torch.arange(size) + 0.5 - size // 2).square()
         images.masked_fill_(from_centre[:, None] + from_centre > (size // 2) ** 2, 0.5)
-    return Displays(images[:, None], places.long(), contrasts)
+    return Displays(images[:, None], places, contrasts)
 
 
 def _drawn_places(n: int, draw: torch.Generator) -> Tensor:

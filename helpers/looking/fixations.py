@@ -163,6 +163,7 @@ def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -
     if not isinstance(fixations, Tensor) or fixations.ndim not in (2, 3) or fixations.shape[-1] != 2:
         raise ValueError(f"fixations must be (n, n, 2) or (U, 2), got {getattr(fixations, 'shape', fixations)}")
     height, width = shape
+    boxes = boxes if boxes.is_floating_point() else boxes.double()
     flat = fixations.reshape(-1, 2).to(boxes)
     at = (flat + 1) / 2 * flat.new_tensor([width, height])  # (U, 2) pixels
     inside = ((at > boxes[:, None, :2]) & (at < boxes[:, None, 2:])).all(-1)  # (B, U)

@@ -34,8 +34,7 @@ def fuse(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> Tensor:
             views that exclude each other, so that no label is left.
     Source: Daucé, Frontiers in Neurorobotics 12:76, 2018, for a uniform prior.
     """
-    joint, total = _joint(log_p0, log_pu, prior)
-    return joint - total[..., None]
+    return _joint(log_p0, log_pu, prior)[0].log_softmax(-1)
 
 
 def redundancy(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> Tensor:

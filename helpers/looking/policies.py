@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers.capture import Target, check_images, check_target
+from helpers.capture import Target, check_images, check_target, preserved
 from helpers.looking.fixations import CHUNK, View, fixation_grid, label_map
 from helpers.looking.gain import expected_gain, fuse, information_gain, information_gain_bound
 from helpers.polar.grid import check_fixations
@@ -161,7 +161,8 @@ def search(
     first = first.float().cpu().expand(len(x), 2)[:, None]  # (B, 1, 2)
     glance = label_map(what, x, first, view, chunk)[:, 0]  # (B, K)
     if policy == "expected" and accuracy is None and where is not None:
-        accuracy = where(x, at)
+        with preserved(where), torch.no_grad():
+            accuracy = where(x, at)
     views = label_map(what, x, at, view, chunk) if rule.looks else None
 
     def seen(places: Tensor) -> Tensor:
@@ -250,19 +251,28 @@ def _followed(
         raise ValueError(f"saccades must be an integer in 0 .. {count}, the candidates, got {saccades!r}")
     if rule.told and target is None:
         raise ValueError(f"target must be given for the policy {policy!r}")
-    wanted = None if target is None else check_target(target, len(at), glance.shape[1])[0][:, 0].to(glance.device)
+    wanted = None
+    if target is not None:
+        labels, several = check_target(target, len(at), glance.shape[1])
+        if several:
+            raise ValueError(f"target must be an int or ({len(at)},), got {tuple(labels.shape)}")
+        wanted = labels[:, 0].to(glance.device)
     if policy == "expected":
         if accuracy is None:
             raise ValueError("accuracy must be given for the policy 'expected', or a second network")
+        if not isinstance(accuracy, Tensor) or accuracy.shape not in ((count,), (len(at), count)):
+            got = getattr(accuracy, "shape", accuracy)
+            raise ValueError(f"accuracy must be ({count},) or ({len(at)}, {count}), got {got}")
         accuracy = accuracy.expand(len(at), count)
     now = Situation(glance, at, views, wanted, accuracy, prior, torch.Generator().manual_seed(seed))
-    # The candidates nearest to a fixation count as looked at: those within rounding of it.
+    # A candidate at the first glance's own place, up to rounding, has been looked at.
     done = (at - first).abs().amax(-1) < 1e-6 if inhibit else torch.zeros(at.shape[:2], dtype=torch.bool)
     if inhibit and saccades > int((~done).sum(1).min()):
         raise ValueError(f"saccades must be at most {int((~done).sum(1).min())}, the places not yet seen")
     found, beliefs, places, scores = [glance], [glance], [], []
     for _ in range(saccades):
-        score = rule.score(now).masked_fill(done.to(glance.device), float("-inf"))
+        score = rule.score(now)
+        score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(done.to(glance.device), float("-inf"))
         place = score.argmax(1).cpu()
         done = done.scatter(1, place[:, None], inhibit) if inhibit else done
         found.append(seen(place))

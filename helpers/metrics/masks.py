@@ -69,7 +69,7 @@ def in_out_ratio(maps: Tensor, masks: Tensor) -> Tensor:
 
     Returns:
         (): the mean over the maps of their means inside, over that of their means outside; maps whose mask is empty or
-        full are left out, NaN where none is left.
+        full are left out. NaN where none is left or all is 0, infinite where only the outside is.
 
     Raises:
         ValueError: shapes differ, maps are not finite or below 0, or masks are not bool.
@@ -79,10 +79,14 @@ def in_out_ratio(maps: Tensor, masks: Tensor) -> Tensor:
     maps, masks = _pair(maps, masks)
     if bool((maps < 0).any()):
         raise ValueError("maps must be at least 0: a ratio of signed means says nothing")
+    # One factor for all maps leaves the ratio as it is, and no sum overflows.
+    largest = maps.max()
+    mass = (maps / torch.where(largest > 0, largest, 1)).to(widest_float(maps.device))
     inside, area = masks.sum((-2, -1)), masks.shape[-2] * masks.shape[-1]
     both = (inside > 0) & (inside < area)
-    within = ((maps * masks).sum((-2, -1)) / inside)[both].mean()
-    return within / ((maps * ~masks).sum((-2, -1)) / (area - inside))[both].mean()
+    within = ((mass * masks).sum((-2, -1)) / inside)[both].mean()
+    without = ((mass * ~masks).sum((-2, -1)) / (area - inside))[both].mean()
+    return (within / without).to(maps.dtype)
 
 
 def pixel_auc(maps: Tensor, masks: Tensor) -> Tensor:

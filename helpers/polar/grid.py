@@ -49,10 +49,10 @@ def fine_grid(n_radii: int, n_angles: int, r_min: float, r_max: float, start_ang
 
 def check_retina(r_min: float, r_max: float, start_angle: float) -> tuple[float, float, float]:
     """Return radii and angle of a retina as floats; ValueError unless 0 < r_min < r_max and all are finite."""
-    r_min, r_max = _number("r_min", r_min), _number("r_max", r_max)
+    r_min, r_max = check_real("r_min", r_min), check_real("r_max", r_max)
     if not 0 < r_min < r_max:
         raise ValueError(f"r_min and r_max must be 0 < r_min < r_max, got {r_min!r} and {r_max!r}")
-    return r_min, r_max, _number("start_angle", start_angle)
+    return r_min, r_max, check_real("start_angle", start_angle)
 
 
 def check_size(name: str, size: tuple[int, int], what: str = "(n_radii, n_angles)") -> tuple[int, int]:
@@ -89,7 +89,8 @@ def _count(name: str, value: int) -> int:
     return count
 
 
-def _number(name: str, value: float) -> float:
+def check_real(name: str, value: float) -> float:
+    """Return a finite number as a float; ValueError names the argument."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     return float(value)

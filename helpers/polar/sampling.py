@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.capture import check_images
-from helpers.polar.grid import R_MIN, check_fixations, check_retina, check_size, fine_grid
+from helpers.polar.grid import R_MIN, check_fixations, check_real, check_retina, check_size, fine_grid
 
 
 def log_polar(
@@ -37,7 +37,8 @@ def log_polar(
         r_max: radius of the outermost circle.
         start_angle: angle of column 0, in radians.
         antialias: read every circle from a copy of the image whose pixels are as large as the samples of that circle
-            are far apart (the wider of the two distances), between two halvings from both.
+            are far apart (the wider of the two distances), between two halvings from both. Near the edge of the image
+            such large pixels reach beyond it, and see 0 there.
 
     Returns:
         (B, U, C, n_radii, n_angles), differentiable with respect to `x`, on its device and of its dtype; row 0 is the
@@ -124,7 +125,8 @@ def inverse_log_polar(
     if not isinstance(views, Tensor) or views.ndim != 5 or min(views.shape[-2:]) < 2:
         got = tuple(views.shape) if isinstance(views, Tensor) else type(views).__name__
         raise ValueError(f"views must be (B, U, C, n_radii >= 2, n_angles >= 2), got {got}")
-    check_images(views.flatten(0, 1))
+    if not views.is_floating_point() or views.numel() == 0 or not torch.isfinite(views).all():
+        raise ValueError(f"views must be non-empty, floating point and finite, got {views.dtype}, or NaN or infinity")
     height, width = check_size("shape", shape, "(height, width)")
     r_min, r_max, start_angle = check_retina(r_min, r_max, start_angle)
     at = check_fixations(views, fixations)
@@ -158,7 +160,8 @@ def cartesian(
     Args:
         x: images, (B, C, H, W); what lies outside them is seen as 0.
         fixations: (U, 2) for all images or (B, U, 2), each x, y in [-1, 1]; None is the centre.
-        size: side of a view in pixels; None keeps the image's own pixels.
+        size: side of a view in pixels; None takes as many as the image has there; they are its own
+            pixels where fixation and edges of the view fall between pixels.
         r_max: half the side of the square that is seen, in half the image's shorter side.
         disc: all beyond `r_max` from the fixation is 0 too.
 
@@ -171,7 +174,9 @@ def cartesian(
     """
     check_images(x)
     at = check_fixations(x, fixations)
-    _, r_max, _ = check_retina(r_max / 2 if isinstance(r_max, float) else 0.5, r_max, 0.0)
+    r_max = check_real("r_max", r_max)
+    if r_max <= 0:
+        raise ValueError(f"r_max must be above 0, got {r_max!r}")
     side = (
         max(2, round(min(x.shape[-2:]) * r_max))
         if size is None
