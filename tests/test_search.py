@@ -1286,10 +1286,12 @@ def gray(count=3, channels=2, seed=0):
 
 
 def step_of(where):
-    """Where the map of these cells is greatest, from the fixation, in whole pixels, right and down."""
-    best = int(predicted_map(where.cells.detach().sigmoid()[None], SIDE)[0].argmax())
+    """Where the mean of four neighbouring pixels is greatest, from the fixation, in whole pixels, right and down."""
+    found = predicted_map(where.cells.detach().sigmoid()[None], SIDE)[0]
+    four = (found[:-1, :-1] + found[1:, :-1] + found[:-1, 1:] + found[1:, 1:]) / 4
+    best = int(four.argmax())
     # between pixel i and the next
-    return best % SIDE + 1 - SIDE // 2, best // SIDE + 1 - SIDE // 2
+    return best % (SIDE - 1) + 1 - SIDE // 2, best // (SIDE - 1) + 1 - SIDE // 2
 
 
 CELLS = {
