@@ -8,6 +8,7 @@ log-probabilities. In one call::
 """
 
 from helpers.looking.fixations import (
+    CHUNK,
     View,
     accuracy_map,
     confidence_map,
@@ -31,6 +32,7 @@ from helpers.looking.pathways import (
 from helpers.looking.policies import POLICIES, Policy, Situation, Trace, follow, search
 
 __all__ = [
+    "CHUNK",
     "POLICIES",
     "Glimpses",
     "Policy",

@@ -1,6 +1,6 @@
 """What the methods cost, in forward passes, beside a peer in the same run.
 
-    python -m helpers.experiments.benchmark [saliency|cam|similarnet|licnn|all] [--json FILE] [--device D]
+    python -m helpers.experiments.benchmark [saliency|cam|similarnet|licnn|search|all] [--json FILE] [--device D]
 
 Every round times one forward pass of the batch, ours and the peer, one after the other, so that what else the machine
 does meets all three; a cost is the median over the rounds of its ratio to the round's forward pass. On a CPU one

@@ -12,14 +12,16 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from helpers import cam, factors, licnn, saliency, similarnet
+from helpers import cam, factors, licnn, retina, saliency, search, similarnet
 from helpers.capture import activations, masked_forward
 from helpers.experiments import naive
-from helpers.networks import LeNet
+from helpers.experiments.recipes import FORTY, PHOTOS_STAGES
+from helpers.networks import LeNet, SmallVGG
 
 STEPS = 50  # of integrated gradients and SmoothGrad
 CLASSES = 5  # of the cases with several classes
 PARTS, UPDATES = 4, 100  # of the factorisation
+FIXATIONS = 7  # a side
 LAYER = "layer4"  # ResNet-18's last feature maps
 Method = Callable[[nn.Module, Tensor, Tensor], Any]
 
@@ -33,7 +35,8 @@ class Case(NamedTuple):
     peer: str  # distribution and what is called; the first word is imported
     theirs: Method
     several: bool = False  # CLASSES classes of every image
-    network: str = "resnet18"  # or "lenet", which sees 28 x 28 pixels, or "vgg16"
+    network: str = "resnet18"  # or "lenet", which sees 28 x 28 pixels, "vgg16", or "photos"
+    size: int | None = None  # pixels a side, where they are not those of the command line
 
 
 def _captum(name: str, *wrapped: str, **options: Any) -> Method:
@@ -195,12 +198,52 @@ def licnn_cases(side: int) -> list[Case]:
     ]
 
 
-# One a chapter.
+def _warped(model: nn.Module, x: Tensor, target: Tensor) -> Any:
+    """scikit-image's log-polar views, one image and one fixation at a time."""
+    warp = importlib.import_module("skimage.transform").warp_polar
+    side = x.shape[-1]
+    centres = (search.fixation_grid(FIXATIONS).flatten(0, 1).flip(-1).numpy() + 1) * side / 2 - 0.5  # row, column
+    return [
+        warp(one, tuple(at), radius=side / 2, output_shape=(64, 64), scaling="log", channel_axis=-1)
+        for one in x.movedim(1, -1).cpu().numpy()
+        for at in centres
+    ]
+
+
+def _looked(chunk: int) -> Method:
+    """The label map in passes of so many views."""
+    return lambda model, x, target: search.label_map(model, x, FIXATIONS, retina.log_polar, chunk)
+
+
+def _view_by_view(model: nn.Module, x: Tensor, target: Tensor) -> Any:
+    """The same by a loop over images and fixations."""
+    with torch.no_grad():
+        grid = search.fixation_grid(FIXATIONS).flatten(0, 1)
+        return [model(retina.log_polar(one[None], at[None])[:, 0]) for one in x for at in grid]
+
+
+def search_cases(side: int) -> list[Case]:
+    """The cases of chapters 6 and 7: 49 fixations of 16 images of 64 x 64 pixels, by one of the book's networks."""
+    shape = {"network": "photos", "size": 64}
+
+    def sampled(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        return retina.log_polar(x, search.fixation_grid(FIXATIONS).flatten(0, 1))
+
+    views = FIXATIONS**2
+    return [
+        Case(f"sampling, {views} fixations", 16, sampled, "skimage warp_polar", _warped, **shape),
+        Case("label map", 16, _looked(search.CHUNK), "helpers view by view", _view_by_view, **shape),
+        Case("label map again", 16, _looked(search.CHUNK), "helpers in one pass", _looked(16 * views), **shape),
+    ]
+
+
+# One a chapter, the last one for two.
 SUITES: dict[str, Callable[[int], list[Case]]] = {
     "saliency": saliency_cases,
     "cam": cam_cases,
     "similarnet": similarnet_cases,
     "licnn": licnn_cases,
+    "search": search_cases,
 }
 
 
@@ -217,6 +260,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: torchvision.models.resnet18(weights=None),
     "lenet": LeNet,
     "vgg16": _vgg16,
+    "photos": lambda: SmallVGG(len(FORTY), stages=PHOTOS_STAGES, norm=True, angular=True),
 }
 
 
@@ -225,6 +269,7 @@ def setting(case: Case, side: int, device: torch.device) -> tuple[nn.Module, Ten
     torch.manual_seed(0)
     lenet = case.network == "lenet"
     model = NETWORKS[case.network]().to(device).eval()
+    side = case.size or side
     x = torch.randn(case.batch, *((1, 28, 28) if lenet else (3, side, side))).to(device)
     shape = (case.batch, CLASSES) if case.several else (case.batch,)
     return model, x, torch.randint(0, 10 if lenet else 1000, shape).to(device)
