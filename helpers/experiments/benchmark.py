@@ -170,7 +170,8 @@ def run(options: argparse.Namespace, device: torch.device) -> int:
         print(json.dumps(own_peak_mb(next(case for case in cases if case.name == name), who, options.size, device)))
         return 0
     nets = " and ".join(sorted({case.network for case in cases}))
-    print(f"{nets}, {options.size} x {options.size} pixels, {device}, median of {options.rounds} rounds")
+    sides = " and ".join(f"{side} x {side}" for side in sorted({case.size or options.size for case in cases}))
+    print(f"{nets}, {sides} pixels, {device}, median of {options.rounds} rounds")
     rows = [measure(case, options.size, device, options.rounds, not options.no_memory) for case in cases]
     print(table([[row[column] for column in COLUMNS] for row in rows], list(COLUMNS)))
     if options.json:
