@@ -43,6 +43,7 @@ COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 GRID = 7  # fixations a side, as the source
 SACCADES = 5
 TRIED = (1, 2, 4, 9, 16, 25, 49)
+TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 PARTS = 4  # of the factorisation
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of boxes, in shares of a map's maximum
 FOUND_IOU = 0.5
@@ -82,6 +83,32 @@ def policies(glance: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Any]:
         "returns": summary((again.places[:, 1:] == again.places[:, :-1]).double().mean(1)),
     }
     return rows
+
+
+def cooled(log_p: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities (..., K) of the same answers, less sure of themselves: softened by a temperature above 1."""
+    return (log_p / temperature).log_softmax(-1)
+
+
+def calibrated(glance: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Any]:
+    """The policies on the images with odd numbers, once those with even ones have chosen a temperature.
+
+    The one under which the true labels are likeliest, over all fixations (Guo et al., "On calibration of modern neural
+    networks", ICML 2017). Arguments as `policies`.
+    """
+
+    def likelihood(temperature: float) -> float:
+        one = cooled(labels[::2], temperature)
+        return one.gather(2, truth[::2, None, None].expand(-1, labels.shape[1], 1)).mean().item()
+
+    best = max(TEMPERATURES, key=likelihood)
+    odd = glance[1::2], labels[1::2], truth[1::2]
+    return {
+        "temperature": best,
+        "as they are": policies(*odd),
+        "calibrated": policies(cooled(odd[0], best), cooled(odd[1], best), odd[2]),
+        "whole grid": whole(cooled(odd[1], best), odd[2]),
+    }
 
 
 def whole(labels: Tensor, truth: Tensor) -> dict[str, Any]:
@@ -215,6 +242,7 @@ def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[st
         "confidence when wrong": summary(glance.amax(1).exp()[right(glance, truth) == 0]),
         "confidence when right": summary(glance.amax(1).exp()[right(glance, truth) == 1]),
         "policies": policies(glance, flat, truth),
+        "calibrated": calibrated(glance, flat, truth),
         "whole grid": whole(flat, truth),
         "tried": tried(flat, crops, truth),
         "maps": localised(maps, found),
