@@ -45,7 +45,7 @@ SACCADES = 5
 TRIED = (1, 2, 4, 9, 16, 25, 49)
 TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 PARTS = 4  # of the factorisation
-THRESHOLDS = tuple(step / 20 for step in range(20))  # of boxes, in shares of a map's maximum
+THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)  # of boxes, in shares of a map's maximum
 FOUND_IOU = 0.5
 BATCH = 100
 # The policies that can be followed with a label map alone; "expected" needs a second network.
