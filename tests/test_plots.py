@@ -11,6 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.patches import Circle
 from nbclient import NotebookClient
 
 from helpers import plots
@@ -20,6 +21,7 @@ RNG = np.random.Generator(np.random.PCG64(0))
 GRAY, COLOR = RNG.random((3, 8, 10)), RNG.random((3, 3, 8, 10))
 SIGNED = RNG.random((3, 4, 5)) - 0.5
 BOXES = np.array([[1, 2, 5, 6], [0, 0, 10, 8], [np.nan] * 4])
+PATHS = np.array([[[-1, -1], [0, 0.5], [1, 1]], [[0, 0], [-0.5, 0], [0.2, 0.9]], [[0.6, -0.8], [0, 0], [-0.6, 0.8]]])
 LONG = ["a short one", "a title that is too long for its panel", "x"]
 
 GALLERY = {
@@ -37,6 +39,8 @@ GALLERY = {
     "overlay each": lambda: plots.overlay(GRAY, SIGNED, LONG, signed=True, each=True),
     "boxes": lambda: plots.boxes(GRAY, {"truth": BOXES, "found": BOXES + 1}, titles=LONG),
     "boxes named": lambda: plots.boxes(GRAY, BOXES[[1, 1, 0]], [["disk"], ["ring"], ["star"]], LONG),
+    "scan paths": lambda: plots.scanpaths(COLOR, PATHS, LONG, radius=0.5),
+    "scan path": lambda: plots.scanpaths(GRAY, PATHS[2], columns=2),
     "features": lambda: plots.feature_maps(RNG.random((13, 6, 6))),
     "kernels": lambda: plots.kernels(RNG.random((7, 1, 3, 3)) - 0.5),
     "kernels colour": lambda: plots.kernels(RNG.random((2, 3, 3, 3)) - 0.5, values=True),
@@ -223,6 +227,56 @@ def test_boxes_lie_on_pixel_edges():
     assert not named.legends
 
 
+def test_scan_paths_lie_where_the_gaze_was():
+    wide = np.zeros((2, 4, 10))
+    path = [[0, 0], [-1, 1], [0.5, -0.5]]
+    figure = plots.scanpaths(wide, [path, path[::-1]], ["there", "back"])
+    # x 0 is in the middle, 5; -1 the left edge, 0; 0.5 is 1.5 / 2 * 10 = 7.5; y likewise 2, 4 and 0.5 / 2 * 4 = 1.
+    pixels = [[5, 2], [0, 4], [7.5, 1]]
+    assert [ax.lines[0].get_xydata().tolist() for ax in figure.axes] == [pixels, pixels[::-1]]
+    assert [[list(text.get_position()) for text in ax.texts] for ax in figure.axes] == [pixels, pixels[::-1]]
+    assert written(figure) == ["0", "1", "2"] * 2
+    assert [ax.get_title() for ax in figure.axes] == ["there", "back"]
+    assert all(text.get_bbox_patch() is not None for ax in figure.axes for text in ax.texts)
+    assert not any(ax.patches for ax in figure.axes)
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array, list])
+def test_one_path_is_drawn_on_every_image(make):
+    figure = plots.scanpaths(COLOR, make([[0.0, 0.0], [1.0, -1.0]]))
+    assert [ax.lines[0].get_xydata().tolist() for ax in figure.axes] == [[[5, 4], [10, 0]]] * 3
+    np.testing.assert_array_equal(arrays(figure)[2], COLOR[2].transpose(1, 2, 0))
+
+
+def test_a_circle_is_drawn_around_the_last_fixation():
+    figure = plots.scanpaths(np.zeros((1, 4, 10)), [[0, 0], [0.5, -0.5]], radius=0.75)
+    (circle,) = figure.axes[0].patches
+    assert isinstance(circle, Circle)
+    assert circle.center == (7.5, 1)
+    assert circle.radius == 1.5  # 0.75 times half the shorter side, 2
+    assert not circle.get_fill()
+    (circle,) = plots.scanpaths(np.zeros((1, 6, 2)), [[0, 0]], radius=1).axes[0].patches
+    assert (circle.center, circle.radius) == ((1, 3), 1)
+
+
+@pytest.mark.parametrize("path", [[[0, 0]], [[-1, -1], [1, 1]], [[0.9, 0.9], [-0.9, 0.1]]])
+@pytest.mark.parametrize("radius", [None, 0.3, 1.0])
+def test_a_scan_path_leaves_the_panel_as_large_as_its_image(path, radius):
+    figure = plots.scanpaths(GRAY, path, radius=radius)
+    figure.draw_without_rendering()
+    assert [(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes] == [((0, 10), (8, 0))] * 3
+
+
+def test_scan_paths_show_gray_images_and_bytes_from_black_to_white():
+    whole = torch.tensor([[[0, 51], [255, 102]]], dtype=torch.uint8)
+    figure = plots.scanpaths(whole, torch.zeros(1, 2))
+    np.testing.assert_allclose(arrays(figure)[0], [[0, 0.2], [1, 0.4]])
+    assert limits(figure) == [(0, 1)]
+    assert figure.axes[0].images[0].cmap.name == "gray"
+    columns = {round(ax.get_position().x0, 3) for ax in plots.scanpaths(GRAY, PATHS, columns=2).axes}
+    assert len(columns) == 2
+
+
 def test_feature_maps_and_kernels():
     figure = plots.feature_maps(torch.tensor(GRAY))
     assert [ax.get_title() for ax in figure.axes[:3]] == ["0", "1", "2"]
@@ -286,6 +340,17 @@ def test_bars_show_mean_number_and_seeds():
         (lambda: plots.boxes(GRAY, BOXES[:2]), "one entry for each of the 3 images, got 2"),
         (lambda: plots.boxes(GRAY, np.zeros((3, 5))), r"an entry of shape \(5,\)"),
         (lambda: plots.boxes(GRAY, BOXES, labels=[["a"]]), "labels must give a list for each of the 3"),
+        (lambda: plots.scanpaths(GRAY, PATHS[:2]), r"fixations must be \(S, 2\) or \(3, S, 2\), got \(2, 3, 2\)"),
+        (lambda: plots.scanpaths(GRAY, np.zeros((4, 3))), r"fixations must be \(S, 2\) or .*got \(3, 4, 3\)"),
+        (lambda: plots.scanpaths(GRAY, np.zeros(2)), r"fixations must be \(S, 2\) or .*got \(2,\)"),
+        (lambda: plots.scanpaths(GRAY, PATHS[None]), "fixations must be"),
+        (lambda: plots.scanpaths(GRAY, np.zeros((0, 2))), "fixations must not be empty"),
+        (lambda: plots.scanpaths(GRAY, "left"), "fixations must be a tensor or an array"),
+        (lambda: plots.scanpaths(COLOR[:, 0, 0], PATHS[0, 0]), "fixations must be"),
+        (lambda: plots.scanpaths(np.zeros(3), PATHS), "images must have shape"),
+        (lambda: plots.scanpaths(COLOR * 2, PATHS), r"images in colour must lie in \[0, 1\]"),
+        (lambda: plots.scanpaths(GRAY, PATHS, ["a"]), "titles must give 3"),
+        (lambda: plots.scanpaths(GRAY, PATHS, columns=0), "columns must be a positive"),
         (lambda: plots.feature_maps(COLOR), r"activations must be those of one image"),
         (lambda: plots.kernels(GRAY), r"weights must have shape \(out, in, k, k\)"),
         (lambda: plots.kernels(np.zeros((2, 9, 3, 3))), "up to 8 input channels, got 9"),

@@ -82,6 +82,29 @@ def rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
+def kept(path: Path, make: Callable[[], dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """A part of a long record: what an earlier run left in a file, or made now and left there for the next one.
+
+    Args:
+        path: of the file, JSON.
+        make: makes the part, of what JSON knows.
+        settings: what the part depends on; a file with other settings is made anew.
+
+    Raises:
+        RunError: a file that is damaged.
+    """
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf8"))
+            if found["settings"] == settings:
+                return found["part"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error!s:.80}): remove it") from error
+    part = _plain(make())
+    write_safely(path, json.dumps({"settings": settings, "part": part}).encode())
+    return part
+
+
 def _device(name: str | None) -> torch.device:
     """The device of the command line, or the best there is; RunError where there is no such device."""
     try:

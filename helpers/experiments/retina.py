@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tqdm.auto import tqdm
 from helpers.experiments.facts import facts
 from helpers.experiments.pairs import PAIRS, REACH, SEEDS, Searched, images, pair
 from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import rounded, run_record, summary
+from helpers.experiments.records import kept, rounded, run_record, summary
 from helpers.experiments.worlds import data_hash, held_out
 from helpers.retina import viewer
 from helpers.search import label_map
@@ -105,11 +106,15 @@ def measured(model: nn.Module, found: Searched, kind: str) -> dict[str, Any]:
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """The whole record."""
     rows: dict[str, Any] = {}
+    settings = {"turns": list(TURNS), "zooms": list(ZOOMS), "shifts": list(SHIFTS_PX)}
     for kind in PAIRS:
         found = images(kind, device)
+        settings |= {"images": len(found.x)}
         rows[kind] = {"images": len(found.x), "networks": {}}
         for name, seed, model in pair(kind, out, device):
-            rows[kind]["networks"].setdefault(name, {})[str(seed)] = measured(model, found, kind)
+            part = out / f"{NAME}-{name}-{seed}.json"
+            made = kept(part, partial(measured, model, found, kind), settings)
+            rows[kind]["networks"].setdefault(name, {})[str(seed)] = made
     return rounded({
         "name": NAME,
         "command": COMMAND,

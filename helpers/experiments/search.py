@@ -8,6 +8,7 @@ find the object beside Grad-CAM, feature factorisation and baselines.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from helpers.capture import activations, in_batches, layer_names
 from helpers.experiments.facts import facts
 from helpers.experiments.pairs import PAIRS, REACH, SEEDS, Searched, images, pair
 from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import rounded, run_record, summary
+from helpers.experiments.records import kept, rounded, run_record, summary
 from helpers.experiments.worlds import data_hash, held_out
 from helpers.factors import deep_feature_factorization
 from helpers.metrics import blurred_map, box_iou, box_mask, center_map, in_out_ratio, mass_in_mask, pointing_game
@@ -252,13 +253,17 @@ def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[st
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """The whole record."""
     rows: dict[str, Any] = {}
+    settings = {"thresholds": list(THRESHOLDS), "tried": list(TRIED), "saccades": SACCADES}
     for kind in PAIRS:
         found = images(kind, device)
+        settings |= {"images": len(found.x)}
         shape = tuple(found.x.shape[-2:])
         base = {"centre": center_map(found.x), "blurred contrast": blurred_map(found.x)}
         rows[kind] = {"images": len(found.x), "size": shape[0], "networks": {}, "baselines": localised(base, found)}
         for name, seed, model in tqdm(pair(kind, out, device), desc=kind):
-            rows[kind]["networks"].setdefault(name, {})[str(seed)] = measured(model, found, kind, seed)
+            part = out / f"{NAME}-{name}-{seed}.json"  # an hour's work is not lost when the next hour is
+            made = kept(part, partial(measured, model, found, kind, seed), settings)
+            rows[kind]["networks"].setdefault(name, {})[str(seed)] = made
     return rounded({
         "name": NAME,
         "command": COMMAND,
