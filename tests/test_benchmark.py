@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import licnn, saliency
+from helpers import licnn, retina, saliency
 from helpers.experiments import benchmark, cases
 
 CPU = torch.device("cpu")
@@ -14,6 +14,7 @@ CASES = {case.name: case for case in cases.saliency_cases(32)}
 CAM_CASES = {case.name: case for case in cases.cam_cases(64)}
 ABLATIONS = {case.name: case for case in cases.similarnet_cases(64)}
 LICNN = {case.name: case for case in cases.licnn_cases(32)}
+SEARCH = {case.name: case for case in cases.search_cases(64)}
 
 
 def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
@@ -195,8 +196,74 @@ def test_licnn_beside_its_steps_as_they_are_written(tmp_path, monkeypatch):
         assert case.ours(model, x, target).equal(top)
 
 
+def small_looker():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 40))
+
+
+@pytest.fixture
+def few_looks(monkeypatch):
+    monkeypatch.setitem(cases.NETWORKS, "photos", small_looker)
+    monkeypatch.setattr(cases, "FIXATIONS", 3)
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCH if "label map" in name])
+def test_our_label_maps_are_the_peers(few_looks, name):
+    case = SEARCH[name]
+    model, x, target = benchmark.setting(case, 32, CPU)
+    assert x.shape == (16, 3, 64, 64)  # whatever the command line says
+    ours, theirs = case.ours(model, x[:2], target), case.theirs(model, x[:2], target)
+    assert ours.shape == (2, 3, 3, 40)
+    if isinstance(theirs, list):  # image by image, row by row, logits
+        assert len(theirs) == 2 * 9
+        theirs = torch.cat(theirs).log_softmax(1).unflatten(0, (2, 3, 3))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "passes"), [("label map", [64, 64, 16]), ("label map again", [64, 64, 16])])
+def test_a_label_map_takes_as_many_views_as_fixations(few_looks, name, passes):
+    case = SEARCH[name]
+    model, x, target = benchmark.setting(case, 64, CPU)
+    seen = []
+    model.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    case.ours(model, x, target)
+    assert seen == passes  # of 64 views, 144 in all
+    seen.clear()
+    case.theirs(model, x, target)
+    assert seen == ([144] if "again" in name else [1] * 144)
+
+
+def test_both_samplings_look_at_the_same_places(few_looks):
+    pytest.importorskip("skimage")
+    case = next(case for name, case in SEARCH.items() if "sampling" in name)
+    assert case.name == "sampling, 49 fixations"
+    # Each pixel of these images says where it lies: across, and down.
+    across = torch.arange(64.0).expand(64, 64)
+    x = torch.stack([across, across.T, across + across.T])[None]
+    ours, theirs = case.ours(None, x, None), case.theirs(None, x, None)
+    assert ours.shape == (1, 9, 3, 64, 64)
+    assert len(theirs) == 9
+    angle = torch.arange(64) * 2 * torch.pi / 64
+    for k, views in enumerate(theirs):
+        # 64 (j + 1) / 4 from the edge, half a pixel less where pixels are counted by their middles.
+        column, row = 16 * (k % 3 + 1) - 0.5, 16 * (k // 3 + 1) - 0.5
+        # One pixel from there: their first ring, our last one.
+        wanted = torch.stack([column + angle.cos(), row + angle.sin(), column + row + angle.cos() + angle.sin()])
+        assert views.shape == (64, 64, 3)
+        torch.testing.assert_close(torch.from_numpy(views[:, 0]).T.float(), wanted, rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours[0, k, :, -1], wanted, rtol=0, atol=1e-3)
+    assert case.ours(None, x, None).equal(retina.log_polar(x, cases.search.fixation_grid(3).flatten(0, 1)))
+
+
+def test_the_network_of_the_searches_is_one_of_the_books():
+    case = SEARCH["label map"]
+    model, x, _ = benchmark.setting(case, 32, CPU)
+    with torch.no_grad():
+        assert model(x[:1]).shape == (1, 40)
+    assert {other.network for other in SEARCH.values()} == {"photos"}
+
+
 def test_the_suites_are_all_named():
-    assert list(benchmark.SUITES) == ["saliency", "cam", "similarnet", "licnn"]
+    assert list(benchmark.SUITES) == ["saliency", "cam", "similarnet", "licnn", "search"]
     for name, suite in benchmark.SUITES.items():
         assert name in benchmark.__doc__
         assert len({case.name for case in suite(64)}) == len(suite(64)) > 0

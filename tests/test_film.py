@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from matplotlib.image import imread
 
 from helpers import plots
@@ -39,8 +40,11 @@ class Page(HTMLParser):
         return [attrs for tag, attrs in self.tags if tag == wanted]
 
 
-def frame(value, side=2):
-    return plots.images([[[value] * side] * side])
+def frame(value):
+    """Gray of one value, with a corner of another, so that no scale is drawn beside it."""
+    picture = torch.full((1, 9, 9), float(value))
+    picture[0, 0, 0] = 0.3
+    return plots.images(picture)
 
 
 def made(count=3, caption="The gaze travels."):

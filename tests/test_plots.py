@@ -267,6 +267,14 @@ def test_a_scan_path_leaves_the_panel_as_large_as_its_image(path, radius):
     assert [(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes] == [((0, 10), (8, 0))] * 3
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_images_of_one_value_are_shown_as_they_are(value):
+    plain = np.full((1, 3, 2, 2), value)
+    assert limits(plots.images(plain[:, 0])) == [(0, 1)]
+    for figure in (plots.images(plain), plots.scanpaths(plain, [[0, 0]])):
+        np.testing.assert_array_equal(arrays(figure)[0], plain[0].transpose(1, 2, 0))
+
+
 def test_scan_paths_show_gray_images_and_bytes_from_black_to_white():
     whole = torch.tensor([[[0, 51], [255, 102]]], dtype=torch.uint8)
     figure = plots.scanpaths(whole, torch.zeros(1, 2))

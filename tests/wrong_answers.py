@@ -1,6 +1,7 @@
 """Answers that the exercises' checks must refuse, by exercise: the mistakes that readers make."""
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -267,6 +268,84 @@ def falls(original, outside, control):
 
 def paired(outside, control):
     return ((outside.double() - control.double()).std() / len(outside) ** 0.5).item()
+
+
+def circles(
+    unit=lambda height, width: (min(height, width) / width, min(height, width) / height),
+    radii=lambda r_min, n: r_min ** torch.linspace(0, 1, n),
+    angles=lambda n: torch.arange(n) * 2 * math.pi / n,
+    last=-1,
+):
+    def answer(n_radii, n_angles, r_min, height, width):
+        r, a, (x, y) = radii(r_min, n_radii)[:, None], angles(n_angles), unit(height, width)
+        return torch.stack([r * a.cos() * x, r * a.sin() * y], dim=last)
+
+    return answer
+
+
+def around_by(angles="circular", radii="constant", turn=lambda weight: weight):
+    def answer(views, weight):
+        closed = F.pad(F.pad(views, (2, 2, 0, 0), mode=angles), (0, 0, 2, 2), mode=radii)
+        return F.conv2d(closed, turn(weight))
+
+    return answer
+
+
+def right_radii(outer, inner, share):
+    return 1 + math.ceil(math.log(inner / outer) / math.log(1 - share))
+
+
+def right_angles(share):
+    return math.ceil(2 * math.pi / share)
+
+
+def fused_by(joint, dim=-1):
+    def answer(p0, pu, prior):
+        found = joint(p0, pu, prior)
+        return found if dim is None else found / found.sum(dim, keepdim=True)
+
+    return answer
+
+
+def bound_by(rule):
+    def answer(p0, pu, prior):
+        joint = p0 * pu / prior
+        return rule(joint / joint.sum(-1, keepdim=True), p0, pu, prior)
+
+    return answer
+
+
+def looking(
+    near=lambda away, radius: away <= radius,
+    norm=2,
+    forget=False,
+    copied=True,
+    forbidden=float("-inf"),
+    stop=True,
+):
+    """A wrong scan path; `forget` lets all but the last place be looked at again."""
+
+    def answer(scores, saccades, places=None, radius=0.0):
+        left = scores.clone() if copied else scores
+        path = []
+        while len(path) < saccades and not (stop and (left == forbidden).all()):
+            best = int(left.argmax())
+            path.append(best)
+            left = scores.clone() if forget else left
+            left[best] = forbidden
+            if places is not None:
+                left[near((places - places[best]).norm(norm, dim=-1), radius)] = forbidden
+        return path
+
+    return answer
+
+
+def luck(a, n):
+    return 1 - (1 - a) ** n
+
+
+def tries(a, measured):
+    return math.log(1 - measured) / math.log(1 - a)
 
 
 WRONG_ANSWERS = {
@@ -586,5 +665,173 @@ WRONG_ANSWERS = {
         lambda o, a, c: (a.double().mean().item(), c.double().mean().item(), falls(o, a, c)[2], paired(a, c)),
         lambda o, a, c: falls(o, a, c)[0],
         lambda o, a, c: None,
+    ],
+    "6.1": [
+        lambda: (180, False, False),  # to the left
+        lambda: (90, False, False),
+        lambda: (0, True, False),
+        lambda: (0, False, True),
+        lambda: (0, True, True),
+        lambda: (math.pi, False, False),  # not in degrees
+        lambda: (0, False),
+        lambda: ("right", False, False),
+        lambda: (0, "no", "no"),
+        lambda: None,
+    ],
+    "6.2": [
+        circles(unit=lambda height, width: (1, 1)),  # ellipses on images that are not square
+        circles(unit=lambda height, width: (width / min(height, width), height / min(height, width))),
+        circles(unit=lambda height, width: (min(height, width) / height, min(height, width) / width)),
+        circles(unit=lambda height, width: (min(height, width) / 2, min(height, width) / 2)),  # pixels
+        circles(unit=lambda height, width: (height / width, 1)),  # as if no image were tall
+        circles(unit=lambda height, width: (1, width / height)),
+        circles(radii=lambda r_min, n: torch.linspace(1, r_min, n)),
+        circles(radii=lambda r_min, n: r_min ** torch.linspace(1, 0, n)),  # the fovea on top
+        circles(radii=lambda r_min, n: r_min ** (torch.arange(n) / n)),
+        circles(angles=lambda n: torch.linspace(0, 2 * math.pi, n)),  # the first angle twice
+        circles(angles=lambda n: -torch.arange(n) * 2 * math.pi / n),
+        circles(angles=lambda n: torch.arange(n) * 2 * math.pi / n + math.pi / 2),
+        circles(angles=lambda n: torch.arange(n) * 360 / n),
+        circles(last=0),
+        lambda *given: circles()(*given).flip(-1),  # y before x
+        lambda *given: circles()(*given).mT,
+        lambda *given: None,
+    ],
+    "6.3": [
+        lambda views, weight: F.conv2d(views, weight),
+        lambda views, weight: F.conv2d(views, weight, padding=1),
+        around_by(angles="constant"),
+        around_by(angles="replicate"),
+        around_by(angles="reflect"),
+        around_by(radii="circular"),
+        around_by(radii="replicate"),
+        around_by(radii="reflect"),
+        around_by(angles="constant", radii="circular"),  # the wrong axis
+        around_by(turn=lambda weight: weight.flip(-1, -2)),
+        around_by(turn=lambda weight: weight.mT),
+        lambda views, weight: F.conv2d(torch.cat([views[..., -1:], views, views[..., :3]], -1), weight, padding=(2, 0)),
+        lambda views, weight: F.conv2d(torch.cat([views[..., :2], views, views[..., -2:]], -1), weight, padding=(2, 0)),
+        lambda views, weight: None,
+    ],
+    "6.4": [
+        lambda view: view,
+        lambda view: view.flip(-1),
+        lambda view: view.flip(-2),
+        lambda view: view.flip(-1).roll(1, -1),  # up and down
+        lambda view: view.roll(view.shape[-1] // 2, -1),  # half a turn
+        lambda view: view.flip(-1).roll(view.shape[-1] // 2, -1),  # a column beside
+        lambda view: view[..., (4 - torch.arange(view.shape[-1])) % view.shape[-1]],  # right for 8 angles alone
+        lambda view: view[..., : view.shape[-1] // 2 + 1].flip(-1),
+        lambda view: None,
+    ],
+    "6.5": [
+        lambda outer, inner, share: (math.ceil(math.log(inner / outer) / math.log(1 - share)), right_angles(share)),
+        lambda outer, inner, share: (right_radii(outer, inner, share) + 1, right_angles(share)),
+        lambda outer, inner, share: (right_radii(outer, inner, share), right_angles(share) + 1),
+        lambda outer, inner, share: (right_radii(outer, inner, share), math.floor(2 * math.pi / share)),
+        lambda outer, inner, share: (right_radii(outer, inner, share), math.ceil(1 / share)),
+        lambda outer, inner, share: (right_radii(outer, inner, share), math.ceil(360 / share)),
+        lambda outer, inner, share: (1 + math.ceil(math.log(outer / inner) / share), right_angles(share)),
+        lambda outer, inner, share: (1 + math.ceil(math.log(outer / inner, 1 + share)), right_angles(share)),
+        lambda outer, inner, share: (1 + math.ceil((outer - inner) / (share * inner)), right_angles(share)),
+        lambda outer, inner, share: (math.ceil(math.log(inner / outer)), right_angles(share)),  # below zero
+        lambda outer, inner, share: (1, right_angles(share)),
+        lambda outer, inner, share: (0, 0),
+        lambda outer, inner, share: (right_angles(share), right_radii(outer, inner, share)),
+        lambda outer, inner, share: (math.log(inner / outer) / math.log(1 - share) + 1, 2 * math.pi / share),
+        lambda outer, inner, share: None,
+    ],
+    "6.6": [
+        lambda letter: True,
+        lambda letter: False,
+        lambda letter: letter != "a",
+        lambda letter: letter in "acd",
+        lambda letter: letter in "ab",
+        lambda letter: "yes",
+        lambda letter: None,
+    ],
+    "7.1": [
+        lambda: (">", ">", ">"),  # if it were a bound
+        lambda: ("<", ">", "="),
+        lambda: (">", "<", ">"),
+        lambda: (">", "<", "<"),
+        lambda: ("=", "=", "="),
+        lambda: ("=", "<", "="),
+        lambda: (">", "=", "="),
+        lambda: (True, False, None),
+        lambda: ">",
+        lambda: None,
+    ],
+    "7.2": [
+        fused_by(lambda p0, pu, prior: p0 * pu),
+        fused_by(lambda p0, pu, prior: p0 * pu / prior, dim=None),
+        fused_by(lambda p0, pu, prior: p0 * pu / prior, dim=0),
+        fused_by(lambda p0, pu, prior: p0 * pu * prior),
+        fused_by(lambda p0, pu, prior: p0 * pu / prior**2),
+        fused_by(lambda p0, pu, prior: p0 + pu - prior),
+        fused_by(lambda p0, pu, prior: (p0 + pu) / 2, dim=None),
+        fused_by(lambda p0, pu, prior: (p0 * pu / prior).softmax(-1), dim=None),
+        fused_by(lambda p0, pu, prior: pu, dim=None),
+        fused_by(lambda p0, pu, prior: p0.expand_as(pu), dim=None),
+        fused_by(lambda p0, pu, prior: (p0 * pu / prior)[0]),
+        fused_by(lambda p0, pu, prior: p0.log() + pu.log() - prior.log(), dim=None),
+        lambda p0, pu, prior: None,
+    ],
+    "7.3": [
+        bound_by(lambda p, p0, pu, prior: (p * pu.log()).sum(-1)),  # as printed
+        bound_by(lambda p, p0, pu, prior: (p * pu.log()).sum(-1) + math.log(len(prior))),
+        bound_by(lambda p, p0, pu, prior: (p * pu.log()).sum(-1) - (prior * prior.log()).sum()),
+        bound_by(lambda p, p0, pu, prior: (p * (pu * prior).log()).sum(-1)),
+        bound_by(lambda p, p0, pu, prior: (p * (p / p0).log()).sum(-1)),  # the gain itself
+        bound_by(lambda p, p0, pu, prior: (p0 * (pu / prior).log()).sum(-1)),
+        bound_by(lambda p, p0, pu, prior: (pu * (pu / prior).log()).sum(-1)),
+        bound_by(lambda p, p0, pu, prior: (p * (pu / prior).log2()).sum(-1)),
+        bound_by(lambda p, p0, pu, prior: -(p * (pu / prior).log()).sum(-1)),
+        bound_by(lambda p, p0, pu, prior: (p * (pu / prior).log()).sum(0)),
+        bound_by(lambda p, p0, pu, prior: p * (pu / prior).log()),
+        lambda p0, pu, prior: (lambda p: (p * (pu / prior).log()).sum(-1))(p0 * pu / prior),  # not normalised
+        lambda p0, pu, prior: None,
+    ],
+    "7.4": [
+        lambda scores, saccades, places=None, radius=0.0: [int(scores.argmax())] * saccades,
+        lambda scores, saccades, places=None, radius=0.0: scores.argsort(descending=True)[:saccades].tolist(),
+        lambda scores, saccades, places=None, radius=0.0: scores.argsort()[:saccades].tolist(),
+        lambda scores, saccades, places=None, radius=0.0: scores.argsort(descending=True)[:saccades],
+        lambda scores, saccades, places=None, radius=0.0: scores.argsort(descending=True).tolist(),
+        looking(copied=False),
+        looking(forbidden=0.0, stop=False),
+        looking(stop=False),
+        looking(near=lambda away, radius: away < radius),
+        looking(near=lambda away, radius: away > radius),
+        looking(near=lambda away, radius: away**2 <= radius),  # no root
+        looking(norm=1),
+        looking(norm=float("inf")),  # a square, not a circle
+        looking(forget=True),
+        lambda scores, saccades, places=None, radius=0.0: None,
+    ],
+    "7.5": [
+        lambda a, n, measured: (n * a, tries(a, measured)),
+        lambda a, n, measured: (min(1.0, n * a), tries(a, measured)),
+        lambda a, n, measured: (a**n, tries(a, measured)),
+        lambda a, n, measured: ((1 - a) ** n, tries(a, measured)),
+        lambda a, n, measured: (1 - a**n, tries(a, measured)),
+        lambda a, n, measured: (n * a * (1 - a) ** (n - 1), tries(a, measured)),  # exactly one
+        lambda a, n, measured: (luck(a, n), math.ceil(tries(a, measured) + 0.5)),
+        lambda a, n, measured: (luck(a, n), measured / a),
+        lambda a, n, measured: (luck(a, n), math.log(1 - measured) / math.log(a)),
+        lambda a, n, measured: (luck(a, n), math.log(measured) / math.log(1 - a)),
+        lambda a, n, measured: (tries(a, measured), luck(a, n)),
+        lambda a, n, measured: luck(a, n),
+        lambda a, n, measured: None,
+    ],
+    "7.6": [
+        lambda letter: True,
+        lambda letter: False,
+        lambda letter: letter == "d",  # "dear" is not "impossible"
+        lambda letter: letter in "bcd",
+        lambda letter: letter in "abd",
+        lambda letter: letter == "b",
+        lambda letter: 1 if letter in "bd" else 0,
+        lambda letter: None,
     ],
 }

@@ -39,7 +39,12 @@ def predict_the_line(answer: Callable[[], tuple[float, bool, bool]]) -> str:
 @exercise("6.2")
 def grid_of_circles(answer: Callable[..., Tensor]) -> str:
     """Places (n_radii, n_angles, 2) for grid_sample, circles in pixels on images of any shape."""
-    for n_radii, n_angles, r_min, height, width in ((3, 4, 0.25, 8, 8), (5, 6, 0.1, 20, 20), (4, 8, 0.125, 10, 30)):
+    for n_radii, n_angles, r_min, height, width in (
+        (3, 4, 0.25, 8, 8),
+        (5, 6, 0.1, 20, 20),
+        (4, 8, 0.125, 10, 30),
+        (4, 8, 0.125, 30, 10),
+    ):
         given = answer(n_radii, n_angles, r_min, height, width)
         found = tensor_answer(given, (n_radii, n_angles, 2), f"the grid of {n_radii} circles and {n_angles} angles")
         pixels = found.double() * torch.tensor([width / 2, height / 2], dtype=torch.float64)
@@ -63,14 +68,14 @@ def grid_of_circles(answer: Callable[..., Tensor]) -> str:
             "column 0 should lie to the right (x first), the next ones further down, and the last one "
             "a step before the circle closes",
         )
-    return "circles on square and on wide images: a turn will be a roll on all of them."
+    return "circles on square, wide and tall images: a turn will be a roll on all of them."
 
 
 @exercise("6.3")
 def around_the_circle(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """A 5 x 5 convolution (B, K, n_radii, n_angles) that closes the angles and not the radii."""
     views, weight = _draw(0, 2, 3, 8, 12), _draw(1, 4, 3, 5, 5)
-    found = tensor_answer(answer(views, weight), (2, 4, 8, 12), "the convolution")
+    found = tensor_answer(answer(views, weight), (2, 4, 8, 12), "the convolution").float()
     rolled = answer(views.roll(5, -1), weight)
     expect(
         torch.allclose(rolled, found.roll(5, -1), atol=1e-4),
@@ -97,11 +102,11 @@ def around_the_circle(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
 
 @exercise("6.4")
 def mirror_a_view(answer: Callable[[Tensor], Tensor]) -> str:
-    """The view of the mirrored image, made from the view alone."""
+    """The view (..., n_radii, n_angles) of the mirrored image, made from the view alone."""
     for seed, angles in ((0, 8), (1, 16), (2, 6)):
         image = _draw(seed, 1, 2, 32, 32)
         view, wanted = (log_polar(one, size=(6, angles))[0, 0] for one in (image, image.flip(-1)))
-        found = tensor_answer(answer(view), (2, 6, angles), "the mirrored view")
+        found = tensor_answer(answer(view), (2, 6, angles), "the mirrored view").float()
         expect(
             not torch.allclose(found, view.flip(-1), atol=CLOSE),
             "this reverses the columns; but column 0 lies to the right before, and belongs to the left after",
@@ -125,6 +130,9 @@ def count_the_samples(answer: Callable[[float, float, float], tuple[int, int]]) 
             "return two whole numbers, (n_radii, n_angles)",
         )
         radii, angles = given
+        expect(
+            radii >= 2 and angles >= 3, f"two circles and three angles are the least that have neighbours, got {given}"
+        )
         case = f"for {outer} to {inner} pixels and a share of {share}"
         expect(2 * math.pi / angles <= share * (1 + 1e-9), f"{case} the samples along a circle are too far apart")
         expect(2 * math.pi / (angles - 1) > share, f"{case} fewer angles would do")

@@ -59,7 +59,10 @@ def fuse_two_views(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
         found = tensor_answer(answer(p0, pu, prior), (3, 5), "the beliefs")
         twice = p0 * pu / (p0 * pu).sum(-1, keepdim=True)
         expect(not torch.allclose(found.double(), twice, atol=CLOSE), "this counts an uneven prior twice: once a view")
-        expect(torch.allclose(found.double(), _fused(p0, pu, prior), atol=CLOSE), "with an uneven prior it differs")
+        expect(
+            torch.allclose(found.double(), _fused(p0, pu, prior), atol=CLOSE),
+            "with an uneven prior it differs: divide by it, once",
+        )
     silent = tensor_answer(answer(p0, prior[None], prior), (1, 5), "the belief")
     expect(
         torch.allclose(silent.double()[0], p0, atol=CLOSE), "a view that says no more than the prior changes nothing"
@@ -84,6 +87,10 @@ def bound_the_gain(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
             "this is IGUB as printed: its constant is missing (-sum p log p(k))",
         )
         kind = "an uneven" if seed else "an even"
+        expect(
+            not (seed and torch.allclose(found, bare + math.log(labels), atol=CLOSE)),
+            "log K is the constant of an even prior: of an uneven one it is -sum p log p(k)",
+        )
         expect(
             torch.allclose(found, gain + log_z, atol=CLOSE),
             f"with {kind} prior of {labels} labels it is not gain + log Z: the weights are the fused belief",
@@ -111,6 +118,9 @@ def inhibit_returns(answer: Callable[..., list[int]]) -> str:
         answer(scores, 4, places, 0.5) == [1, 2, 0], "within the radius of a place nothing should be looked at again"
     )
     expect(answer(scores, 4, places, 1.0) == [1, 2], "a place exactly at the radius lies within it")
+    places = torch.tensor([[0.0, 0.0], [3.0, 4.0]])  # 5 apart
+    near, far = (answer(torch.tensor([2.0, 1.0]), 2, places, radius) for radius in (6.0, 4.5))
+    expect(near == [0] and far == [0, 1], "how far apart are (0, 0) and (3, 4)? A radius of 4.5 is less, one of 6 more")
     return "no place twice, and none too near."
 
 

@@ -113,7 +113,7 @@ def calibrated(glance: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Any]:
 
 
 def whole(labels: Tensor, truth: Tensor) -> dict[str, Any]:
-    """What all fixations together say, no label told: their votes, their probabilities' mean, their evidence's sum."""
+    """What all fixations (N, U, K) together say, no label told: votes, mean probability, summed evidence."""
     votes = F.one_hot(labels.argmax(-1), labels.shape[-1]).double().sum(1)
     ways = {"votes": votes, "mean probability": labels.exp().mean(1), "summed evidence": labels.sum(1)}
     return {name: summary(right(one, truth)) for name, one in ways.items()}
@@ -191,7 +191,7 @@ def deep_maps(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 
 def boxed(maps: Tensor, boxes: Tensor) -> dict[str, Any]:
-    """How well boxes fit, at the threshold that the even images choose, on the odd ones."""
+    """How well boxes around maps (N, S, S) fit, at the threshold that the even images choose, on the odd ones."""
     overlaps = [box_iou(largest_component_box(maps, t).to(boxes), boxes).nan_to_num(0) for t in THRESHOLDS]
     best = max(range(len(THRESHOLDS)), key=lambda i: overlaps[i][::2].mean())
     odd = overlaps[best][1::2]

@@ -77,7 +77,7 @@ def what_batches(digits: Digits, epochs: int, seed: int) -> Batches:
 
 
 def where_batches(digits: Digits, accuracy: Tensor, seed: int) -> Batches:
-    """Dorsal views of displays, and what the where pathway should say of each."""
+    """Dorsal views (B, 1, 40, 96) of displays, and what the where pathway should say of each, (B, 10, 24)."""
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         draw = torch.Generator().manual_seed(seed * 1009 + 500 + epoch)
@@ -158,7 +158,7 @@ def measured_map(what: nn.Module, digits: Digits, seed: int, device: torch.devic
 
 
 def profile(accuracy: Tensor) -> list[float]:
-    """An accuracy map's mean over all places that are so many pixels from its middle, pixel by pixel."""
+    """An accuracy map's (55, 55) mean over all places that are so many pixels from its middle, pixel by pixel."""
     axis = torch.arange(len(accuracy)) - len(accuracy) // 2
     away = (axis.square() + axis[:, None].square()).float().sqrt().round().long()
     return [accuracy[away == r].mean().item() for r in range(REACH_PX + 1)]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
-import itertools
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helpers.plots.panels import Picture
 
 FILM_DPI = 80  # pixels an inch of the frames: a page holds many
-_numbers = itertools.count(1)
 
 _SCRIPT = """
 <script>
@@ -51,7 +50,7 @@ class Film:
     caption: str
 
     def _repr_html_(self) -> str:
-        name = f"film-{next(_numbers)}"  # several films on a page must not move each other
+        name = f"film-{uuid.uuid4().hex[:12]}"  # several films on a page must not move each other
         frames = "\n".join(self.tags)
         slider = (
             f'<input type="range" min="0" max="{len(self.tags) - 1}" value="0" step="1" style="width:100%" '
@@ -78,7 +77,7 @@ def film(frames: Sequence[Picture], alts: Sequence[str], caption: str) -> Film:
     Raises:
         ValueError: no frame, or another number of texts.
     """
-    if len(frames) == 0 or len(frames) != len(alts):
+    if len(frames) == 0 or len(frames) != len(alts) or isinstance(alts, str):
         raise ValueError(f"frames and alts must be as many, one at least, got {len(frames)} and {len(alts)}")
     shown = ["max-width:100%" + ("" if i == 0 else ";display:none") for i in range(len(frames))]
     triples = zip(frames, alts, shown, strict=True)

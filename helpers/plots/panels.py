@@ -71,7 +71,7 @@ def image_array(x: Any, vmin: float | None = None, vmax: float | None = None) ->
         wanted = "(H, W), (N, H, W), (N, 1, H, W) or (N, 3, H, W)"
         raise ValueError(f"images must have shape {wanted}, got {found.shape}")
     found = found[None] if found.ndim == 2 else found
-    low, high = limits(found, None, None)
+    low, high = _finite_range(found)
     if "uint8" in str(getattr(x, "dtype", "")):
         low, high = 0.0, 255.0
     elif low >= 0 and high <= 1:

@@ -127,13 +127,15 @@ def scanpaths(
         columns: images in a row at most.
 
     Raises:
-        ValueError: other shapes, or another N.
+        ValueError: other shapes, another N, or fixations beyond the edges.
     """
     pictures, shown = image_array(images)
     found = array(fixations, "fixations")
     found = np.broadcast_to(found, (len(pictures), *found.shape)) if found.ndim == 2 else found
     if found.ndim != 3 or found.shape[2] != 2 or len(found) != len(pictures):
         raise ValueError(f"fixations must be (S, 2) or ({len(pictures)}, S, 2), got {found.shape}")
+    if not (np.abs(found) <= 1).all():  # NaN too
+        raise ValueError(f"fixations must lie in [-1, 1], got {np.min(found):.3g} .. {np.max(found):.3g}")
     figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)
     height, width = pictures.shape[1:3]
     for ax, picture, path in zip(axes, unit(pictures, shown), (found + 1) / 2 * (width, height), strict=True):
@@ -146,6 +148,7 @@ def scanpaths(
         if radius is not None:
             seen = Circle(path[-1], radius * min(height, width) / 2, fill=False, edgecolor=BOX_COLORS[1], **_rim())
             ax.add_patch(seen)
+        ax.set(xlim=(0, width), ylim=(height, 0))  # a circle that reaches beyond the image must not shrink it
     return figure
 
 

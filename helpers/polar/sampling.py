@@ -23,10 +23,10 @@ def log_polar(
 ) -> Tensor:
     """Views of images through a log-polar retina, all fixations of all images in one sampling.
 
-    A rotation of the image about the fixation is a roll of the view along its angles, a zoom is a shift along its radii
-    (ln(r_max / r_min) / (n_radii - 1) a row), a translation is neither. Bilinear; unless `antialias` is set nothing is
-    low-pass filtered first, and where neighbouring samples are more than a pixel apart, in the periphery, fine detail
-    aliases.
+    Implements :eq:`eq-turn-zoom`, chapter 6: a rotation of the image about the fixation is a roll of the view along its
+    angles, a zoom is a shift along its radii (ln(r_max / r_min) / (n_radii - 1) a row), a translation is neither.
+    Bilinear; unless `antialias` is set nothing is low-pass filtered first, and where neighbouring samples are more than
+    a pixel apart, in the periphery, fine detail aliases.
 
     Args:
         x: images, (B, C, H, W); what lies outside them is seen as 0, so normalise first and 0 is the mean.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 
 import ipywidgets
 import torch
@@ -21,12 +22,17 @@ def gaze_frame(model: nn.Module, image: Tensor, gaze: Tensor, r_max: float = 1.0
         image: (3, H, W), values in [0, 1].
         gaze: (2,), x and y in [-1, 1].
         r_max: radius of what is seen, in half the image's shorter side.
+
+    Raises:
+        ValueError: an image or a gaze of another shape, or a network without a card.
     """
-    x, at = normalize(image[None], model), gaze[None].to(torch.float32)
+    if not isinstance(gaze, Tensor) or gaze.shape != (2,):
+        raise ValueError(f"gaze must be (2,), x and y, got {getattr(gaze, 'shape', gaze)}")
+    x, at = normalize(image[None], model).to(next(model.parameters())), gaze[None].to(torch.float32)
     view = retina.viewer(model, r_max)
     # What is seen, in the image's own colours: beyond the edge it is the mean.
     mean, std = (torch.tensor(values)[:, None, None] for values in (model.card.mean, model.card.std))
-    seen = (view(x, at)[0, 0].cpu() * std + mean).clamp(0, 1)
+    seen, image = ((one.cpu() * std + mean).clamp(0, 1) for one in (view(x, at)[0, 0], x[0]))
     chances = search.label_map(model, x, at, view)[0, 0].exp()
     best = chances.topk(min(5, len(chances)))
     said = ", ".join(
@@ -58,10 +64,15 @@ def gaze_film(model: nn.Module, image: Tensor, path: Tensor, caption: str, r_max
         path: the gaze's places, (S, 2).
         caption: one line below.
         r_max: as in `gaze_frame`.
+
+    Raises:
+        ValueError: no place, or what `gaze_frame` refuses.
     """
+    if path.ndim != 2 or path.shape[1] != 2 or len(path) == 0:
+        raise ValueError(f"path must be (S, 2), one place at least, got {tuple(path.shape)}")
     frames, texts = zip(*(gaze_frame(model, image, one, r_max) for one in path), strict=True)
     for frame, text in zip(frames, texts, strict=True):
-        frame.supxlabel(text, fontsize=9)
+        frame.supxlabel(textwrap.fill(text, 64), fontsize=9)
     return plots.film(frames, texts, caption)
 
 
