@@ -19,7 +19,7 @@ SEED = 10_501  # of scenes that no network was trained or tested on
 SCENES = 2000
 PAIRS = {"scenes": ("scenes-disc", "scenes-logpolar"), "photos": ("photos-disc", "photos-logpolar")}
 SEEDS = {"scenes": (0, 1, 2), "photos": (0, 1)}
-# Radius of what one fixation shows, in half the image: a quarter of a scene's area, all of a photograph's disc.
+# Radius of what one fixation shows, in half the image: the disc in a quarter of a scene, all of a photograph's disc.
 REACH = {"scenes": WINDOW / DISPLAY, "photos": 1.0}
 
 

@@ -88,7 +88,7 @@ def kept(path: Path, make: Callable[[], dict[str, Any]], settings: dict[str, Any
     Args:
         path: of the file, JSON.
         make: makes the part, of what JSON knows.
-        settings: what the part depends on; a file with other settings is made anew.
+        settings: what the part depends on beside the code; a file with other settings is made anew.
 
     Raises:
         RunError: a file that is damaged.

@@ -38,9 +38,10 @@ Change = Callable[[Tensor, Tensor], Tensor]  # images and the points that belong
 
 
 def transformed(x: Tensor, at: Tensor, turn: float = 0.0, zoom: float = 1.0) -> Tensor:
-    """Images (N, C, S, S) turned by degrees and zoomed about the points (N, 2) in [-1, 1]; beyond the edge is 0.
+    """Images (N, C, S, S), S even, turned by degrees and zoomed about the points (N, 2) in [-1, 1].
 
-    The point is brought to the middle first, by whole pixels, so that one transformation does for all.
+    The point is brought to the middle first, by whole pixels, so that one transformation does for all. Beyond the edge,
+    and farther from the point than half the image, all is 0.
     """
     size = x.shape[-1]
     pixels = (at * size / 2).round().long()
@@ -48,7 +49,7 @@ def transformed(x: Tensor, at: Tensor, turn: float = 0.0, zoom: float = 1.0) -> 
     padded = torch.nn.functional.pad(x, [size // 2] * 4)
     y, z = (pixels[:, k, None].to(x.device) + rows + size // 2 for k in (1, 0))
     moved = padded.permute(0, 2, 3, 1)[torch.arange(len(x))[:, None, None], y[:, :, None], z[:, None]].movedim(3, 1)
-    return affine(moved, turn, [0, 0], zoom, [0.0, 0.0], InterpolationMode.BILINEAR, 0.0)
+    return affine(moved, turn, [0, 0], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
 
 
 def middles(found: Searched, kind: str) -> Tensor:
@@ -106,7 +107,7 @@ def measured(model: nn.Module, found: Searched, kind: str) -> dict[str, Any]:
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """The whole record."""
     rows: dict[str, Any] = {}
-    settings = {"turns": list(TURNS), "zooms": list(ZOOMS), "shifts": list(SHIFTS_PX)}
+    settings = {"turns": list(TURNS), "zooms": list(ZOOMS), "shifts": list(SHIFTS_PX), "ways": WAYS, "reach": REACH}
     for kind in PAIRS:
         found = images(kind, device)
         settings |= {"images": len(found.x)}

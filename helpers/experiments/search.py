@@ -253,7 +253,10 @@ def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[st
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """The whole record."""
     rows: dict[str, Any] = {}
-    settings = {"thresholds": list(THRESHOLDS), "tried": list(TRIED), "saccades": SACCADES}
+    settings = {
+        "grid": GRID, "saccades": SACCADES, "tried": list(TRIED), "temperatures": list(TEMPERATURES), "parts": PARTS,
+        "thresholds": list(THRESHOLDS), "found": FOUND_IOU, "reach": REACH,
+    }  # fmt: skip
     for kind in PAIRS:
         found = images(kind, device)
         settings |= {"images": len(found.x)}

@@ -7,6 +7,7 @@ displays of 128 x 128 pixels. Every network's last finished epoch is kept in --o
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.facts import facts
 from helpers.experiments.records import run_record
 from helpers.experiments.trainer import RunError, write_state
+from helpers.experiments.worlds import Labelled, World, data_hash
 from helpers.retina import cartesian
 from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view, dual_pathway
 
@@ -97,6 +99,7 @@ def train(
     steps: int,
     checkpoint: Path,
     device: torch.device,
+    identity: dict[str, Any] | None = None,
 ) -> list[float]:
     """Train with Adam, its rate falling along half a cosine, every finished epoch kept; returns each one's mean loss.
 
@@ -108,6 +111,7 @@ def train(
         steps: batches a pass.
         checkpoint: where the last finished epoch is kept; the training goes on from there.
         device: where it computes.
+        identity: what else the weights depend on, of what JSON knows; a checkpoint of another one is refused.
 
     Raises:
         RunError: a checkpoint that is damaged or of another training, or a loss that is not finite.
@@ -116,10 +120,11 @@ def train(
     total = epochs * steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 0.5 * (1 + math.cos(math.pi * min(k / total, 1))))
     losses: list[float] = []
+    named = json.dumps({**(identity or {}), "epochs": epochs, "steps": steps, "lr": LR, "batch": BATCH}, sort_keys=True)
     if checkpoint.exists():
         try:
             state = torch.load(checkpoint, map_location=device, weights_only=True)
-            if (state["epochs"], state["steps"]) != (epochs, steps):
+            if state["identity"] != named:
                 raise RunError(f"{checkpoint} was made with other settings: remove it or give another --out")
             model.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
@@ -143,7 +148,7 @@ def train(
             raise RunError(f"the loss became {spent} in epoch {epoch + 1}: the last checkpoint is kept")
         losses.append(spent / steps)
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-        write_state(checkpoint, {**state, "losses": losses, "epochs": epochs, "steps": steps})
+        write_state(checkpoint, {**state, "losses": losses, "identity": named})
     model.eval()
     return losses
 
@@ -195,8 +200,9 @@ def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: tor
     torch.manual_seed(seed)
     what = WhatNet().to(device)
     steps = -(-len(train_set.images) // BATCH)
+    identity: dict[str, Any] = {"seed": seed, "spread": SPREAD_PX, "digits": len(train_set.images)}
     batches = what_batches(train_set, WHAT_EPOCHS, seed)
-    losses = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device)
+    losses = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device, identity)
     half = len(train_set.images) // 2
     # The map to learn from is measured on training digits, the one to report on test digits.
     some = slice(half, half + MAP_DIGITS)
@@ -208,8 +214,9 @@ def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: tor
     where = WhereNet().to(device)
     batches = where_batches(train_set, accuracy, seed)
     guesses = train(
-        where, batches, F.binary_cross_entropy_with_logits, WHERE_EPOCHS, steps, out / f"where-{seed}.pt", device
-    )
+        where, batches, F.binary_cross_entropy_with_logits, WHERE_EPOCHS, steps, out / f"where-{seed}.pt", device,
+        identity | {"accuracy": round(accuracy.double().sum().item(), 6)},
+    )  # fmt: skip
     curves: dict[str, Any] = {}
     for cautious in (False, True):
         rows = {
@@ -231,14 +238,17 @@ def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: tor
     }
 
 
-def record(out: Path, device: torch.device, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """The whole record: every seed's model."""
+def record(out: Path, device: torch.device, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+    """The whole record: the model of every seed, of all three by default."""
+    seeds = SEEDS if seeds is None else seeds
     train_set, test_set = mnist("train"), mnist("test")
-    made = facts(device)
     return {
+        "name": NAME,
         "command": f"python -m helpers.experiments.{NAME} --publish",
-        **made,
-        "data": f"MNIST, {len(train_set.images):,} training and {len(test_set.images):,} test digits on noisy displays",
+        "facts": facts(device),
+        "data": {"mnist": data_hash(World(Labelled(*train_set[:2]), {"test": Labelled(*test_set[:2])}, (), "MNIST"))},
+        "seeds": list(seeds),
+        "what": f"MNIST, {len(train_set.images):,} training and {len(test_set.images):,} test digits on noisy displays",
         "epochs": {"what": WHAT_EPOCHS, "where": WHERE_EPOCHS, "published what": 75, "published where": 60},
         "eccentricities (px)": list(ECCENTRICITIES_PX),
         "contrasts": list(CONTRASTS),
