@@ -13,6 +13,7 @@ from helpers.capture import check_images, check_positive, preserved
 from helpers.looking.fixations import CHUNK, View, label_map
 from helpers.looking.gain import fuse
 from helpers.networks import AngularPad2d
+from helpers.networks.architectures import Chain
 from helpers.polar.grid import fine_grid, log_polar_grid
 from helpers.polar.sampling import log_polar
 
@@ -94,7 +95,7 @@ class WhereNet(nn.Module):
         return self.layers(self.retina(views)).unflatten(1, (RINGS, AZIMUTHS))
 
 
-class WhatNet(nn.Sequential):
+class WhatNet(Chain):
     """The published what pathway, a LeNet for windows of 28 x 28 pixels: (B, 1, 28, 28) -> logits (B, classes).
 
     Two convolutions of 5 x 5 (20 and 50 maps, the article says three, its code has two), 500 hidden units; 431,080

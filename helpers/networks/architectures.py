@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class _Chain(nn.Sequential):
+class Chain(nn.Sequential):
     """A chain whose slices are plain `nn.Sequential`s that share its layers: `net[:6]`."""
 
     def __getitem__(self, index: slice | int) -> nn.Module:
@@ -18,7 +18,7 @@ class _Chain(nn.Sequential):
         return super().__getitem__(index)
 
 
-class LeNet(_Chain):
+class LeNet(Chain):
     """The LeNet of SIMILARnet: two convolutions of 5x5 that keep the size, two poolings, three linear layers.
 
     `(B, channels, size, size)` images in `[0, 1]` -> `(B, classes)` logits; 107,786 parameters at the defaults. Layer
@@ -115,7 +115,7 @@ class _DensePool(nn.Sequential):
 POOLINGS = {"gap": nn.AdaptiveAvgPool2d, "gmp": nn.AdaptiveMaxPool2d}
 
 
-class SmallVGG(_Chain):
+class SmallVGG(Chain):
     """Stages of 3x3 convolutions that keep the size, with 2x2 max pooling between them, a global pooling, one layer.
 
     `(B, channels, H, W)` -> `(B, classes)` logits, for images of any size whose sides two to the power of the number of

@@ -146,7 +146,9 @@ def scanpaths(
             style = {"ha": "center", "va": "center", "fontsize": SMALL_PT - 1, "color": INK, "bbox": spot}
             ax.text(x, y, str(number), **style)
         if radius is not None:
-            seen = Circle(path[-1], radius * min(height, width) / 2, fill=False, edgecolor=BOX_COLORS[1], **_rim())
+            seen = Circle(
+                tuple(path[-1].tolist()), radius * min(height, width) / 2, fill=False, edgecolor=BOX_COLORS[1], **_rim()
+            )
             ax.add_patch(seen)
         ax.set(xlim=(0, width), ylim=(height, 0))  # a circle that reaches beyond the image must not shrink it
     return figure

@@ -125,8 +125,10 @@ def inverse_log_polar(
     if not isinstance(views, Tensor) or views.ndim != 5 or min(views.shape[-2:]) < 2:
         got = tuple(views.shape) if isinstance(views, Tensor) else type(views).__name__
         raise ValueError(f"views must be (B, U, C, n_radii >= 2, n_angles >= 2), got {got}")
-    if not views.is_floating_point() or views.numel() == 0 or not torch.isfinite(views).all():
-        raise ValueError(f"views must be non-empty, floating point and finite, got {views.dtype}, or NaN or infinity")
+    if not views.is_floating_point() or views.numel() == 0:
+        raise ValueError(f"views must be floating point and not empty, got {views.dtype}, {tuple(views.shape)}")
+    if not torch.isfinite(views).all():
+        raise ValueError("views must be finite, got NaN or infinite values")
     height, width = check_size("shape", shape, "(height, width)")
     r_min, r_max, start_angle = check_retina(r_min, r_max, start_angle)
     at = check_fixations(views, fixations)
