@@ -1165,6 +1165,15 @@ class Constant(nn.Module):
         return self.value.expand(len(x), *self.value.shape)
 
 
+def test_the_lightest_spot_is_a_patch_and_not_a_pixel():
+    x = torch.zeros(2, 1, 64, 64)
+    x[0, 0, 40:47, 16:23] = 1  # its middle is pixel (19, 43), whose left upper corner is where the gaze goes
+    x[0, 0, 5, 60] = 3  # lighter, and alone
+    x[1, 0, 3:10, 51:58] = 1
+    at = (W.lightest(x) + 1) * 32
+    assert at.tolist() == [[19, 43], [54, 6]]
+
+
 def test_searches_are_counted(monkeypatch):
     monkeypatch.setattr(W, "TESTED", 4)
     found, asked, shown = digits(9, 2), [], []
@@ -1187,8 +1196,15 @@ def test_searches_are_counted(monkeypatch):
         ])  # fmt: skip
         return Glimpses((places[:, None] + off) / 64, views, fused, None)
 
+    looks = []
+
+    def label_map(what, x, at, view):
+        looks.append((what, x, at, view))
+        return views[:, len(looks) % 2][:, None]  # column 1 for the lightest spots, column 0 for the true places
+
     monkeypatch.setattr(W, "noisy_displays", displays)
     monkeypatch.setattr(W, "dual_pathway", dual_pathway)
+    monkeypatch.setattr(W, "label_map", label_map)
     row = W.searched("what", "where", found, 20, 0.5, 6, CPU, True)
     images, seed, places, contrast = shown[0]
     assert (len(images), seed, contrast) == (4, 6, 0.5)
@@ -1201,7 +1217,15 @@ def test_searches_are_counted(monkeypatch):
     torch.testing.assert_close(x, real(images, 6, places=places, contrast=0.5).images - 0.5)
     labels = [next(k for k in range(9) if found.images[k].equal(one)) for one in images]
     labels = found.labels[labels]
-    assert list(row) == ["alone", "fused", "distance (px)", "missed", "moved"]
+    others = ["one saccade to the lightest spot", "one saccade to the true place"]
+    assert list(row) == [*others, "alone", "fused", "distance (px)", "missed", "moved"]
+    for key, column, (asked_of, seen, at, how) in zip(others, (1, 0), looks, strict=True):
+        assert row[key] == pytest.approx(np.mean([views[k, column].argmax() == labels[k] for k in range(4)]))
+        assert (asked_of, how) == ("what", W.window)
+        torch.testing.assert_close(seen, x)
+        assert at.shape == (4, 1, 2)
+    torch.testing.assert_close(looks[1][2][:, 0].double() * 64, places.double())
+    torch.testing.assert_close(looks[0][2][:, 0], W.lightest(x))
     for key, one in (("alone", views), ("fused", fused)):
         wanted = [np.mean([one[k, s].argmax() == labels[k] for k in range(4)]) for s in range(4)]
         assert row[key] == pytest.approx(wanted)

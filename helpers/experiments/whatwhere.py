@@ -19,13 +19,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from helpers.background import blurred
 from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.facts import facts
 from helpers.experiments.records import run_record
 from helpers.experiments.trainer import RunError, write_state
 from helpers.experiments.worlds import Labelled, World, data_hash
 from helpers.retina import cartesian
-from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view, dual_pathway
+from helpers.search import (
+    WhatNet,
+    WhereNet,
+    accuracy_map,
+    collicular_target,
+    dorsal_view,
+    dual_pathway,
+    label_map,
+)
 
 NAME = "whatwhere"
 SEEDS = (0, 1, 2)
@@ -41,6 +50,7 @@ ECCENTRICITIES_PX = tuple(range(0, 44, 4))
 CONTRASTS = (0.7, 0.5, 0.3)
 TESTED = 1000  # displays for each eccentricity and contrast
 SACCADES = 3
+SPOT_PX = 4.0  # standard deviation of the blur before the lightest spot is taken: a stroke's width
 NEAR_PX = 10  # a saccade that ends farther from the digit has missed it
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
@@ -169,6 +179,13 @@ def profile(accuracy: Tensor) -> list[float]:
     return [accuracy[away == r].mean().item() for r in range(REACH_PX + 1)]
 
 
+def lightest(x: Tensor) -> Tensor:
+    """The lightest spot of displays (N, 1, S, S), blurred, as a fixation (N, 2): a saccade that learned nothing."""
+    size = x.shape[-1]
+    spot = blurred(x, SPOT_PX)[:, 0].flatten(1).argmax(1).cpu()
+    return torch.stack([spot % size, spot // size], dim=1) * 2 / size - 1
+
+
 def searched(
     what: nn.Module, where: nn.Module, digits: Digits, eccentricity: int, contrast: float, seed: int,
     device: torch.device, cautious: bool,
@@ -186,7 +203,10 @@ def searched(
     right = {"views": seen.views, "beliefs": seen.beliefs}
     hits = {name: (one.argmax(-1).cpu() == labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
     moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
+    others = {"lightest spot": lightest(x), "true place": places * 2 / DISPLAY}
+    led = {k: label_map(what, x, at[:, None].clamp(-1, 1), window)[:, 0].argmax(-1).cpu() for k, at in others.items()}
     return {
+        **{f"one saccade to the {k}": (one == labels).float().mean().item() for k, one in led.items()},
         "alone": hits["views"],
         "fused": hits["beliefs"],
         "distance (px)": off.median(0).values.tolist(),
