@@ -335,14 +335,14 @@ def held(recipe):
 def fake_world(monkeypatch, module, make):
     """Pairs of small networks and four images for a record."""
     monkeypatch.setattr(module, "images", lambda kind, device: marked()[0])
-    monkeypatch.setattr(module, "held_out", held)
+    monkeypatch.setattr(P, "held_out", held)
 
     def pair(kind, out, device):
         for name in P.PAIRS[kind]:
             for seed in P.SEEDS[kind]:
                 yield name, seed, make(name, seed)
 
-    monkeypatch.setattr(module, "pair", pair)
+    monkeypatch.setattr(P, "pair", pair)
 
 
 def check_origin(found, name):

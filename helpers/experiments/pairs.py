@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.data import tiny_imagenet
+from helpers.experiments.facts import facts
 from helpers.experiments.recipes import RECIPES
+from helpers.experiments.records import kept
 from helpers.experiments.train import trained
-from helpers.experiments.worlds import DISPLAY, WINDOW, prepare, searched_scenes, world
+from helpers.experiments.worlds import DISPLAY, WINDOW, data_hash, held_out, prepare, searched_scenes, world
 
 SEED = 10_501  # of scenes that no network was trained or tested on
 SCENES = 2000
@@ -68,3 +72,49 @@ def pair(kind: str, out: Path, device: torch.device) -> Iterator[tuple[str, int,
             made = trained(name, seed, world(RECIPES[name], seed), out, device)
             made.card = shipped  # what it sees of an image
             yield name, seed, made
+
+
+def by_network(
+    record: str,
+    kind: str,
+    found: Searched,
+    measure: Callable[[nn.Module, int], dict[str, Any]],
+    settings: dict[str, Any],
+    out: Path,
+    device: torch.device,
+) -> dict[str, dict[str, Any]]:
+    """A measurement of every network of a pair, each kept in a file of its own: hours are not lost with the next one.
+
+    Args:
+        record: its name, the first part of the files' names.
+        kind: of the pair.
+        found: the images.
+        measure: of a network and its seed.
+        settings: what the measurement depends on beside the images.
+        out: folder of the files and of the networks' runs.
+        device: where it is computed.
+
+    Returns:
+        name -> seed -> what was measured.
+
+    Raises:
+        RunError: a damaged file, or a run that is damaged or another one's.
+        DataMissing: Tiny ImageNet is wanted and not there.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, seed, model in tqdm(pair(kind, out, device), desc=f"{record}, {kind}"):
+        part = out / f"{record}-{name}-{seed}.json"
+        made = kept(part, partial(measure, model, seed), settings | {"images": len(found.x)})
+        rows.setdefault(name, {})[str(seed)] = made
+    return rows
+
+
+def origin(record: str, device: torch.device) -> dict[str, Any]:
+    """Name, command, machine, data and seeds, as every record of the pairs tells them."""
+    return {
+        "name": record,
+        "command": f"python -m helpers.experiments.{record} --publish",
+        "facts": facts(device),
+        "data": {names[0]: data_hash(held_out(RECIPES[names[0]])) for names in PAIRS.values()},
+        "seeds": {kind: list(seeds) for kind, seeds in SEEDS.items()},
+    }

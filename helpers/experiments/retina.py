@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 from tqdm.auto import tqdm
 
-from helpers.experiments.facts import facts
-from helpers.experiments.pairs import PAIRS, REACH, SEEDS, Searched, images, pair
-from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import kept, rounded, run_record, summary
-from helpers.experiments.worlds import data_hash, held_out
+from helpers.experiments.pairs import PAIRS, REACH, Searched, by_network, images, origin
+from helpers.experiments.records import rounded, run_record, summary
 from helpers.retina import viewer
 from helpers.search import label_map
 
 NAME = "retina"
-COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 TURNS = tuple(22.5 * k for k in range(9))  # degrees
 ZOOMS = (0.5, 0.71, 0.84, 1.0, 1.19, 1.41, 2.0)  # size of the image's content
 SHIFTS_PX = (0, 4, 8, 12, 16, 24)  # of the gaze
@@ -110,18 +105,14 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
     settings = {"turns": list(TURNS), "zooms": list(ZOOMS), "shifts": list(SHIFTS_PX), "ways": WAYS, "reach": REACH}
     for kind in PAIRS:
         found = images(kind, device)
-        settings |= {"images": len(found.x)}
-        rows[kind] = {"images": len(found.x), "networks": {}}
-        for name, seed, model in pair(kind, out, device):
-            part = out / f"{NAME}-{name}-{seed}.json"
-            made = kept(part, partial(measured, model, found, kind), settings)
-            rows[kind]["networks"].setdefault(name, {})[str(seed)] = made
+
+        def measure(model: nn.Module, seed: int, found: Searched = found, kind: str = kind) -> dict[str, Any]:
+            return measured(model, found, kind)
+
+        networks = by_network(NAME, kind, found, measure, settings, out, device)
+        rows[kind] = {"images": len(found.x), "networks": networks}
     return rounded({
-        "name": NAME,
-        "command": COMMAND,
-        "facts": facts(device),
-        "data": {name: data_hash(held_out(RECIPES[name])) for name in ("photos-disc", "scenes-disc")},
-        "seeds": {kind: list(seeds) for kind, seeds in SEEDS.items()},
+        **origin(NAME, device),
         "turns (degrees)": list(TURNS),
         "zooms": list(ZOOMS),
         "shifts (px)": list(SHIFTS_PX),

@@ -8,7 +8,6 @@ find the object beside Grad-CAM, feature factorisation and baselines.
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,8 @@ from tqdm.auto import tqdm
 
 from helpers.cam import grad_cam, largest_component_box, upsample
 from helpers.capture import activations, in_batches, layer_names
-from helpers.experiments.facts import facts
-from helpers.experiments.pairs import PAIRS, REACH, SEEDS, Searched, images, pair
-from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import kept, rounded, run_record, summary
-from helpers.experiments.worlds import data_hash, held_out
+from helpers.experiments.pairs import PAIRS, REACH, SEEDS, Searched, by_network, images, origin
+from helpers.experiments.records import rounded, run_record, summary
 from helpers.factors import deep_feature_factorization
 from helpers.metrics import blurred_map, box_iou, box_mask, center_map, in_out_ratio, mass_in_mask, pointing_game
 from helpers.retina import R_MIN, inverse_log_polar, log_polar, viewer
@@ -40,7 +36,6 @@ from helpers.search import (
 )
 
 NAME = "search"
-COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 GRID = 7  # fixations a side, as the source
 SACCADES = 5
 TRIED = (1, 2, 4, 9, 16, 25, 49)
@@ -259,20 +254,17 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
     for kind in PAIRS:
         found = images(kind, device)
-        settings |= {"images": len(found.x)}
         shape = tuple(found.x.shape[-2:])
         base = {"centre": center_map(found.x), "blurred contrast": blurred_map(found.x)}
-        rows[kind] = {"images": len(found.x), "size": shape[0], "networks": {}, "baselines": localised(base, found)}
-        for name, seed, model in tqdm(pair(kind, out, device), desc=kind):
-            part = out / f"{NAME}-{name}-{seed}.json"  # an hour's work is not lost when the next hour is
-            made = kept(part, partial(measured, model, found, kind, seed), settings)
-            rows[kind]["networks"].setdefault(name, {})[str(seed)] = made
+
+        def measure(model: nn.Module, seed: int, found: Searched = found, kind: str = kind) -> dict[str, Any]:
+            return measured(model, found, kind, seed)
+
+        networks = by_network(NAME, kind, found, measure, settings, out, device)
+        row = {"images": len(found.x), "size": shape[0], "networks": networks}
+        rows[kind] = row | {"baselines": localised(base, found)}
     return rounded({
-        "name": NAME,
-        "command": COMMAND,
-        "facts": facts(device),
-        "data": {name: data_hash(held_out(RECIPES[name])) for name in ("photos-disc", "scenes-disc")},
-        "seeds": {kind: list(seeds) for kind, seeds in SEEDS.items()},
+        **origin(NAME, device),
         "grid": GRID,
         "tried": list(TRIED),
         "worlds": rows,
