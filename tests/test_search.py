@@ -160,6 +160,18 @@ def test_a_label_map_is_a_loop_over_images_and_fixations(dtype, view, kind, chun
     assert torch.allclose(found.exp().sum(-1), torch.ones(shape, dtype=dtype), atol=1e-5)
 
 
+@each_view
+def test_logits_are_what_the_network_says(view):
+    x, model = images(), net()
+    at = fixation_grid(3).flatten(0, 1)
+    found = label_map(model, x, 3, view, logits=True)
+    with torch.no_grad():
+        wanted = torch.stack([model(view(x, one[None])[:, 0]) for one in at], 1)  # (2, 9, 3)
+    assert torch.allclose(found.flatten(1, 2), wanted, atol=1e-5)
+    assert torch.allclose(found.log_softmax(-1), label_map(model, x, 3, view), atol=1e-6)
+    assert not torch.allclose(found.logsumexp(-1), torch.zeros(2, 3, 3), atol=0.01)
+
+
 def test_the_defaults_of_a_label_map_are_49_fixations_in_passes_of_64():
     model = net()
     assert label_map(model, images(), view=seen_cartesian).shape == (2, 7, 7, 3)
@@ -681,6 +693,7 @@ CHOICES = {
     "oracle": (CLEAR, {"target": 1}, [1, 2, 0]),
     "known_label": (CLEAR, {"target": [1]}, [2, 1, 0]),
     "max_confidence": (CLEAR, {}, [0, 2, 1]),
+    "fused_confidence": (TORN, {}, [1, 2]),
     "information_gain": (TORN, {}, [0]),
     "information_gain_bound": (TORN, {}, [1]),
     "expected": (TORN, {"accuracy": DOUBT}, [2, 1, 0]),
@@ -715,6 +728,8 @@ def test_the_scores_by_hand():
     assert scores("oracle", target=1) == pytest.approx([math.log(a) for a in (0.1 / 0.8, 0.45 / 0.35, 0.5 / 0.48)])
     assert scores("known_label", target=1) == pytest.approx([math.log(a) for a in (0.1, 0.45, 0.5)])
     assert scores("max_confidence") == pytest.approx([math.log(a) for a in (0.8, 0.45, 0.5)])
+    # Of TORN, fused: (.61, .39), (.988, .012), (.9, .1)
+    assert scores("fused_confidence", TORN) == pytest.approx([math.log(a) for a in (0.6136, 0.9878, 0.9)], abs=1e-3)
     assert scores("center") == pytest.approx([-0.36, -0.25, -0.18])
     assert scores("information_gain", TORN) == pytest.approx([0.287, 0.066, 0], abs=1e-3)
     assert scores("information_gain_bound", TORN) == pytest.approx([-0.534, 0.561, 0], abs=1e-3)
@@ -752,8 +767,8 @@ def test_expected_is_worked_out_anew_from_every_belief():
 
 def test_every_policy_says_what_it_is():
     assert list(POLICIES) == [
-        "oracle", "known_label", "max_confidence", "information_gain", "information_gain_bound", "expected", "random",
-        "center",
+        "oracle", "known_label", "max_confidence", "fused_confidence", "information_gain", "information_gain_bound",
+        "expected", "random", "center",
     ]  # fmt: skip
     assert all(isinstance(rule, Policy) and rule.about for rule in POLICIES.values())
     assert {name for name, rule in POLICIES.items() if not rule.looks} == {"expected", "random", "center"}

@@ -20,6 +20,8 @@ from untouched import assert_untouched
 from helpers import networks
 from helpers.capture import activations
 from helpers.data import DataMissing, Digits, Photos, digits, scenes
+from helpers.experiments import calibration as C
+from helpers.experiments import maps as M
 from helpers.experiments import pairs as P
 from helpers.experiments import retina as R
 from helpers.experiments import search as S
@@ -29,9 +31,13 @@ from helpers.experiments.worlds import Labelled, World
 from helpers.factors import deep_feature_factorization
 from helpers.networks import SmallVGG
 from helpers.retina import R_MIN, inverse_log_polar, log_polar
-from helpers.search import POLICIES, Glimpses, WhereNet, fixation_grid, information_gain_bound
+from helpers.search import POLICIES, Glimpses, WhereNet, expected_gain, fixation_grid, information_gain_bound
 
 CPU = torch.device("cpu")
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape, seed=0, kind=torch.float32):
@@ -442,10 +448,13 @@ def test_policies_by_a_loop(monkeypatch):
     images, places, classes = 7, 9, 4
     glance, labels = beliefs(images, classes), beliefs(images, places, classes, seed=1)
     truth = whole_numbers(classes, images)
-    found = S.policies(glance, labels, truth)
-    assert list(found) == [name for name in POLICIES if name != "expected"] + [
-        "information_gain_bound, returns allowed"
-    ]
+    logits, accuracy = 3 * noise(images, places, classes, seed=5), torch.rand(places, generator=seeded(6))
+    bare = S.policies(glance, labels, truth)
+    again = "information_gain_bound, returns allowed"
+    assert list(bare) == [name for name in POLICIES if name != "expected"] + [again]
+    found = S.policies(glance, labels, truth, logits, accuracy)
+    assert set(found) == {*POLICIES, "max_logit", again}
+    assert {name: found[name] for name in bare} == bare
     assert S.SACCADES == 5
     draw = torch.Generator().manual_seed(0)
     chance = [torch.rand(images, places, generator=draw) for _ in range(5)]
@@ -457,6 +466,9 @@ def test_policies_by_a_loop(monkeypatch):
     scores = {
         "known_label": lambda k, _, step: labels[k, :, truth[k]],
         "max_confidence": lambda k, _, step: labels[k].amax(1),
+        "max_logit": lambda k, _, step: logits[k].amax(1),
+        "fused_confidence": lambda k, belief, step: (belief + labels[k]).softmax(-1).amax(-1),
+        "expected": lambda k, belief, step: expected_gain(belief[None], accuracy[None])[0],
         "information_gain_bound": lambda k, belief, step: bound(belief, k),
         "random": lambda k, _, step: chance[step][k],
         "center": lambda k, _, step: -far.square(),
@@ -492,9 +504,9 @@ def test_policies_by_a_loop(monkeypatch):
             check(row["fused, more than random"][step], fused[:, step] - by_chance[:, step])
         assert len(row["alone"]) == len(row["fused"]) == 6
     looked = {name: row["views"] for name, row in found.items() if "views" in row}
-    assert looked == {name: 6 if name in ("random", "center") else 10 for name in looked}
+    assert looked == {name: 6 if name in ("random", "center", "expected") else 10 for name in looked}
     _, fused, walks = followed(scores["information_gain_bound"], inhibit=False)
-    again = found["information_gain_bound, returns allowed"]
+    again = found[again]
     assert list(again) == ["fused", "returns"]
     for step in range(6):
         check(again["fused"][step], fused[:, step])
@@ -504,8 +516,8 @@ def test_policies_by_a_loop(monkeypatch):
 
 def test_cooled_answers_stay_the_same():
     log_p = beliefs(3, 4, 5)
-    torch.testing.assert_close(S.cooled(log_p, 1.0), log_p)
-    found = S.cooled(log_p, 3.0)
+    torch.testing.assert_close(C.cooled(log_p, 1.0), log_p)
+    found = C.cooled(log_p, 3.0)
     torch.testing.assert_close(found, torch.from_numpy(scipy.special.log_softmax(log_p.numpy() / 3, -1)))
     assert found.argmax(-1).equal(log_p.argmax(-1))
     assert (found.amax(-1) < log_p.amax(-1)).all()
@@ -609,34 +621,88 @@ def overconfident(images=40, seed=0):
     return (5 * scores).log_softmax(-1), truth
 
 
-def test_even_images_choose_the_temperature_of_odd_ones():
+def test_even_images_calibrate_odd_ones():
     labels, truth = overconfident()
-    glance = labels[:, 24] * 0.9
-    glance = glance.log_softmax(-1)
-    found = S.calibrated(glance, labels, truth)
-    assert list(found) == ["temperature", "as they are", "calibrated", "whole grid"]
+    logits = labels + 3 * noise(40, 49, 1, seed=2)
+    glance = (labels[:, 24] * 0.9).log_softmax(-1)
+    found = S.calibrated(glance, labels, truth, logits)
+    assert list(found) == ["temperature", "as they are", "by temperature", "by confidence"]
 
     def likelihood(temperature):
         soft = scipy.special.log_softmax(labels.numpy() / temperature, -1)
         return np.mean([soft[k, u, truth[k]] for k in range(0, 40, 2) for u in range(49)])
 
-    assert found["temperature"] == max(S.TEMPERATURES, key=likelihood)
-    assert found["temperature"] not in (S.TEMPERATURES[0], S.TEMPERATURES[-1])
-    soft = [(one[1::2] / found["temperature"]).log_softmax(-1) for one in (glance, labels)]
-    assert found["as they are"] == S.policies(glance[1::2], labels[1::2], truth[1::2])
-    assert found["calibrated"] == S.policies(*soft, truth[1::2])
-    assert found["whole grid"] == S.whole(soft[1], truth[1::2])
-    assert found["as they are"] != found["calibrated"]
+    assert found["temperature"] == max(C.TEMPERATURES, key=likelihood)
+    assert found["temperature"] not in (C.TEMPERATURES[0], C.TEMPERATURES[-1])
+    accuracy = torch.tensor([
+        np.mean([labels[k, u].argmax() == truth[k] for k in range(0, 40, 2)]) for u in range(49)
+    ]).float()  # fmt: skip
+    drawn = C.by_confidence(labels[::2], truth[::2])
+    ways = {
+        "as they are": lambda one: one,
+        "by temperature": lambda one: (one / found["temperature"]).log_softmax(-1),
+        "by confidence": drawn,
+    }
+    for name, mended in ways.items():
+        odd = mended(glance[1::2]), mended(labels[1::2]), truth[1::2]
+        assert found[name]["policies"] == S.policies(*odd, logits[1::2], accuracy)
+        assert found[name]["whole grid"] == S.whole(odd[1], truth[1::2])
+        sure, right = odd[1].exp().amax(-1), odd[1].argmax(-1) == truth[1::2, None]
+        check(found[name]["claimed more than right"], (sure - right.float()).mean(1))
+    assert len({json.dumps(found[name]) for name in ways}) == 3
+    gaps = [abs(found[name]["claimed more than right"]["mean"]) for name in ways]
+    assert gaps[0] > 0.15
+    assert gaps[2] < 0.05
     # Odd images, sure and wrong, would ask for another temperature.
     other, wrong = labels.clone(), truth.clone()
     wrong[1::2] = (truth[1::2] + 1) % 4
     other[1::2] = (3 * other[1::2]).log_softmax(-1)
-    changed = S.calibrated(glance, other, wrong)
+    changed = S.calibrated(glance, other, wrong, logits)
     assert changed["temperature"] == found["temperature"]
     assert changed["as they are"] != found["as they are"]
     even = truth.clone()
     even[::2] = (truth[::2] + 1) % 4
-    assert S.calibrated(glance, labels, even)["temperature"] == S.TEMPERATURES[-1]
+    assert S.calibrated(glance, labels, even, logits)["temperature"] == C.TEMPERATURES[-1]
+
+
+def test_drawers_by_hand():
+    # Four views claim .6, and one of them is right; four claim .9, and three are.
+    p = torch.tensor([[0.6, 0.4, 0.0], [0.9, 0.1, 0.0]]).clamp(min=1e-9)
+    labels = p.log().repeat_interleave(4, 0)[:, None]  # (8, 1, 3)
+    truth = torch.tensor([0, 1, 1, 2, 0, 0, 0, 1])
+    mended = C.by_confidence(labels, truth, drawers=2)
+    found = mended(p.log()).exp()
+    torch.testing.assert_close(found[1], torch.tensor([0.75, 0.125, 0.125]))
+    # Right less often than by chance: kept a hair above it, or the answer would change.
+    chance = 1 / 3 + C.MARGIN
+    torch.testing.assert_close(found[0], torch.tensor([chance, (1 - chance) / 2, (1 - chance) / 2]))
+    # New views go where their confidence belongs, whatever their answer.
+    new = mended(torch.tensor([[0.05, 0.05, 0.9], [0.3, 0.5, 0.2]]).log()).exp()
+    assert new.argmax(1).tolist() == [2, 1]
+    torch.testing.assert_close(new.amax(1), torch.tensor([0.75, chance]))
+    assert mended(labels[None]).shape == (1, 8, 1, 3)
+    # Never all wrong, never certain.
+    sure = C.by_confidence(labels, torch.zeros(8, dtype=torch.int64), drawers=2)(labels)
+    assert sure.isfinite().all()
+    torch.testing.assert_close(sure.exp().amax(-1), torch.full((8, 1), 1 - C.MARGIN))
+
+
+def test_drawers_that_stay_empty():
+    labels = torch.tensor([0.7, 0.3]).log().expand(5, 2, 2)  # all as sure
+    found = C.by_confidence(labels, torch.tensor([0, 0, 0, 0, 1]))(labels).exp()
+    torch.testing.assert_close(found, torch.tensor([0.8, 0.2]).expand(5, 2, 2))
+
+
+def test_a_search_by_score():
+    glance, labels = beliefs(2, 3), beliefs(2, 7, 3, seed=1)
+    score = torch.tensor([[1.0, 5, 2, 9, 3, 4, 0], [9, 8, 7, 6, 5, 4, 3]])  # place 3 is the centre
+    views, fused = S.by_score(glance, labels, score)
+    for k, walk in enumerate([[1, 5, 4, 2, 0], [0, 1, 2, 4, 5]]):
+        torch.testing.assert_close(views[k], torch.cat([glance[[k]], labels[k, walk]]))
+        belief = glance[k].exp()
+        for step, place in enumerate(walk):
+            belief = belief * labels[k, place].exp()
+            torch.testing.assert_close(fused[k, step + 1].exp(), belief / belief.sum())
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
@@ -663,36 +729,36 @@ def ridges(n):
 
 
 def test_even_images_choose_the_threshold_of_odd_ones(monkeypatch):
-    monkeypatch.setattr(S, "THRESHOLDS", (0.0, 0.4, 0.45, 0.9))
+    monkeypatch.setattr(M, "THRESHOLDS", (0.0, 0.4, 0.45, 0.9))
     maps, core, wide = ridges(6)
     boxes = wide.clone()
     boxes[::2] = core[::2]
-    found = S.boxed(maps, boxes)
+    found = M.boxed(maps, boxes)
     assert list(found) == ["threshold", "iou", "found"]
     assert found["threshold"] == 0.45  # the first above 0.42
     assert found["iou"] == {"mean": 0.25, "error": 0}  # 16 of 64
     assert found["found"] == {"mean": 0, "error": 0}
     boxes = core.clone()
     boxes[::2] = wide[::2]
-    assert S.boxed(maps, boxes)["threshold"] == 0
-    found = S.boxed(maps, core)
+    assert M.boxed(maps, boxes)["threshold"] == 0
+    found = M.boxed(maps, core)
     assert found["iou"] == found["found"] == {"mean": 1, "error": 0}
     maps[3] = 0  # no box: nothing is found
-    found = S.boxed(maps, core)
+    found = M.boxed(maps, core)
     check(found["iou"], [1, 0, 1])
     check(found["found"], [1, 0, 1])
 
 
 def test_thresholds_are_shares_of_the_maximum():
-    assert all(0 <= one < 1 for one in S.THRESHOLDS)
-    assert len(set(S.THRESHOLDS)) == len(S.THRESHOLDS) > 1
+    assert all(0 <= one < 1 for one in M.THRESHOLDS)
+    assert len(set(M.THRESHOLDS)) == len(M.THRESHOLDS) > 1
 
 
 def test_half_an_overlap_is_found():
     maps = torch.zeros(4, 16, 16)
     maps[:, 4:8, 4:8] = 1
     boxes = torch.tensor([[4.0, 4, 8, 8], [4, 4, 8, 12], [4, 4, 8, 8], [4, 4, 8, 13]])
-    check(S.boxed(maps, boxes)["found"], [1, 0])  # 16 of 32, and of 36
+    check(M.boxed(maps, boxes)["found"], [1, 0])  # 16 of 32, and of 36
 
 
 def test_where_maps_lie_by_a_loop():
@@ -702,7 +768,7 @@ def test_where_maps_lie_by_a_loop():
     )
     maps[0, 10, 10] = maps[2, 5, 20] = maps[3, 30, 30] = maps[4, 31, 3] = maps[5, 2, 2] = 9.0
     kept = maps.clone()
-    found = S.localised({"a": maps, "b": -maps.neg()}, P.Searched(torch.zeros(6, 3, 32, 32), None, boxes))
+    found = M.localised({"a": maps, "b": -maps.neg()}, P.Searched(torch.zeros(6, 3, 32, 32), None, boxes))
     assert maps.equal(kept)
     assert list(found) == ["a", "b", "images"]
     assert found["images"] == 5  # the second box is the whole image
@@ -728,17 +794,17 @@ def test_where_maps_lie_by_a_loop():
     assert len(within) == 4  # all fixations lie on the second object, and on the fifth
     assert row["in/out ratio"] == pytest.approx(np.mean(within) / np.mean(without), rel=1e-4)
     some = [0, 2, 3, 4, 5]
-    assert {key: row[key] for key in ("threshold", "iou", "found")} == S.boxed(maps[some], boxes[some])
+    assert {key: row[key] for key in ("threshold", "iou", "found")} == M.boxed(maps[some], boxes[some])
 
 
 @pytest.mark.parametrize("name", ["scenes-disc", "scenes-logpolar"])
 def test_maps_of_whole_scenes(monkeypatch, name):
     attr = pytest.importorskip("captum.attr")
-    monkeypatch.setattr(S, "BATCH", 2)
+    monkeypatch.setattr(M, "BATCH", 2)
     monkeypatch.setattr(P, "SCENES", 3)
     model, (x, truth, _) = networks.load(name), P.images("scenes", CPU)
     with assert_untouched(model):
-        found = S.deep_maps(model, x, truth)
+        found = M.deep_maps(model, x, truth)
     assert list(found) == ["Grad-CAM", "largest factor", "factor of the class"]
     polar = "polar" in name
     seen = log_polar(x)[:, 0] if polar else x
@@ -850,9 +916,9 @@ def test_only_the_first_seed_is_shown_random_places(monkeypatch):
     asked = []
     real = S.label_map
 
-    def label_map(model, x, fixations, view):
+    def label_map(model, x, fixations, view, **kw):
         asked.append(fixations)
-        return real(model, x, fixations, view)
+        return real(model, x, fixations, view, **kw)
 
     monkeypatch.setattr(S, "label_map", label_map)
     assert "known label, random places" not in S.measured(Middle(), found, "scenes", 1)["tried"]

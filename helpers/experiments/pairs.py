@@ -21,6 +21,7 @@ from helpers.experiments.worlds import DISPLAY, WINDOW, data_hash, held_out, pre
 
 SEED = 10_501  # of scenes that no network was trained or tested on
 SCENES = 2000
+GRID = 7  # fixations a side, as the source
 PAIRS = {"scenes": ("scenes-disc", "scenes-logpolar"), "photos": ("photos-disc", "photos-logpolar")}
 SEEDS = {"scenes": (0, 1, 2), "photos": (0, 1)}
 # Radius of what one fixation shows, in half the image: the disc in a quarter of a scene, all of a photograph's disc.

@@ -8,26 +8,24 @@ find the object beside Grad-CAM, feature factorisation and baselines.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from helpers.cam import grad_cam, largest_component_box, upsample
-from helpers.capture import activations, in_batches, layer_names
-from helpers.experiments.pairs import PAIRS, REACH, SEEDS, Searched, by_network, images, origin
+from helpers.experiments.calibration import DRAWERS, TEMPERATURES, best_temperature, by_confidence, cooled
+from helpers.experiments.maps import FOUND_IOU, PARTS, THRESHOLDS, deep_maps, localised
+from helpers.experiments.pairs import GRID, PAIRS, REACH, SEEDS, Searched, by_network, images, origin
 from helpers.experiments.records import rounded, run_record, summary
-from helpers.factors import deep_feature_factorization
-from helpers.metrics import blurred_map, box_iou, box_mask, center_map, in_out_ratio, mass_in_mask, pointing_game
-from helpers.retina import R_MIN, inverse_log_polar, log_polar, viewer
+from helpers.metrics import blurred_map, center_map
+from helpers.retina import viewer
 from helpers.search import (
     POLICIES,
     confidence_map,
     fixation_grid,
-    fixations_inside,
     follow,
     information_gain_bound,
     label_map,
@@ -36,14 +34,8 @@ from helpers.search import (
 )
 
 NAME = "search"
-GRID = 7  # fixations a side, as the source
 SACCADES = 5
 TRIED = (1, 2, 4, 9, 16, 25, 49)
-TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
-PARTS = 4  # of the factorisation
-THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)  # of boxes, in shares of a map's maximum
-FOUND_IOU = 0.5
-BATCH = 100
 # The policies that can be followed with a label map alone; "expected" needs a second network.
 FOLLOWED = tuple(name for name in POLICIES if name != "expected")
 
@@ -53,25 +45,49 @@ def right(log_p: Tensor, labels: Tensor) -> Tensor:
     return (log_p.argmax(-1).cpu() == labels.view(-1, *[1] * (log_p.ndim - 2))).double()
 
 
-def policies(glance: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Any]:
+def by_score(glance: Tensor, labels: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """The views of a search that goes from the best place to the next, none twice, and the beliefs: (N, S + 1, K) each.
+
+    Args:
+        glance: log-probabilities from the centre, (N, K).
+        labels: those from all fixations, (N, U, K), the centre's in the middle.
+        score: of the places, (N, U).
+    """
+    centre = torch.tensor([labels.shape[1] // 2])  # seen by the glance
+    best = score.index_fill(1, centre, float("-inf")).argsort(1, descending=True)[:, :SACCADES]
+    seen = labels.gather(1, best[..., None].expand(-1, -1, labels.shape[-1]))
+    views = torch.cat([glance[:, None], seen], 1)
+    return views, views.cumsum(1).log_softmax(-1)  # fused under an even prior
+
+
+def policies(
+    glance: Tensor, labels: Tensor, truth: Tensor, logits: Tensor | None = None, accuracy: Tensor | None = None
+) -> dict[str, Any]:
     """Accuracy after 0 to 5 saccades of every policy: of the last view alone, and of all views fused.
 
     Args:
         glance: log-probabilities from the centre, (N, K).
         labels: those from all fixations, (N, U, K).
         truth: (N,).
+        logits: from all fixations, before the softmax, (N, U, K); the policy "max_logit" goes where one is greatest.
+        accuracy: how often the network was right from each place on other images, (U,), for the policy "expected".
     """
     at = fixation_grid(GRID).flatten(0, 1)
     traces = {name: follow(name, glance, labels, at, SACCADES, target=truth) for name in FOLLOWED}
+    if accuracy is not None:
+        traces["expected"] = follow("expected", glance, labels, at, SACCADES, accuracy=accuracy)
+    looks = {name: (trace.views, trace.beliefs, trace.forwards) for name, trace in traces.items()}
+    if logits is not None:
+        looks["max_logit"] = (*by_score(glance, labels, logits.amax(-1)), 1 + len(at))
     by_chance = right(traces["random"].beliefs, truth)
     rows = {}
-    for name, trace in traces.items():
-        alone, fused = right(trace.views, truth), right(trace.beliefs, truth)
+    for name, (views, beliefs, forwards) in looks.items():
+        alone, fused = right(views, truth), right(beliefs, truth)
         rows[name] = {
             "alone": [summary(one) for one in alone.T],
             "fused": [summary(one) for one in fused.T],
             "fused, more than random": [summary(one) for one in (fused - by_chance).T],
-            "views": trace.forwards,
+            "views": forwards,
         }
     again = follow("information_gain_bound", glance, labels, at, SACCADES, inhibit=False)
     rows["information_gain_bound, returns allowed"] = {
@@ -81,30 +97,29 @@ def policies(glance: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Any]:
     return rows
 
 
-def cooled(log_p: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities (..., K) of the same answers, less sure of themselves: softened by a temperature above 1."""
-    return (log_p / temperature).log_softmax(-1)
+def calibrated(glance: Tensor, labels: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
+    """The policies on the images with odd numbers, their probabilities calibrated on those with even ones, in two ways.
 
-
-def calibrated(glance: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Any]:
-    """The policies on the images with odd numbers, once those with even ones have chosen a temperature.
-
-    The one under which the true labels are likeliest, over all fixations (Guo et al., "On calibration of modern neural
-    networks", ICML 2017). Arguments as `policies`.
+    How often the network is right from each place, for the policy "expected", is learned from the even ones too.
+    Arguments as `policies`.
     """
-
-    def likelihood(temperature: float) -> float:
-        one = cooled(labels[::2], temperature)
-        return one.gather(2, truth[::2, None, None].expand(-1, labels.shape[1], 1)).mean().item()
-
-    best = max(TEMPERATURES, key=likelihood)
-    odd = glance[1::2], labels[1::2], truth[1::2]
-    return {
-        "temperature": best,
-        "as they are": policies(*odd),
-        "calibrated": policies(cooled(odd[0], best), cooled(odd[1], best), odd[2]),
-        "whole grid": whole(cooled(odd[1], best), odd[2]),
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    temperature = best_temperature(labels[even], truth[even])
+    accuracy = right(labels[even], truth[even]).mean(0).to(labels)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "as they are": lambda log_p: log_p,
+        "by temperature": lambda log_p: cooled(log_p, temperature),
+        "by confidence": by_confidence(labels[even], truth[even]),
     }
+    rows: dict[str, Any] = {"temperature": temperature}
+    for name, mended in ways.items():
+        seen = mended(labels[odd])
+        rows[name] = {
+            "policies": policies(mended(glance[odd]), seen, truth[odd], logits[odd], accuracy),
+            "whole grid": whole(seen, truth[odd]),
+            "claimed more than right": summary((seen.amax(-1).exp() - right(seen, truth[odd])).mean(1)),
+        }
+    return rows
 
 
 def whole(labels: Tensor, truth: Tensor) -> dict[str, Any]:
@@ -161,64 +176,13 @@ def looked_at(model: nn.Module, found: Searched, kind: str) -> Tensor:
     return label_map(model, found.x, middle[:, None], viewer(model, REACH[kind]))[:, 0].cpu()
 
 
-def deep_maps(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Grad-CAM and factors of one network on whole images, (N, S, S) each.
-
-    A network for discs is shown the whole image, whatever its size; one for log-polar views sees it from its centre,
-    and its maps are brought back.
-    """
-    layer, shape = layer_names(model, nn.ReLU)[-1], tuple(x.shape[-2:])
-    polar = model.card.view == "log-polar"
-
-    def computed(network: nn.Module, x: Tensor, truth: Tensor) -> Tensor:
-        seen = log_polar(x)[:, 0] if polar else x
-        cam = grad_cam(network, seen, truth, layer)
-        parts = deep_feature_factorization(activations(network, seen, layer)[layer], PARTS, together=False)
-        signed = grad_cam(network, seen, truth, layer, relu=False)
-        own = (parts * signed[:, None]).sum((2, 3)) / parts.square().sum((2, 3)).sqrt().clamp(min=1e-12)
-        mine = parts[torch.arange(len(parts)), own.argmax(1)]  # the part that the class's evidence lies on
-        maps = torch.stack([cam, parts[:, 0], mine], 1)  # (B, 3, h, w)
-        stretched = upsample(maps, tuple(seen.shape[-2:]))
-        return inverse_log_polar(stretched[:, None], shape, r_min=R_MIN)[:, 0] if polar else stretched
-
-    maps = in_batches(computed, model, x, truth.to(x.device), size=BATCH)
-    return dict(zip(("Grad-CAM", "largest factor", "factor of the class"), maps.unbind(1), strict=True))
-
-
-def boxed(maps: Tensor, boxes: Tensor) -> dict[str, Any]:
-    """How well boxes around maps (N, S, S) fit, at the threshold that the even images choose, on the odd ones."""
-    overlaps = [box_iou(largest_component_box(maps, t).to(boxes), boxes).nan_to_num(0) for t in THRESHOLDS]
-    best = max(range(len(THRESHOLDS)), key=lambda i: overlaps[i][::2].mean())
-    odd = overlaps[best][1::2]
-    return {"threshold": THRESHOLDS[best], "iou": summary(odd), "found": summary((odd >= FOUND_IOU).double())}
-
-
-def localised(maps: dict[str, Tensor], found: Searched) -> dict[str, Any]:
-    """Pointing game, mass in the box, box overlap and in/out ratio of maps (N, S, S), all at least 0."""
-    shape = tuple(found.x.shape[-2:])
-    masks = box_mask(found.boxes, shape)
-    partial = ~masks.flatten(1).all(1)  # a box of the whole image cannot be missed
-    grid = fixation_grid(GRID)
-    inside = fixations_inside(found.boxes, grid, shape)
-    rows = {}
-    for name, one in tqdm(maps.items(), desc="maps", leave=False):
-        one = one.cpu().float()
-        at = F.grid_sample(one[:, None], grid.expand(len(one), -1, -1, -1), align_corners=False)[:, 0]
-        rows[name] = {
-            "pointing game": summary(pointing_game(one, masks)[partial]),
-            "mass in the box": summary(mass_in_mask(one, masks)[partial]),
-            "in/out ratio": in_out_ratio(at.clamp(min=0), inside).item(),
-            **boxed(one[partial], found.boxes[partial]),
-        }
-    return rows | {"images": int(partial.sum())}
-
-
 def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[str, Any]:
     """Everything about one network."""
     view, shape = viewer(model, REACH[kind]), tuple(found.x.shape[-2:])
-    labels = label_map(model, found.x, GRID, view).cpu()  # (N, 7, 7, K)
+    logits = label_map(model, found.x, GRID, view, logits=True).cpu()  # (N, 7, 7, K)
+    labels = logits.log_softmax(-1)
     glance = label_map(model, found.x, torch.zeros(1, 2), view)[:, 0].cpu()
-    flat, truth = labels.flatten(1, 2), found.labels
+    flat, raw, truth = labels.flatten(1, 2), logits.flatten(1, 2), found.labels
     crops = None
     if kind == "scenes" and seed == SEEDS[kind][0]:  # as dear as the grid: for the first network of each kind
         reach = fixation_grid(GRID).max().item()
@@ -237,8 +201,8 @@ def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[st
         "at the object": summary(right(looked, truth)),
         "confidence when wrong": summary(glance.amax(1).exp()[right(glance, truth) == 0]),
         "confidence when right": summary(glance.amax(1).exp()[right(glance, truth) == 1]),
-        "policies": policies(glance, flat, truth),
-        "calibrated": calibrated(glance, flat, truth),
+        "policies": policies(glance, flat, truth, raw),
+        "calibrated": calibrated(glance, flat, truth, raw),
         "whole grid": whole(flat, truth),
         "tried": tried(flat, crops, truth),
         "maps": localised(maps, found),
@@ -249,7 +213,8 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
     """The whole record."""
     rows: dict[str, Any] = {}
     settings = {
-        "grid": GRID, "saccades": SACCADES, "tried": list(TRIED), "temperatures": list(TEMPERATURES), "parts": PARTS,
+        "grid": GRID, "saccades": SACCADES, "tried": list(TRIED), "temperatures": list(TEMPERATURES),
+        "drawers": DRAWERS, "parts": PARTS,
         "thresholds": list(THRESHOLDS), "found": FOUND_IOU, "reach": REACH,
     }  # fmt: skip
     for kind in PAIRS:

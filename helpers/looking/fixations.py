@@ -39,6 +39,7 @@ def label_map(
     fixations: int | Tensor = 7,
     view: View | None = None,
     chunk: int = CHUNK,
+    logits: bool = False,
 ) -> Tensor:
     """What a network says of images from each of many fixations: log p(k | x_u).
 
@@ -50,6 +51,7 @@ def label_map(
             `retina.cartesian`, which returns (B, U, C, h, w); None for one of the book's networks, which know their
             own (`retina.viewer`).
         chunk: views that are computed at once: bounds the memory, whatever the number of images and fixations.
+        logits: return these as they are.
 
     Returns:
         (B, n, n, K) for a number, (B, U, K) for a list: log-probabilities (log-softmax of the logits).
@@ -73,7 +75,7 @@ def label_map(
             scores = model(view(x[images.to(x.device)], one)[:, 0])
             if scores.ndim != 2 or len(scores) != len(pairs):
                 raise ValueError(f"model must map (B, C, h, w) to logits (B, K), got {tuple(scores.shape)}")
-            found.append(scores.log_softmax(1))
+            found.append(scores if logits else scores.log_softmax(1))
     labels = torch.cat(found).unflatten(0, (len(x), count))
     return labels if grid is None else labels.unflatten(1, grid.shape[:2])
 

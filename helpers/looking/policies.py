@@ -75,6 +75,9 @@ POLICIES: dict[str, Policy] = {
     "oracle": Policy(_oracle, "where the right label leads most: right if any place is", told=True),
     "known_label": Policy(_of_target, "where the known label is likeliest", told=True),
     "max_confidence": Policy(lambda now: now.views.amax(-1), "where any label is likeliest"),
+    "fused_confidence": Policy(
+        lambda now: fuse(now.belief, now.views, now.prior).amax(-1), "where the belief would become surest"
+    ),
     "information_gain": Policy(
         lambda now: information_gain(now.belief, now.views, now.prior), "where the belief changes most"
     ),
