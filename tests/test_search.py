@@ -162,7 +162,7 @@ def test_a_label_map_is_a_loop_over_images_and_fixations(dtype, view, kind, chun
 
 @each_view
 def test_logits_are_what_the_network_says(view):
-    x, model = images(), net()
+    x, model = images(), net().eval()
     at = fixation_grid(3).flatten(0, 1)
     found = label_map(model, x, 3, view, logits=True)
     with torch.no_grad():

@@ -24,6 +24,7 @@ from helpers.experiments import calibration as C
 from helpers.experiments import maps as M
 from helpers.experiments import pairs as P
 from helpers.experiments import retina as R
+from helpers.experiments import saccades as V
 from helpers.experiments import search as S
 from helpers.experiments import whatwhere as W
 from helpers.experiments.trainer import RunError
@@ -31,7 +32,7 @@ from helpers.experiments.worlds import Labelled, World
 from helpers.factors import deep_feature_factorization
 from helpers.networks import SmallVGG
 from helpers.retina import R_MIN, inverse_log_polar, log_polar
-from helpers.search import POLICIES, Glimpses, WhereNet, expected_gain, fixation_grid, information_gain_bound
+from helpers.search import POLICIES, Glimpses, WhatNet, WhereNet, expected_gain, fixation_grid, information_gain_bound
 
 CPU = torch.device("cpu")
 
@@ -1176,7 +1177,7 @@ class Side(nn.Module):
 
 @pytest.mark.parametrize(("dim", "first"), [(3, False), (3, True), (2, False), (2, True)])
 def test_an_accuracy_map_tells_where_the_gaze_lies_from_the_digit(monkeypatch, dim, first):
-    real, asked = W.noisy_displays, []
+    real, asked = V.noisy_displays, []
 
     def quiet(images, seed, places):
         asked.append((seed, places))
@@ -1236,14 +1237,14 @@ def test_the_lightest_spot_is_a_patch_and_not_a_pixel():
     x[0, 0, 40:47, 16:23] = 1  # its middle is pixel (19, 43), whose left upper corner is where the gaze goes
     x[0, 0, 5, 60] = 3  # lighter, and alone
     x[1, 0, 3:10, 51:58] = 1
-    at = (W.lightest(x) + 1) * 32
+    at = (V.lightest(x) + 1) * 32
     assert at.tolist() == [[19, 43], [54, 6]]
 
 
 def test_searches_are_counted(monkeypatch):
-    monkeypatch.setattr(W, "TESTED", 4)
+    monkeypatch.setattr(V, "TESTED", 4)
     found, asked, shown = digits(9, 2), [], []
-    real = W.noisy_displays
+    real = V.noisy_displays
 
     def displays(images, seed, places, contrast):
         shown.append((images, seed, places, contrast))
@@ -1268,10 +1269,10 @@ def test_searches_are_counted(monkeypatch):
         looks.append((what, x, at, view))
         return views[:, len(looks) % 2][:, None]  # column 1 for the lightest spots, column 0 for the true places
 
-    monkeypatch.setattr(W, "noisy_displays", displays)
-    monkeypatch.setattr(W, "dual_pathway", dual_pathway)
-    monkeypatch.setattr(W, "label_map", label_map)
-    row = W.searched("what", "where", found, 20, 0.5, 6, CPU, True)
+    monkeypatch.setattr(V, "noisy_displays", displays)
+    monkeypatch.setattr(V, "dual_pathway", dual_pathway)
+    monkeypatch.setattr(V, "label_map", label_map)
+    row = V.searched("what", "where", found, 20, 0.5, 6, CPU, True)
     images, seed, places, contrast = shown[0]
     assert (len(images), seed, contrast) == (4, 6, 0.5)
     assert places.dtype == torch.int64
@@ -1279,7 +1280,7 @@ def test_searches_are_counted(monkeypatch):
     assert len({tuple(place) for place in places.tolist()}) == 4
     what, where, x, saccades, view, cautious = asked[0]
     assert (what, where, saccades, cautious) == ("what", "where", 3, True)
-    assert view is W.window
+    assert view is V.window
     torch.testing.assert_close(x, real(images, 6, places=places, contrast=0.5).images - 0.5)
     labels = [next(k for k in range(9) if found.images[k].equal(one)) for one in images]
     labels = found.labels[labels]
@@ -1287,11 +1288,11 @@ def test_searches_are_counted(monkeypatch):
     assert list(row) == [*others, "alone", "fused", "distance (px)", "missed", "moved"]
     for key, column, (asked_of, seen, at, how) in zip(others, (1, 0), looks, strict=True):
         assert row[key] == pytest.approx(np.mean([views[k, column].argmax() == labels[k] for k in range(4)]))
-        assert (asked_of, how) == ("what", W.window)
+        assert (asked_of, how) == ("what", V.window)
         torch.testing.assert_close(seen, x)
         assert at.shape == (4, 1, 2)
     torch.testing.assert_close(looks[1][2][:, 0].double() * 64, places.double())
-    torch.testing.assert_close(looks[0][2][:, 0], W.lightest(x))
+    torch.testing.assert_close(looks[0][2][:, 0], V.lightest(x))
     for key, one in (("alone", views), ("fused", fused)):
         wanted = [np.mean([one[k, s].argmax() == labels[k] for k in range(4)]) for s in range(4)]
         assert row[key] == pytest.approx(wanted)
@@ -1299,20 +1300,20 @@ def test_searches_are_counted(monkeypatch):
     assert row["distance (px)"][1:] == pytest.approx([2, 11, 10], abs=1e-4)
     assert row["missed"] == pytest.approx([1, 0.25, 0.75, 0.25])  # 10 pixels are near enough
     assert row["moved"] == 0.75  # the second one stays
-    assert W.searched("what", "where", found, 0, 0.5, 6, CPU, False)
+    assert V.searched("what", "where", found, 0, 0.5, 6, CPU, False)
     assert not shown[1][2].any()
     assert asked[1][-1] is False
     assert shown[1][0].equal(images)  # the same seed, the same digits
 
 
 def test_a_search_with_small_networks(monkeypatch):
-    monkeypatch.setattr(W, "TESTED", 6)
-    monkeypatch.setattr(W, "SACCADES", 2)
+    monkeypatch.setattr(V, "TESTED", 6)
+    monkeypatch.setattr(V, "SACCADES", 2)
     found = digits(10, 0)
     what = Constant(4.0 * F.one_hot(torch.tensor(3), 10))
     where = Constant(torch.full((10, 24), -4.0))
     where.value[2, 0] = 4.0  # far to the right
-    row = W.searched(what, where, found, 12, 0.7, 1, CPU, False)
+    row = V.searched(what, where, found, 12, 0.7, 1, CPU, False)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))[:6]
     share = (found.labels[order] == 3).float().mean().item()
     assert row["alone"] == pytest.approx([share] * 3)
@@ -1322,19 +1323,82 @@ def test_a_search_with_small_networks(monkeypatch):
     assert row["missed"] == [1, 1, 1]
     # Of a place that promises less than the what pathway's own confidence a cautious gaze makes nothing.
     where.value[2, 0] = -4.0
-    row = W.searched(what, where, found, 12, 0.7, 1, CPU, True)
+    row = V.searched(what, where, found, 12, 0.7, 1, CPU, True)
     assert row["moved"] == 0
     assert row["distance (px)"] == [row["distance (px)"][0]] * 3
+
+
+def test_a_scan_is_every_fourth_window():
+    torch.manual_seed(4)
+    what = WhatNet().eval()
+    x = noise(2, 1, 128, 128)
+    found = V.scan(what, x)
+    edges = torch.arange(0, 101, 4)
+    assert found.shape == (2, len(edges) ** 2, 10)
+    with torch.no_grad():
+        for number, (row, column) in enumerate((int(a), int(b)) for a in edges for b in edges):
+            if number % 37 == 0 or number == found.shape[1] - 1:
+                wanted = what(x[:, :, row : row + 28, column : column + 28]).log_softmax(1)
+                torch.testing.assert_close(found[:, number], wanted, rtol=1e-4, atol=1e-5)
+    # And a window is what the gaze sees from its middle.
+    at = torch.tensor([[(40 + 14) / 64 - 1, (60 + 14) / 64 - 1]])
+    torch.testing.assert_close(V.window(x, at)[:, 0], x[:, :, 60:88, 40:68], rtol=1e-3, atol=1e-4)
+
+
+def test_scans_beside_saccades(monkeypatch):
+    monkeypatch.setattr(V, "TESTED", 4)
+    monkeypatch.setattr(V, "SCAN_BATCH", 3)
+    found = digits(9, 2)
+    _, labels = V.displays(found, 24, 0.5, 6)
+    wrong = (labels + 1) % 10
+
+    def said(label, sure):
+        return (torch.full((10,), (1 - sure) / 9).scatter(0, label, sure)).log()
+
+    # The surest of three windows is right on the first two displays; all together say so of the last one alone.
+    rows = torch.stack([
+        torch.stack([said(labels[0], 0.9), said(wrong[0], 0.8), said(wrong[0], 0.8)]),
+        torch.stack([said(wrong[1], 0.6), said(wrong[1], 0.6), said(labels[1], 0.7)]),
+        torch.stack([said(wrong[2], 0.9), said(labels[2], 0.3), said(wrong[2], 0.3)]),
+        torch.stack([said(wrong[3], 0.8), said(labels[3], 0.7), said(labels[3], 0.7)]),
+    ])  # fmt: skip
+    led = torch.stack([said(one, 0.5) for one in torch.stack([labels[0], labels[1], labels[2], wrong[3]])])
+    asked, done = [], 0
+
+    def scan(what, x):
+        asked.append(x)
+        return rows[done : done + len(x)]
+
+    def dual_pathway(what, where, x, saccades, view):
+        nonlocal done
+        assert (what, where, saccades) == ("what", "where", 1)
+        assert view is V.window
+        here = led[done : done + len(x)]
+        done += len(x)
+        return Glimpses(None, torch.stack([-here, here], 1), None, None)
+
+    monkeypatch.setattr(V, "scan", scan)
+    monkeypatch.setattr(V, "dual_pathway", dual_pathway)
+    row = V.scanned("what", "where", found, 0.5, 6, CPU)
+    assert [len(x) for x in asked] == [3, 1]
+    torch.testing.assert_close(torch.cat(asked), V.displays(found, 24, 0.5, 6)[0].images - 0.5)
+    assert list(row) == ["scan, most confident", "scan, summed evidence", "saccade", "seconds a display"]
+    assert row["scan, most confident"] == pytest.approx(0.5)
+    assert row["scan, summed evidence"] == pytest.approx(0.25)
+    assert row["saccade"] == pytest.approx(0.75)
+    assert list(row["seconds a display"]) == ["scan", "saccade"]
 
 
 @pytest.fixture
 def small_model(monkeypatch):
     values = {
         "WHAT_EPOCHS": 2, "WHERE_EPOCHS": 1, "BATCH": 10, "REACH_PX": 3, "MAP_DIGITS": 3, "ECCENTRICITIES_PX": (0, 8),
-        "CONTRASTS": (0.7, 0.5), "TESTED": 3, "SACCADES": 1,
+        "CONTRASTS": (0.7, 0.5), "TESTED": 3,
     }  # fmt: skip
     for name, value in values.items():
         monkeypatch.setattr(W, name, value)
+    for name, value in {"TESTED": 3, "SACCADES": 1}.items():
+        monkeypatch.setattr(V, name, value)
     sets = {"train": digits(24, 1), "test": digits(8, 2)}
     monkeypatch.setattr(W, "mnist", sets.__getitem__)
     monkeypatch.setattr(W, "WhereNet", lambda: WhereNet(8))
@@ -1382,7 +1446,7 @@ def test_the_record_of_the_what_where_model(monkeypatch, small_model, tmp_path):
         assert first != second
     for one in found["models"]:
         assert list(one) == [
-            "seed", "what loss", "where loss", "accuracy map", "profile", "mean over the map", "curves",
+            "seed", "what loss", "where loss", "accuracy map", "profile", "mean over the map", "curves", "scan",
         ]  # fmt: skip
         assert (len(one["what loss"]), len(one["where loss"])) == (2, 1)
         accuracy = torch.tensor(one["accuracy map"])
@@ -1396,10 +1460,15 @@ def test_the_record_of_the_what_where_model(monkeypatch, small_model, tmp_path):
             assert rows["0.7"][0]["distance (px)"][0] == 0
             assert rows["0.7"][1]["distance (px)"][0] == pytest.approx(8, abs=0.8)
         assert all(row["moved"] == 1 for rows in one["curves"]["always"].values() for row in rows)
+        assert list(one["scan"]) == ["0.7", "0.5"]
     assert found["models"][0]["what loss"] != found["models"][1]["what loss"]
     # Another call reads the finished networks and measures the same again.
     assert W.main(["--out", str(out), "--device", "cpu"]) == 0
-    assert (out / "whatwhere.json").read_text(encoding="utf8") == text
+    again = json.loads((out / "whatwhere.json").read_text(encoding="utf8"))
+    for record in (found, again):
+        for row in (row for one in record["models"] for row in one["scan"].values()):
+            assert all(value > 0 for value in row.pop("seconds a display").values())
+    assert again == found
 
 
 def test_the_what_where_record_says_where_it_comes_from(monkeypatch, small_model, tmp_path):

@@ -19,22 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers.background import blurred
 from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.facts import facts
 from helpers.experiments.records import run_record
+from helpers.experiments.saccades import DISPLAY, TESTED, WINDOW, scanned, searched, window
 from helpers.experiments.trainer import RunError, write_state
 from helpers.experiments.worlds import Labelled, World, data_hash
-from helpers.retina import cartesian
-from helpers.search import (
-    WhatNet,
-    WhereNet,
-    accuracy_map,
-    collicular_target,
-    dorsal_view,
-    dual_pathway,
-    label_map,
-)
+from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view
 
 NAME = "whatwhere"
 SEEDS = (0, 1, 2)
@@ -44,14 +35,9 @@ LR = 1e-3
 SPREAD_PX = 15  # standard deviation of the digits' shift at the end of the what pathway's curriculum
 REACH_PX = 27  # of the accuracy map: 55 x 55 places
 PART = 2000  # displays made at once
-DISPLAY, WINDOW = 128, 28  # pixels a side
 MAP_DIGITS = 100  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
 ECCENTRICITIES_PX = tuple(range(0, 44, 4))
 CONTRASTS = (0.7, 0.5, 0.3)
-TESTED = 1000  # displays for each eccentricity and contrast
-SACCADES = 3
-SPOT_PX = 4.0  # standard deviation of the blur before the lightest spot is taken: a stroke's width
-NEAR_PX = 10  # a saccade that ends farther from the digit has missed it
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 # Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020: text, figures and released code.
@@ -66,11 +52,6 @@ PUBLISHED: dict[str, Any] = {
     "gain of a third saccade": 0.02,
     "false detections at 40 px": {"0.7": 0.40, "0.5": 0.60, "0.3": 0.80},
 }
-
-
-def window(x: Tensor, fixations: Tensor | None) -> Tensor:
-    """What the what pathway sees of displays (B, 1, 128, 128): 28 x 28 pixels, (B, U, 1, 28, 28)."""
-    return cartesian(x, fixations, WINDOW, WINDOW / DISPLAY, disc=False)
 
 
 def what_batches(digits: Digits, epochs: int, seed: int) -> Batches:
@@ -179,42 +160,6 @@ def profile(accuracy: Tensor) -> list[float]:
     return [accuracy[away == r].mean().item() for r in range(REACH_PX + 1)]
 
 
-def lightest(x: Tensor) -> Tensor:
-    """The lightest spot of displays (N, 1, S, S), blurred, as a fixation (N, 2): a saccade that learned nothing."""
-    size = x.shape[-1]
-    spot = blurred(x, SPOT_PX)[:, 0].flatten(1).argmax(1).cpu()
-    return torch.stack([spot % size, spot // size], dim=1) * 2 / size - 1
-
-
-def searched(
-    what: nn.Module, where: nn.Module, digits: Digits, eccentricity: int, contrast: float, seed: int,
-    device: torch.device, cautious: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """What the model gets right on displays whose digit lies so far from the centre, after 0 to 3 saccades."""
-    draw = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(digits.images), generator=draw)[:TESTED]
-    angle = 2 * math.pi * torch.rand(len(chosen), generator=draw)
-    places = (eccentricity * torch.stack([angle.cos(), angle.sin()], dim=1)).round().long()
-    found = noisy_displays(digits.images[chosen], seed, places=places, contrast=contrast)
-    labels = digits.labels[chosen]
-    x = (found.images - 0.5).to(device)
-    seen = dual_pathway(what, where, x, SACCADES, view=window, cautious=cautious)
-    off = ((seen.fixations * DISPLAY / 2) - places[:, None]).norm(dim=-1)  # pixels beside the digit
-    right = {"views": seen.views, "beliefs": seen.beliefs}
-    hits = {name: (one.argmax(-1).cpu() == labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
-    moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
-    others = {"lightest spot": lightest(x), "true place": places * 2 / DISPLAY}
-    led = {k: label_map(what, x, at[:, None].clamp(-1, 1), window)[:, 0].argmax(-1).cpu() for k, at in others.items()}
-    return {
-        **{f"one saccade to the {k}": (one == labels).float().mean().item() for k, one in led.items()},
-        "alone": hits["views"],
-        "fused": hits["beliefs"],
-        "distance (px)": off.median(0).values.tolist(),
-        "missed": (off > NEAR_PX).float().mean(0).tolist(),
-        "moved": moved.float().mean().item(),
-    }
-
-
 def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: torch.device) -> dict[str, Any]:
     """One what/where model: trained, its maps, its curves."""
     torch.manual_seed(seed)
@@ -255,6 +200,7 @@ def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: tor
         "profile": profile(reported),
         "mean over the map": reported.mean().item(),
         "curves": curves,
+        "scan": {str(c): scanned(what, where, test_set, c, 7919 * seed + 4001, device) for c in CONTRASTS},
     }
 
 
