@@ -18,6 +18,7 @@ from torchvision.transforms.functional import affine
 from untouched import assert_untouched
 
 from helpers import networks
+from helpers.background import blurred
 from helpers.capture import activations
 from helpers.data import DataMissing, Digits, Photos, digits, scenes
 from helpers.experiments import calibration as C
@@ -228,6 +229,15 @@ def test_where_the_gaze_belongs():
     assert R.middles(odd, "scenes").tolist() == [[2 / 16 - 1, 14 / 16 - 1]]  # 2.5 and 13.5 to whole pixels
 
 
+def test_hits_through_another_view():
+    found, _ = marked()
+
+    def blank(x, fixations):
+        return torch.full((len(x), 1, 3, 32, 32), 3.0)
+
+    assert R.hits(Middle(), found, R.middles(found, "scenes"), "scenes", R.transformed, blank).tolist() == [0, 0, 1, 0]
+
+
 @pytest.mark.parametrize("name", ["scenes-disc", "scenes-logpolar"])
 def test_hits_are_looks_at_changed_images(monkeypatch, name):
     monkeypatch.setattr(R, "BATCH", 3)
@@ -292,9 +302,11 @@ def test_an_object_is_seen_from_near_it():
     assert R.displaced(Middle(), found, at, "scenes", 7).tolist() == [0, 0, 0, 0]
 
 
-def test_what_is_lost_is_paired(monkeypatch):
+@pytest.mark.parametrize("name", ["scenes-disc", "scenes-logpolar"])
+def test_what_is_lost_is_paired(monkeypatch, name):
     monkeypatch.setattr(R, "TURNS", (0.0, 45.0, 90.0))
     monkeypatch.setattr(R, "ZOOMS", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(R, "BLURS_PX", (0.0, 2.0))
     monkeypatch.setattr(R, "SHIFTS_PX", (0, 16, 24))
     found = marked()[0]._replace(x=noise(4, 3, 32, 32))
     points = R.middles(found, "scenes")
@@ -304,10 +316,20 @@ def test_what_is_lost_is_paired(monkeypatch):
     }  # fmt: skip
     beside = {0: [1, 1, 0.0, 1], 16: [0.25, 0.5, 0.5, 0], 24: [0, 0, 0, 0.25]}
 
-    def hits(model, given, at, kind, change):
-        assert (model, given, kind) == ("net", found, "scenes")
+    net, views = SimpleNamespace(card=networks.card(name)), []
+
+    def hits(model, given, at, kind, change, view=None):
+        assert model is net
+        assert (given, kind) == (found, "scenes")
         assert at.equal(points)
         made = change(found.x, at)
+        if view is not None:
+            views.append(view)
+            assert made.equal(R.transformed(found.x, points))
+            return torch.tensor([0, 1, 1, 0]).double()
+        soft = blurred(R.transformed(found.x, points), 2.0)
+        if made.equal(soft):
+            return torch.tensor([0, 0, 0, 1]).double()
         same = [
             values
             for (turn, zoom), values in right.items()
@@ -318,9 +340,16 @@ def test_what_is_lost_is_paired(monkeypatch):
 
     monkeypatch.setattr(R, "hits", hits)
     monkeypatch.setattr(R, "displaced", lambda model, given, at, kind, d: torch.tensor(beside[d]).double())
-    row = R.measured("net", found, "scenes")
+    row = R.measured(net, found, "scenes")
     lost = ["lost by the worst turn", "lost by half the size", "lost by 16 px"]
-    assert list(row) == ["turned", "zoomed", "shifted", *lost]
+    assert list(row) == ["turned", "zoomed", "blurred", "shifted", *lost] + ["anti-aliased"] * ("polar" in name)
+    for given, values in zip(row["blurred"], ([1, 1, 1, 0], [0, 0, 0, 1]), strict=True):
+        check(given, values)
+    if "polar" in name:
+        check(row["anti-aliased"], [0, 1, 1, 0])
+        seen = views[0](found.x, torch.zeros(1, 2))
+        wanted = log_polar(found.x, torch.zeros(1, 2), r_min=R_MIN / 2, r_max=0.5, antialias=True)
+        torch.testing.assert_close(seen, wanted)
     for key, wanted in (
         ("turned", [right[t, 1.0] for t in (0.0, 45.0, 90.0)]),
         ("zoomed", [right[0.0, z] for z in (0.5, 1.0, 2.0)]),
@@ -427,7 +456,7 @@ def test_the_curves_hold_what_the_losses_need():
     assert R.TURNS[0] == 0
     assert R.ZOOMS[0] == 0.5
     assert 1.0 in R.ZOOMS
-    assert R.SHIFTS_PX[0] == 0
+    assert R.SHIFTS_PX[0] == R.BLURS_PX[0] == 0
     assert 16 in R.SHIFTS_PX
 
 

@@ -1,7 +1,7 @@
 """What the log-polar view changes for a network: `python -m helpers.experiments.retina`.
 
 Two matched pairs of networks, each member seeing the same disc, one of them in log-polar coordinates: how often they
-are right when the image is turned, zoomed, or looked at from beside its middle.
+are right when the image is turned, zoomed, blurred, or looked at from beside its middle.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 from tqdm.auto import tqdm
 
+from helpers.background import blurred
 from helpers.experiments.pairs import PAIRS, REACH, Searched, by_network, images, origin
 from helpers.experiments.records import rounded, run_record, summary
-from helpers.retina import viewer
+from helpers.looking.fixations import View
+from helpers.retina import R_MIN, log_polar, viewer
 from helpers.search import label_map
 
 NAME = "retina"
 TURNS = tuple(22.5 * k for k in range(9))  # degrees
 ZOOMS = (0.5, 0.71, 0.84, 1.0, 1.19, 1.41, 2.0)  # size of the image's content
+BLURS_PX = (0.0, 0.25, 0.4, 0.55, 0.75, 1.0)  # standard deviations; turning resamples, and smooths as well
 SHIFTS_PX = (0, 4, 8, 12, 16, 24)  # of the gaze
 WAYS = 4  # directions of a shift
 BATCH = 500  # images that are turned at once
@@ -55,14 +59,12 @@ def middles(found: Searched, kind: str) -> Tensor:
     return middle.round() * 2 / found.x.shape[-1] - 1
 
 
-def hits(
-    model: nn.Module, found: Searched, at: Tensor, kind: str, change: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Which images are named rightly from their middles after a change, (N,)."""
-    rows = []
+def hits(model: nn.Module, found: Searched, at: Tensor, kind: str, change: Change, view: View | None = None) -> Tensor:
+    """Which images are named rightly from their middles after a change, (N,); `view` in place of the network's own."""
+    rows, view = [], viewer(model, REACH[kind]) if view is None else view
     for part in torch.arange(len(found.x)).split(BATCH):
         x = change(found.x[part.to(found.x.device)], at[part])
-        answer = label_map(model, x, torch.zeros(1, 2), viewer(model, REACH[kind]))[:, 0].argmax(-1)
+        answer = label_map(model, x, torch.zeros(1, 2), view)[:, 0].argmax(-1)
         rows.append(answer.cpu() == found.labels[part])
     return torch.cat(rows).double()
 
@@ -77,7 +79,7 @@ def displaced(model: nn.Module, found: Searched, at: Tensor, kind: str, pixels: 
 
 
 def measured(model: nn.Module, found: Searched, kind: str) -> dict[str, Any]:
-    """The three curves of one network, with standard errors over the images."""
+    """The curves of one network, with standard errors over the images; of a retina also without its aliasing."""
     at = middles(found, kind)
     turned = [
         hits(model, found, at, kind, lambda x, p, a=a: transformed(x, p, turn=a))
@@ -87,22 +89,35 @@ def measured(model: nn.Module, found: Searched, kind: str) -> dict[str, Any]:
         hits(model, found, at, kind, lambda x, p, z=z: transformed(x, p, zoom=z))
         for z in tqdm(ZOOMS, desc="zooms", leave=False)
     ]
+    smoothed = [
+        hits(model, found, at, kind, lambda x, p, b=b: blurred(transformed(x, p), b))
+        for b in tqdm(BLURS_PX, desc="blurs", leave=False)
+    ]
     shifted = [displaced(model, found, at, kind, d) for d in tqdm(SHIFTS_PX, desc="shifts", leave=False)]
     middle = zoomed[ZOOMS.index(1.0)]
+    extra = {}
+    if model.card.view == "log-polar":
+        clean = partial(log_polar, r_min=R_MIN * REACH[kind], r_max=REACH[kind], antialias=True)
+        extra["anti-aliased"] = summary(hits(model, found, at, kind, transformed, clean))
     return {
         "turned": [summary(one) for one in turned],
         "zoomed": [summary(one) for one in zoomed],
+        "blurred": [summary(one) for one in smoothed],
         "shifted": [summary(one) for one in shifted],
         "lost by the worst turn": summary(turned[0] - min(turned, key=lambda one: one.mean())),
         "lost by half the size": summary(middle - zoomed[0]),
         "lost by 16 px": summary(shifted[0] - shifted[SHIFTS_PX.index(16)]),
+        **extra,
     }
 
 
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """The whole record."""
     rows: dict[str, Any] = {}
-    settings = {"turns": list(TURNS), "zooms": list(ZOOMS), "shifts": list(SHIFTS_PX), "ways": WAYS, "reach": REACH}
+    settings = {
+        "turns": list(TURNS), "zooms": list(ZOOMS), "blurs": list(BLURS_PX), "shifts": list(SHIFTS_PX), "ways": WAYS,
+        "reach": REACH,
+    }  # fmt: skip
     for kind in PAIRS:
         found = images(kind, device)
 
@@ -115,6 +130,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         **origin(NAME, device),
         "turns (degrees)": list(TURNS),
         "zooms": list(ZOOMS),
+        "blurs (px)": list(BLURS_PX),
         "shifts (px)": list(SHIFTS_PX),
         "pairs": rows,
     })  # fmt: skip
