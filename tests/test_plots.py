@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 from nbclient import NotebookClient
 
 from helpers import plots
@@ -259,6 +259,18 @@ def test_a_circle_is_drawn_around_the_last_fixation():
     assert (circle.center, circle.radius) == ((1, 3), 1)
 
 
+def test_what_was_sought_is_drawn_under_the_path():
+    found = [[1, 2, 5, 6], [np.nan] * 4, [0, 0, 10, 8]]
+    figure = plots.scanpaths(GRAY, [[0, 0], [0.5, -0.5]], radius=0.5, boxes=np.array(found))
+    drawn = [[p for p in ax.patches if isinstance(p, Rectangle)] for ax in figure.axes]
+    assert [[(*p.get_xy(), p.get_width(), p.get_height()) for p in one] for one in drawn] == [
+        [(1, 2, 4, 4)], [], [(0, 0, 10, 8)]
+    ]  # fmt: skip
+    circle = next(p for p in figure.axes[0].patches if isinstance(p, Circle))
+    assert drawn[0][0].get_edgecolor() != circle.get_edgecolor()
+    assert [(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes] == [((0, 10), (8, 0))] * 3
+
+
 @pytest.mark.parametrize("path", [[[0, 0]], [[-1, -1], [1, 1]], [[0.9, 0.9], [-0.9, 0.1]]])
 @pytest.mark.parametrize("radius", [None, 0.3, 1.0])
 def test_a_scan_path_leaves_the_panel_as_large_as_its_image(path, radius):
@@ -358,6 +370,8 @@ def test_bars_show_mean_number_and_seeds():
         (lambda: plots.scanpaths(np.zeros(3), PATHS), "images must have shape"),
         (lambda: plots.scanpaths(COLOR * 2, PATHS), r"images in colour must lie in \[0, 1\]"),
         (lambda: plots.scanpaths(GRAY, PATHS, ["a"]), "titles must give 3"),
+        (lambda: plots.scanpaths(GRAY, PATHS, boxes=np.zeros((2, 4))), "boxes must give one entry"),
+        (lambda: plots.scanpaths(GRAY, PATHS, boxes=np.zeros((3, 3))), "boxes must have shape"),
         (lambda: plots.scanpaths(GRAY, PATHS, columns=0), "columns must be a positive"),
         (lambda: plots.feature_maps(COLOR), r"activations must be those of one image"),
         (lambda: plots.kernels(GRAY), r"weights must have shape \(out, in, k, k\)"),

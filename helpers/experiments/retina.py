@@ -22,9 +22,8 @@ from tqdm.auto import tqdm
 from helpers.background import blurred
 from helpers.experiments.pairs import PAIRS, REACH, Searched, by_network, images, origin
 from helpers.experiments.records import rounded, run_record, summary
-from helpers.looking.fixations import View
 from helpers.retina import R_MIN, log_polar, viewer
-from helpers.search import label_map
+from helpers.search import View, label_map
 
 NAME = "retina"
 TURNS = tuple(22.5 * k for k in range(9))  # degrees

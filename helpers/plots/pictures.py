@@ -115,6 +115,7 @@ def scanpaths(
     titles: Titles = None,
     *,
     radius: float | None = None,
+    boxes: Any = None,
     columns: int = 5,
 ) -> Picture:
     """Fixations on images, numbered in the order of looking and joined by lines.
@@ -124,6 +125,7 @@ def scanpaths(
         fixations: (N, S, 2), or (S, 2) for every image; x, y in [-1, 1] from edge to edge.
         titles: one for each image.
         radius: of a circle around the last fixation, in half the image's shorter side.
+        boxes: what was to be found, as `boxes` takes them: (N, 4), (N, K, 4), or a list; under the path.
         columns: images in a row at most.
 
     Raises:
@@ -136,8 +138,11 @@ def scanpaths(
         raise ValueError(f"fixations must be (S, 2) or ({len(pictures)}, S, 2), got {found.shape}")
     if not (np.abs(found) <= 1).all():  # NaN too
         raise ValueError(f"fixations must lie in [-1, 1], got {np.min(found):.3g} .. {np.max(found):.3g}")
+    sought = None if boxes is None else _box_arrays(boxes, len(pictures))
     figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)
     height, width = pictures.shape[1:3]
+    for k, ax in enumerate(axes if sought is not None else []):
+        _draw_boxes(ax, sought[k], 2, (), thin=False)
     for ax, picture, path in zip(axes, unit(pictures, shown), (found + 1) / 2 * (width, height), strict=True):
         show(ax, picture, cmap="gray", vmin=0, vmax=1)
         ax.plot(*path.T, color=BOX_COLORS[0], **_rim())
