@@ -480,7 +480,7 @@ def test_policies_by_a_loop(monkeypatch):
     images, places, classes = 7, 9, 4
     glance, labels = beliefs(images, classes), beliefs(images, places, classes, seed=1)
     truth = whole_numbers(classes, images)
-    logits, accuracy = 3 * noise(images, places, classes, seed=5), torch.rand(places, generator=seeded(6))
+    logits, accuracy = 3 * noise(images, places, classes, seed=5), torch.rand(images, places, generator=seeded(6))
     bare = S.policies(glance, labels, truth)
     again = "information_gain_bound, returns allowed"
     assert list(bare) == [name for name in POLICIES if name != "expected"] + [again]
@@ -500,7 +500,7 @@ def test_policies_by_a_loop(monkeypatch):
         "max_confidence": lambda k, _, step: labels[k].amax(1),
         "max_logit": lambda k, _, step: logits[k].amax(1),
         "fused_confidence": lambda k, belief, step: (belief + labels[k]).softmax(-1).amax(-1),
-        "expected": lambda k, belief, step: expected_gain(belief[None], accuracy[None])[0],
+        "expected": lambda k, belief, step: expected_gain(belief[None], accuracy[[k]])[0],
         "information_gain_bound": lambda k, belief, step: bound(belief, k),
         "random": lambda k, _, step: chance[step][k],
         "center": lambda k, _, step: -far.square(),
@@ -653,48 +653,49 @@ def overconfident(images=40, seed=0):
     return (5 * scores).log_softmax(-1), truth
 
 
-def test_even_images_calibrate_odd_ones():
-    labels, truth = overconfident()
-    logits = labels + 3 * noise(40, 49, 1, seed=2)
+def test_each_half_of_the_images_calibrates_the_other():
+    labels, truth = overconfident(41)
+    logits = labels + 3 * noise(41, 49, 1, seed=2)
     glance = (labels[:, 24] * 0.9).log_softmax(-1)
     found = S.calibrated(glance, labels, truth, logits)
-    assert list(found) == ["temperature", "as they are", "by temperature", "by confidence"]
+    assert list(found) == ["temperatures", "as they are", "by temperature", "by confidence"]
+    parity = np.arange(41) % 2
 
-    def likelihood(temperature):
+    def likelihood(temperature, half):
         soft = scipy.special.log_softmax(labels.numpy() / temperature, -1)
-        return np.mean([soft[k, u, truth[k]] for k in range(0, 40, 2) for u in range(49)])
+        return np.mean([soft[k, u, truth[k]] for k in range(41) if parity[k] == half for u in range(49)])
 
-    assert found["temperature"] == max(C.TEMPERATURES, key=likelihood)
-    assert found["temperature"] not in (C.TEMPERATURES[0], C.TEMPERATURES[-1])
-    accuracy = torch.tensor([
-        np.mean([labels[k, u].argmax() == truth[k] for k in range(0, 40, 2)]) for u in range(49)
-    ]).float()  # fmt: skip
-    drawn = C.by_confidence(labels[::2], truth[::2])
+    best = [max(C.TEMPERATURES, key=lambda t, half=half: likelihood(t, half)) for half in (1, 0)]
+    assert found["temperatures"] == best
+    assert best[0] not in (C.TEMPERATURES[0], C.TEMPERATURES[-1])
+    hits = labels.argmax(-1) == truth[:, None]
+    accuracy = torch.stack([hits[parity != parity[k]].float().mean(0) for k in range(41)])
+    drawn = [C.by_confidence(labels[parity != half], truth[parity != half]) for half in (0, 1)]
     ways = {
-        "as they are": lambda one: one,
-        "by temperature": lambda one: (one / found["temperature"]).log_softmax(-1),
-        "by confidence": drawn,
+        "as they are": lambda one, half: one,
+        "by temperature": lambda one, half: (one / best[half]).log_softmax(-1),
+        "by confidence": lambda one, half: drawn[half](one),
     }
     for name, mended in ways.items():
-        odd = mended(glance[1::2]), mended(labels[1::2]), truth[1::2]
-        assert found[name]["policies"] == S.policies(*odd, logits[1::2], accuracy)
-        assert found[name]["whole grid"] == S.whole(odd[1], truth[1::2])
-        sure, right = odd[1].exp().amax(-1), odd[1].argmax(-1) == truth[1::2, None]
+        first, all_of = (torch.stack([mended(one[k], parity[k]) for k in range(41)]) for one in (glance, labels))
+        assert found[name]["policies"] == S.policies(first, all_of, truth, logits, accuracy)
+        assert found[name]["whole grid"] == S.whole(all_of, truth)
+        sure, right = all_of.exp().amax(-1), all_of.argmax(-1) == truth[:, None]
         check(found[name]["claimed more than right"], (sure - right.float()).mean(1))
     assert len({json.dumps(found[name]) for name in ways}) == 3
     gaps = [abs(found[name]["claimed more than right"]["mean"]) for name in ways]
     assert gaps[0] > 0.15
     assert gaps[2] < 0.05
-    # Odd images, sure and wrong, would ask for another temperature.
-    other, wrong = labels.clone(), truth.clone()
-    wrong[1::2] = (truth[1::2] + 1) % 4
-    other[1::2] = (3 * other[1::2]).log_softmax(-1)
-    changed = S.calibrated(glance, other, wrong, logits)
-    assert changed["temperature"] == found["temperature"]
-    assert changed["as they are"] != found["as they are"]
-    even = truth.clone()
-    even[::2] = (truth[::2] + 1) % 4
-    assert S.calibrated(glance, labels, even, logits)["temperature"] == C.TEMPERATURES[-1]
+
+
+def test_no_image_calibrates_itself():
+    labels, truth = overconfident(40)
+    logits, glance = labels, labels[:, 24]
+    wrong = truth.clone()
+    wrong[1::2] = (truth[1::2] + 1) % 4  # odd images, sure and wrong, ask for another temperature
+    one, other = (S.calibrated(glance, labels, some, logits)["temperatures"] for some in (truth, wrong))
+    assert other[1] == one[1]  # of odd images, chosen by even ones
+    assert other[0] == C.TEMPERATURES[-1] != one[0]
 
 
 def test_drawers_by_hand():
@@ -934,8 +935,8 @@ def test_everything_about_one_network(monkeypatch, kind, name, seed):
     with assert_untouched(model):
         row = S.measured(model, found, kind, seed)
     assert list(row) == [
-        "glance", "at the object", "confidence when wrong", "confidence when right", "policies", "calibrated",
-        "whole grid", "tried", "maps",
+        "glance", "at the object", "confidence when wrong", "confidence when right", "searches", "tried",
+        "maps",
     ]  # fmt: skip
     deep = ["deep"] if kind == "scenes" else ["Grad-CAM", "largest factor", "factor of the class"]
     assert list(row["maps"]) == ["likelihood", "confidence", "bound on the gain", *deep, "images"]

@@ -19,7 +19,7 @@ from helpers.retina import R_MIN, inverse_log_polar, log_polar
 from helpers.search import fixation_grid, fixations_inside
 
 PARTS = 4  # of the factorisation
-THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)  # of boxes, in shares of a map's maximum
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of boxes, in shares of a map's maximum
 FOUND_IOU = 0.5
 BATCH = 100
 

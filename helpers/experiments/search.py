@@ -8,7 +8,6 @@ find the object beside Grad-CAM, feature factorisation and baselines.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def policies(
         labels: those from all fixations, (N, U, K).
         truth: (N,).
         logits: from all fixations, before the softmax, (N, U, K); the policy "max_logit" goes where one is greatest.
-        accuracy: how often the network was right from each place on other images, (U,), for the policy "expected".
+        accuracy: how often the network was right from each place on other images, (N, U), for the policy "expected".
     """
     at = fixation_grid(GRID).flatten(0, 1)
     traces = {name: follow(name, glance, labels, at, SACCADES, target=truth) for name in FOLLOWED}
@@ -98,26 +97,27 @@ def policies(
 
 
 def calibrated(glance: Tensor, labels: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
-    """The policies on the images with odd numbers, their probabilities calibrated on those with even ones, in two ways.
+    """The policies with probabilities as they are, and calibrated in two ways, each half of the images on the other.
 
-    How often the network is right from each place, for the policy "expected", is learned from the even ones too.
+    How often the network is right from each place, for the policy "expected", is learned from the other half too.
     Arguments as `policies`.
     """
-    even, odd = slice(0, None, 2), slice(1, None, 2)
-    temperature = best_temperature(labels[even], truth[even])
-    accuracy = right(labels[even], truth[even]).mean(0).to(labels)
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "as they are": lambda log_p: log_p,
-        "by temperature": lambda log_p: cooled(log_p, temperature),
-        "by confidence": by_confidence(labels[even], truth[even]),
-    }
-    rows: dict[str, Any] = {"temperature": temperature}
-    for name, mended in ways.items():
-        seen = mended(labels[odd])
+    halves = slice(0, None, 2), slice(1, None, 2)
+    both = torch.cat([glance[:, None], labels], 1)  # (N, 1 + U, K)
+    seen = {name: both.clone() for name in ("as they are", "by temperature", "by confidence")}
+    accuracy, temperatures = labels.new_empty(labels.shape[:2]), []
+    for here, there in (halves, halves[::-1]):
+        temperatures.append(best_temperature(labels[there], truth[there]))
+        seen["by temperature"][here] = cooled(both[here], temperatures[-1])
+        seen["by confidence"][here] = by_confidence(labels[there], truth[there])(both[here])
+        accuracy[here] = right(labels[there], truth[there]).mean(0).to(labels)
+    rows: dict[str, Any] = {"temperatures": temperatures}
+    for name, one in seen.items():
+        views = one[:, 1:]
         rows[name] = {
-            "policies": policies(mended(glance[odd]), seen, truth[odd], logits[odd], accuracy),
-            "whole grid": whole(seen, truth[odd]),
-            "claimed more than right": summary((seen.amax(-1).exp() - right(seen, truth[odd])).mean(1)),
+            "policies": policies(one[:, 0], views, truth, logits, accuracy),
+            "whole grid": whole(views, truth),
+            "claimed more than right": summary((views.amax(-1).exp() - right(views, truth)).mean(1)),
         }
     return rows
 
@@ -201,9 +201,7 @@ def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[st
         "at the object": summary(right(looked, truth)),
         "confidence when wrong": summary(glance.amax(1).exp()[right(glance, truth) == 0]),
         "confidence when right": summary(glance.amax(1).exp()[right(glance, truth) == 1]),
-        "policies": policies(glance, flat, truth, raw),
-        "calibrated": calibrated(glance, flat, truth, raw),
-        "whole grid": whole(flat, truth),
+        "searches": calibrated(glance, flat, truth, raw),
         "tried": tried(flat, crops, truth),
         "maps": localised(maps, found),
     }
