@@ -14,6 +14,7 @@ from torch import Tensor
 TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 DRAWERS = 10  # classes of confidence, as many views in each
 MARGIN = 1e-3  # of a drawer's probability from 1, and above chance
+TIE = 1e-4  # of the old confidence added to the new one: within a drawer the surer view stays the surer one
 
 
 def cooled(log_p: Tensor, temperature: float) -> Tensor:
@@ -38,7 +39,8 @@ def by_confidence(labels: Tensor, truth: Tensor, drawers: int = DRAWERS) -> Call
     """Views sorted by confidence into drawers of equal size; each view's answer gets the drawer's share of right ones.
 
     Returns:
-        A function of log-probabilities (..., K): no answer changes, the other labels share the rest evenly.
+        A function of log-probabilities (..., K): no answer changes, the other labels share the rest evenly; within a
+        drawer the order of the views stays as it was.
 
     Source: Zadrozny and Elkan, "Obtaining calibrated probability estimates from decision trees and naive Bayesian
     classifiers", ICML 2001 (histogram binning).
@@ -52,7 +54,8 @@ def by_confidence(labels: Tensor, truth: Tensor, drawers: int = DRAWERS) -> Call
     shares = shares.clamp(1 / count + MARGIN, 1 - MARGIN).to(labels)
 
     def mended(log_p: Tensor) -> Tensor:
-        top = shares[torch.bucketize(log_p.amax(-1).exp(), edges)][..., None]
+        sure = log_p.amax(-1).exp()
+        top = (shares[torch.bucketize(sure, edges)] + TIE * sure)[..., None]
         answer = F.one_hot(log_p.argmax(-1), count).bool()
         return torch.where(answer, top, (1 - top) / (count - 1)).log()
 

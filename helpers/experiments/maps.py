@@ -24,6 +24,19 @@ FOUND_IOU = 0.5
 BATCH = 100
 
 
+def cam_from(model: nn.Module, x: Tensor, truth: Tensor, at: Tensor, reach: float) -> Tensor:
+    """Grad-CAM of a log-polar network from one fixation an image, (N, 2), brought back onto the image, (N, S, S)."""
+    layer, shape = layer_names(model, nn.ReLU)[-1], tuple(x.shape[-2:])
+    radii = {"r_min": R_MIN * reach, "r_max": reach}
+
+    def computed(network: nn.Module, x: Tensor, truth: Tensor, at: Tensor) -> Tensor:
+        seen = log_polar(x, at[:, None], **radii)[:, 0]
+        cam = upsample(grad_cam(network, seen, truth, layer), tuple(seen.shape[-2:]))
+        return inverse_log_polar(cam[:, None, None], shape, at[:, None], **radii)[:, 0, 0]
+
+    return in_batches(computed, model, x, truth.to(x.device), at.to(x.device), size=BATCH)
+
+
 def deep_maps(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Grad-CAM and factors of one network on whole images, (N, S, S) each.
 
@@ -56,6 +69,16 @@ def boxed(maps: Tensor, boxes: Tensor) -> dict[str, Any]:
     return {"threshold": THRESHOLDS[best], "iou": summary(odd), "found": summary((odd >= FOUND_IOU).double())}
 
 
+def best_inside(at: Tensor, inside: Tensor) -> Tensor:
+    """Whether a map's value at the best fixation on the object is above those of all others, (N, G, G) each -> (N,).
+
+    The pointing game of the released code of Jérémie, Perrinet and Daucé.
+    """
+    low = at.new_full((), float("-inf"))
+    within, without = (torch.where(which, at, low).flatten(1).amax(1) for which in (inside, ~inside))
+    return (within > without).double()
+
+
 def localised(maps: dict[str, Tensor], found: Searched) -> dict[str, Any]:
     """Pointing game, mass in the box, box overlap and in/out ratio of maps (N, S, S), all at least 0."""
     shape = tuple(found.x.shape[-2:])
@@ -70,6 +93,7 @@ def localised(maps: dict[str, Tensor], found: Searched) -> dict[str, Any]:
         rows[name] = {
             "pointing game": summary(pointing_game(one, masks)[partial]),
             "mass in the box": summary(mass_in_mask(one, masks)[partial]),
+            "best fixation inside": summary(best_inside(at, inside)[partial]),
             "in/out ratio": in_out_ratio(at.clamp(min=0), inside).item(),
             **boxed(one[partial], found.boxes[partial]),
         }

@@ -20,7 +20,7 @@ from helpers.search import dual_pathway, label_map
 DISPLAY, WINDOW = 128, 28  # pixels a side
 TESTED = 1000  # displays for each eccentricity and contrast
 SACCADES = 3
-SPOT_PX = 4.0  # standard deviation of the blur before the lightest spot is taken: a stroke's width
+SPOTS_PX = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 16.0)  # of blurs before the lightest spot is taken, standard deviations
 SCANNED_PX = 24  # how far out the digits of the scanned displays lie
 NEAR_PX = 10  # a saccade that ends farther from the digit has missed it
 SCAN_BATCH = 50  # displays scanned at once
@@ -31,10 +31,10 @@ def window(x: Tensor, fixations: Tensor | None) -> Tensor:
     return cartesian(x, fixations, WINDOW, WINDOW / DISPLAY, disc=False)
 
 
-def lightest(x: Tensor) -> Tensor:
-    """The lightest spot of displays (N, 1, S, S), blurred, as a fixation (N, 2): a saccade that learned nothing."""
+def lightest(x: Tensor, blur_px: float) -> Tensor:
+    """The lightest spot of displays (N, 1, S, S), blurred, as a fixation (N, 2): what needs no learning."""
     size = x.shape[-1]
-    spot = blurred(x, SPOT_PX)[:, 0].flatten(1).argmax(1).cpu()
+    spot = blurred(x, blur_px)[:, 0].flatten(1).argmax(1).cpu()
     return torch.stack([spot % size, spot // size], dim=1) * 2 / size - 1
 
 
@@ -47,11 +47,26 @@ def displays(digits: Digits, eccentricity: int, contrast: float, seed: int) -> t
     return noisy_displays(digits.images[chosen], seed, places=places, contrast=contrast), digits.labels[chosen]
 
 
+def named(what: nn.Module, x: Tensor, at: Tensor) -> Tensor:
+    """What the what pathway says of displays from a place each, (N, 2): labels (N,)."""
+    return label_map(what, x, at[:, None].clamp(-1, 1), window)[:, 0].argmax(-1).cpu()
+
+
+def best_blur(what: nn.Module, digits: Digits, contrast: float, seed: int, device: torch.device) -> float:
+    """The blur of `SPOTS_PX` whose lightest spots lead to most right answers; `digits` are none of the tested ones."""
+    found, labels = displays(digits, SCANNED_PX, contrast, seed)
+    x = (found.images - 0.5).to(device)
+    return max(SPOTS_PX, key=lambda px: int((named(what, x, lightest(x, px)) == labels).sum()))
+
+
 def searched(
     what: nn.Module, where: nn.Module, digits: Digits, eccentricity: int, contrast: float, seed: int,
-    device: torch.device, cautious: bool,
+    device: torch.device, cautious: bool, blur_px: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the model gets right on displays whose digit lies so far from the centre, after 0 to 3 saccades."""
+    """What the model gets right on displays whose digit lies so far from the centre, after 0 to 3 saccades.
+
+    Beside it, one saccade to the lightest spot, blurred by `blur_px`, and one to the true place.
+    """
     found, labels = displays(digits, eccentricity, contrast, seed)
     places = found.places
     x = (found.images - 0.5).to(device)
@@ -60,8 +75,8 @@ def searched(
     right = {"views": seen.views, "beliefs": seen.beliefs}
     hits = {name: (one.argmax(-1).cpu() == labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
     moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
-    others = {"lightest spot": lightest(x), "true place": places * 2 / DISPLAY}
-    led = {k: label_map(what, x, at[:, None].clamp(-1, 1), window)[:, 0].argmax(-1).cpu() for k, at in others.items()}
+    others = {"lightest spot": lightest(x, blur_px), "true place": places * 2 / DISPLAY}
+    led = {name: named(what, x, at) for name, at in others.items()}
     return {
         **{f"one saccade to the {k}": (one == labels).float().mean().item() for k, one in led.items()},
         "alone": hits["views"],

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.experiments.calibration import DRAWERS, TEMPERATURES, best_temperature, by_confidence, cooled
-from helpers.experiments.maps import FOUND_IOU, PARTS, THRESHOLDS, deep_maps, localised
+from helpers.experiments.maps import FOUND_IOU, PARTS, THRESHOLDS, cam_from, deep_maps, localised
 from helpers.experiments.pairs import GRID, PAIRS, REACH, SEEDS, Searched, by_network, images, origin
 from helpers.experiments.records import rounded, run_record, summary
 from helpers.metrics import blurred_map, center_map
@@ -194,7 +194,10 @@ def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[st
         "confidence": confidence_map(labels),
         "bound on the gain": bound - bound.amin((1, 2), keepdim=True),
     }
+    likeliest = fixation_grid(GRID).flatten(0, 1)[maps["likelihood"].flatten(1).argmax(1)]
     maps = {name: spread_map(one, shape) for name, one in maps.items()} | deep_maps(model, found.x, truth)
+    if model.card.view == "log-polar":
+        maps["Grad-CAM from the likeliest fixation"] = cam_from(model, found.x, truth, likeliest, REACH[kind])
     looked = looked_at(model, found, kind)
     return {
         "glance": summary(right(glance, truth)),

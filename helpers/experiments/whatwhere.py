@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.facts import facts
 from helpers.experiments.records import run_record
-from helpers.experiments.saccades import DISPLAY, TESTED, WINDOW, scanned, searched, window
+from helpers.experiments.saccades import DISPLAY, TESTED, WINDOW, best_blur, scanned, searched, window
 from helpers.experiments.trainer import RunError, write_state
 from helpers.experiments.worlds import Labelled, World, data_hash
 from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view
@@ -182,11 +182,12 @@ def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: tor
         where, batches, F.binary_cross_entropy_with_logits, WHERE_EPOCHS, steps, out / f"where-{seed}.pt", device,
         identity | {"accuracy": round(accuracy.double().sum().item(), 6)},
     )  # fmt: skip
+    blurs = {c: best_blur(what, train_set, c, 7919 * seed + 6007, device) for c in CONTRASTS}
     curves: dict[str, Any] = {}
     for cautious in (False, True):
         rows = {
             str(contrast): [
-                searched(what, where, test_set, e, contrast, 7919 * seed + e, device, cautious)
+                searched(what, where, test_set, e, contrast, 7919 * seed + e, device, cautious, blurs[contrast])
                 for e in tqdm(ECCENTRICITIES_PX, desc=f"seed {seed}, contrast {contrast}", leave=False)
             ]
             for contrast in CONTRASTS
@@ -199,6 +200,7 @@ def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: tor
         "accuracy map": reported.tolist(),
         "profile": profile(reported),
         "mean over the map": reported.mean().item(),
+        "blur of the lightest spot (px)": {str(c): px for c, px in blurs.items()},
         "curves": curves,
         "scan": {str(c): scanned(what, where, test_set, c, 7919 * seed + 4001, device) for c in CONTRASTS},
     }
