@@ -107,7 +107,7 @@ def likelihood_map(labels: Tensor, target: Target) -> Tensor:
 def confidence_map(labels: Tensor) -> Tensor:
     """How sure the network is of its own answer from each fixation: the map when no label is known.
 
-    Implements :eq:`eq-confidence-map`: L(u) = max_k p(k | x_u), chapter 6. The source prints arg max, which is a label
+    Implements :eq:`eq-confidence-map`: L(u) = max_k p(k | x_u), chapter 7. The source prints arg max, which is a label
     and no score.
 
     Args:
@@ -147,7 +147,7 @@ def spread_map(maps: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Which fixations lie on an object; of a box that lies between all of them, the nearest one to its middle.
+    """Which fixations lie on an object; of a box that lies between all of them, the one nearest to its middle.
 
     Args:
         boxes: (B, 4), x0, y0, x1, y1 in pixel edges; NaN where there is none.

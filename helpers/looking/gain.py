@@ -42,7 +42,7 @@ def redundancy(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> T
 
     Implements :eq:`eq-redundancy`: Z(u) = sum_k p(k | x_0) p(k | x_u) / p(k) = p(x_0, x_u) / (p(x_0) p(x_u)), chapter
     7. Above 0 the views agree, below 0 they contradict each other; its mean over pairs of views is their mutual
-    information.
+    information, if the posteriors are exact and the views independent once the label is known.
 
     Args:
         log_p0: (B, K).
@@ -87,8 +87,8 @@ def information_gain_bound(
     """The source's bound: what the gain would be if the two views had nothing in common.
 
     Implements :eq:`eq-igub`: IGUB(u) = sum_k p(k | x_0, x_u) log p(k | x_u), chapter 7. With its constant,
-    - sum_k p(k | x_0, x_u) log p(k), it is `information_gain` + `redundancy`, and no less than the gain on average; for
-    a single pair of views it may be less. Without it, it is at most 0, and no bound.
+    - sum_k p(k | x_0, x_u) log p(k), it is `information_gain` + `redundancy`, and no less than the gain on average if
+    the posteriors are exact; for a single pair of views it may be less. Without it, it is at most 0, and no bound.
 
     Args:
         log_p0: (B, K).

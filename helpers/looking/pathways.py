@@ -143,7 +143,8 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
 
     Raises:
         ValueError: a map that is not (odd, odd) in [0, 1], or places of another shape or outside the display.
-    Source: Daucé, Albiges and Perrinet 2020; there the kernels are the filters' energies.
+    Source: Daucé, Albiges and Perrinet 2020; there the kernels are Gaussians of the log-polar plane, in the released
+        code the filters' energies.
     """
     good = isinstance(accuracy, Tensor) and accuracy.ndim == 2 and all(n % 2 and n < size for n in accuracy.shape)
     if not good or not bool(((accuracy >= 0) & (accuracy <= 1)).all()):
