@@ -25,6 +25,10 @@ def cooled(log_p: Tensor, temperature: float) -> Tensor:
 def best_temperature(labels: Tensor, truth: Tensor) -> float:
     """The temperature of `TEMPERATURES` under which the true labels are likeliest, over all views.
 
+    Args:
+        labels: log-probabilities, (N, U, K).
+        truth: (N,).
+
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
 
@@ -37,6 +41,11 @@ def best_temperature(labels: Tensor, truth: Tensor) -> float:
 
 def by_confidence(labels: Tensor, truth: Tensor, drawers: int = DRAWERS) -> Callable[[Tensor], Tensor]:
     """Views sorted by confidence into drawers of equal size; each view's answer gets the drawer's share of right ones.
+
+    Args:
+        labels: log-probabilities, (N, U, K).
+        truth: (N,).
+        drawers: how many.
 
     Returns:
         A function of log-probabilities (..., K): no answer changes, the other labels share the rest evenly; within a

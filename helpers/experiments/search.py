@@ -100,7 +100,12 @@ def calibrated(glance: Tensor, labels: Tensor, truth: Tensor, logits: Tensor) ->
     """The policies with probabilities as they are, and calibrated in two ways, each half of the images on the other.
 
     How often the network is right from each place, for the policy "expected", is learned from the other half too.
-    Arguments as `policies`.
+
+    Args:
+        glance: log-probabilities from the centre, (N, K).
+        labels: those from all fixations, (N, U, K).
+        truth: (N,).
+        logits: from all fixations, before the softmax, (N, U, K).
     """
     halves = slice(0, None, 2), slice(1, None, 2)
     both = torch.cat([glance[:, None], labels], 1)  # (N, 1 + U, K)
