@@ -18,9 +18,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
-from helpers.capture import check_images, check_number, check_positive, in_batches, logits
+from helpers._validate import check_images, check_number, check_positive
+from helpers.capture import in_batches, logits
+from helpers.filters import blurred
 
 KEEP = 0.2  # of a map's range: what lies above belongs to the object (a fifth, as in the source's released code)
 BLOB_SIGMA = 0.1  # of the noise whose peaks are the "random" control's blobs, in sides of the image (the longer one)
@@ -66,35 +67,6 @@ def salient_region(maps: Tensor, threshold: float = KEEP) -> Tensor:
     # Halves, since the range of finite numbers may not be finite; and the difference, so that the peak is always in.
     low, high = maps.amin((-2, -1), keepdim=True) / 2, maps.amax((-2, -1), keepdim=True) / 2
     return maps / 2 - low >= threshold * (high - low)
-
-
-def blurred(x: Tensor, radius: float) -> Tensor:
-    """Images through a Gaussian filter, mirrored at the border.
-
-    Args:
-        x: images, (B, C, H, W), in any units.
-        radius: standard deviation in pixels (the `radius` of Pillow's GaussianBlur); 0 changes nothing.
-
-    Returns:
-        Like x. The filter reaches three standard deviations, or as far as mirroring once allows.
-
-    Raises:
-        ValueError: bad `x`, or a radius that is negative or not finite.
-    """
-    check_images(x)
-    if check_number("radius", radius, 0) == 0:
-        return x.clone()
-    # A filter along one axis is a matrix: what it makes of each unit vector. Two products of matrices are many times
-    # faster on a CPU than a convolution with 61 x 61 weights, which a radius of 10 takes.
-    down, across = (_filter(n, radius, x) for n in x.shape[-2:])
-    return down.T @ x @ across
-
-
-def _filter(length: int, radius: float, like: Tensor) -> Tensor:
-    """The Gaussian filter of a line of pixels: row i is what becomes of a 1 at i, (length, length)."""
-    reach = round(min(3 * radius, length - 1))
-    lines = torch.eye(length, dtype=like.dtype, device=like.device)
-    return gaussian_blur(lines[None], [2 * reach + 1, 1], [radius, radius])[0] if reach else lines
 
 
 def blur_outside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) -> Tensor:
@@ -191,7 +163,7 @@ def accuracy_under_blur(
     top: Sequence[int] = (1, 5),
     *,
     leak: bool = True,
-    batch: int = 100,
+    batch_size: int = 100,
 ) -> BlurHits:
     """Which images a network still gets right when their background, or their object, is blurred.
 
@@ -203,7 +175,7 @@ def accuracy_under_blur(
         radii: of the blur, standard deviations in pixels.
         top: an image is right when its class is among so many largest logits.
         leak: as for `blur_outside`.
-        batch: images a pass.
+        batch_size: images a pass.
 
     Returns:
         Hits image by image, on the CPU, so that differences can be taken in pairs; their means are the accuracies.
@@ -219,16 +191,16 @@ def accuracy_under_blur(
         if not isinstance(values, Sequence) or not values:
             raise ValueError(f"{name} must be a sequence of at least one number, got {values!r}")
     whole = [check_positive("top", n) for n in top]
-    check_positive("batch", batch)
-    original = _hits(model, x, y, whole, batch)
-    outside = [_hits(model, blur_outside(x, region, radius, leak=leak), y, whole, batch) for radius in radii]
-    inside = [_hits(model, blur_inside(x, region, radius, leak=leak), y, whole, batch) for radius in radii]
+    check_positive("batch", batch_size)
+    original = _hits(model, x, y, whole, batch_size)
+    outside = [_hits(model, blur_outside(x, region, radius, leak=leak), y, whole, batch_size) for radius in radii]
+    inside = [_hits(model, blur_inside(x, region, radius, leak=leak), y, whole, batch_size) for radius in radii]
     return BlurHits(original, torch.stack(outside), torch.stack(inside))
 
 
-def _hits(model: nn.Module, images: Tensor, y: Tensor, top: Sequence[int], batch: int) -> Tensor:
+def _hits(model: nn.Module, images: Tensor, y: Tensor, top: Sequence[int], batch_size: int) -> Tensor:
     """Whether each image's class is among the largest logits, (T, N) bool on the CPU."""
-    found = in_batches(logits, model, images, size=batch).cpu()
+    found = in_batches(logits, model, images, batch_size=batch_size).cpu()
     classes = found.shape[1]
     if max(top) > classes:
         raise ValueError(f"top must lie in 1 .. {classes}, the network's classes, got {list(top)}")

@@ -15,7 +15,7 @@ Source: Collins, Achanta, Süsstrunk, "Deep feature factorization for concept di
 import torch
 from torch import Tensor
 
-from helpers.capture import check_positive
+from helpers._validate import check_positive
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps

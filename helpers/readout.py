@@ -62,7 +62,7 @@ def position_readout(
     return errors
 
 
-def bright_spot(maps: Tensor) -> Tensor:
+def contrast_centroid(maps: Tensor) -> Tensor:
     """Centre of what stands out from a map's even background: no rule, no training.
 
     Each place weighs as much as its value differs from the map's median.

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.capture import Target, check_images, check_target
+from helpers._validate import Target, check_images, check_target
 from helpers.metrics import edge_map, map_similarity
-from helpers.metrics.masks import check_maps
+from helpers.metrics._masks import check_maps
 from helpers.training import fit
 
 __all__ = [
@@ -121,7 +121,7 @@ def cascading_randomization(
     """
     network = copy.deepcopy(model)
     for number, names in reversed(list(enumerate(_steps(model, redraw)))):
-        _forget(network, names, seed, number, redraw)
+        reinitialize_layers(network, names, seed, number, redraw)
         yield names[0], copy.deepcopy(network)
 
 
@@ -145,7 +145,7 @@ def independent_randomization(
     """
     for number, names in reversed(list(enumerate(_steps(model, redraw)))):
         network = copy.deepcopy(model)
-        _forget(network, names, seed, number, redraw)
+        reinitialize_layers(network, names, seed, number, redraw)
         yield names[0], network
 
 
@@ -155,7 +155,7 @@ def _steps(model: nn.Module, redraw: Redraw) -> list[list[str]]:
     return randomizable_layers(model)
 
 
-def _forget(network: nn.Module, names: list[str], seed: int, number: int, redraw: Redraw) -> None:
+def reinitialize_layers(network: nn.Module, names: list[str], seed: int, number: int, redraw: Redraw) -> None:
     """Give layers new weights, in place; drawn on the CPU, so that every device gets the same."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed * 1_000_003 + number)  # torch.manual_seed would seed GPUs too

@@ -45,7 +45,7 @@ def fit(
     *,
     epochs: int,
     lr: float = 1e-3,
-    batch: int = 128,
+    batch_size: int = 128,
     weight_decay: float = 0.0,
     seed: int = 0,
     progress: bool = True,
@@ -60,7 +60,7 @@ def fit(
         labels: (N,) int64 class indices; with a loss of your own (N, ...), what it compares the outputs with.
         epochs: passes over the data.
         lr: Adam's learning rate.
-        batch: images a step.
+        batch_size: images a step.
         weight_decay: Adam's L2 penalty.
         seed: of the order of the images; the weights must be seeded where the model is made.
         progress: show a progress bar.
@@ -78,8 +78,8 @@ def fit(
     elif images.ndim < 2 or len(images) == 0 or labels.ndim == 0 or len(labels) != len(images):
         got = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"images and labels must be a non-empty (N, ...) and (N, ...), got {got}")
-    if epochs < 1 or batch < 1:
-        raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch}")
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch_size}")
     device = _device(model)
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
@@ -88,7 +88,7 @@ def fit(
     modes = {module: module.training for module in model.modules()}
     model.train()
     losses: list[float] = []
-    steps = [chunk for _ in range(epochs) for chunk in torch.randperm(len(images), generator=order).split(batch)]
+    steps = [chunk for _ in range(epochs) for chunk in torch.randperm(len(images), generator=order).split(batch_size)]
     try:
         for chunk in tqdm(steps, desc="training", unit="step", disable=not progress, leave=False):
             outputs = model(images[chunk].to(device))
@@ -109,21 +109,21 @@ def fit(
 
 
 def predict(
-    model: nn.Module, images: Tensor, *, batch: int = 1000, prepare: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module, images: Tensor, *, batch_size: int = 1000, prepare: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Logits (N, K) of a whole set in evaluation mode, without a graph, on the CPU.
 
     Args:
         model: maps (B, C, H, W) to (B, K); every module is left in the mode it was found in.
         images: (N, C, H, W).
-        batch: images a forward pass.
+        batch_size: images a forward pass.
         prepare: what is done to the images of a batch, on the model's device, before the model sees them.
 
     Raises:
         ValueError: images is not a non-empty (N, C, H, W), or batch is less than 1.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    if batch_size < 1:
+        raise ValueError(f"batch must be at least 1, got {batch_size}")
     if images.ndim != 4 or len(images) == 0:
         raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
     device = _device(model)
@@ -131,7 +131,7 @@ def predict(
     model.eval()
     try:
         with torch.no_grad():
-            chunks = (chunk.to(device) for chunk in images.split(batch))
+            chunks = (chunk.to(device) for chunk in images.split(batch_size))
             return torch.cat([model(prepare(chunk) if prepare else chunk).cpu() for chunk in chunks])
     finally:
         for module, mode in modes.items():

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import http.server
-import json
 import os
 import shutil
-import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.notebooks import write_notebook
+from support.server import serving
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tools import book  # noqa: E402 (the root is on the path only now)
+from tools import book
+from tools.project import ROOT
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM_APPS = (
@@ -40,23 +34,6 @@ def site() -> Path:
         done = book.build(ROOT, capture=True)
         assert done.returncode == 0, "\n".join([*book.complaints(done.stdout), *book.tracebacks(ROOT)])
     return book.site_dir(ROOT)
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a log line each."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder on this machine; gives the address, with a slash at its end."""
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -85,25 +62,6 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
         browser.close()
-
-
-def markdown(source: str) -> dict[str, Any]:
-    """A markdown cell."""
-    return {"cell_type": "markdown", "metadata": {}, "source": source}
-
-
-def code(source: str, *tags: str, **metadata: Any) -> dict[str, Any]:
-    """A code cell with tags and other metadata."""
-    about = metadata | ({"tags": list(tags)} if tags else {})
-    return {"cell_type": "code", "execution_count": None, "metadata": about, "outputs": [], "source": source}
-
-
-def write_notebook(path: Path, cells: list[dict[str, Any]]) -> None:
-    """Write cells as a notebook; each gets an id."""
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    numbered = [{"id": f"cell-{index}"} | cell for index, cell in enumerate(cells)]
-    notebook = {"cells": numbered, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-    path.write_text(json.dumps(notebook), encoding="utf8")
 
 
 @pytest.fixture
@@ -141,7 +99,7 @@ ARCHIVES = Path(os.environ.get("HELPERS_ARCHIVES", ROOT.parent / "shared" / "dat
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with MNIST and Tiny ImageNet's validation images; the test is skipped where there are none."""
     from helpers.data import available, data_dir
-    from helpers.data.importer import import_data
+    from helpers.data._download import import_data
 
     if available("mnist") and available("tiny-imagenet"):
         return data_dir()

@@ -15,7 +15,7 @@ from helpers import data, training
 from helpers.capture import activations
 from helpers.device import seed_everything
 from helpers.networks import LeNet
-from helpers.plots.panels import INK, SMALL_PT, TEXT_PT, Picture
+from helpers.plots._panels import INK, SMALL_PT, TEXT_PT, Picture
 
 ROOT = Path(__file__).resolve().parents[1]
 CANVAS = 48  # pixels

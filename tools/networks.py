@@ -81,7 +81,7 @@ def section(root: Path, one: Row) -> str:
 
 def made(one: Row) -> str:
     """The recipe in a few sentences."""
-    recipe, facts = one["recipe"], one["facts"]
+    recipe, made = one["recipe"], one["facts"]
     network = f"`{one['architecture']}`"
     if recipe["arguments"].get("stages"):
         widths = ", ".join("+".join(map(str, stage)) for stage in recipe["arguments"]["stages"])
@@ -98,7 +98,7 @@ def made(one: Row) -> str:
         "random crops and mirrored images": recipe["augment"],
     }
     text += "".join(f", {what}" for what, wanted in extras.items() if wanted)
-    return f"{text}. Made at commit `{facts['commit']}` with torch {facts['torch']} on {facts['device']}."
+    return f"{text}. Made at commit `{made['commit']}` with torch {made['torch']} on {made['device']}."
 
 
 def results(full: Row) -> str:

@@ -18,9 +18,7 @@ times in one forward (one ReLU used twice) is named call by call: "relu#1", "rel
 that give feature maps (B, C, h, w).
 """
 
-from helpers.capture.ablation import ablated_logits, activations_up_to, logits_from
-from helpers.capture.batches import in_batches
-from helpers.capture.inputs import (
+from helpers._validate import (
     Target,
     check_fill,
     check_fit,
@@ -30,13 +28,16 @@ from helpers.capture.inputs import (
     check_target,
     chunks,
 )
-from helpers.capture.passes import Gradients, Masked, activations, gradients, logits, masked_forward
-from helpers.capture.state import INPUT, layer_names, named_modules, preserved
+from helpers.capture._ablation import ablated_logits, activations_up_to, logits_from
+from helpers.capture._batches import in_batches
+from helpers.capture._hooks import Gradients, Masked, Score, activations, gradients, logits, masked_forward
+from helpers.capture._state import INPUT, layer_names, named_modules, preserved
 
 __all__ = [
     "INPUT",
     "Gradients",
     "Masked",
+    "Score",
     "Target",
     "ablated_logits",
     "activations",

@@ -51,7 +51,7 @@ def saliency_by_hand(answer: Callable[[nn.Module, Tensor, int], Tensor]) -> str:
         expect(not torch.allclose(made, w.abs().sum(0)), "that is the sum over the colours; keep the largest")
         late = bool((made.abs() - w.amax(0).abs()).abs().max() < 1e-6)
         expect(not late, "take the absolute value before the largest colour, not after")
-        chance = saliency.class_saliency(model, image[None], 1, after_softmax=True)[0].double()
+        chance = saliency.class_saliency(model, image[None], 1, score="probability")[0].double()
         expect(not torch.allclose(made, chance), "that is the slope of the probability; ask the logit")
         expect(torch.allclose(made, w.abs().amax(0), atol=1e-6), "take the slope of the score of class c alone")
     filled = any(parameter.grad is not None for parameter in model.parameters())
@@ -91,7 +91,7 @@ def blind_spot(answer: Callable[[], tuple[nn.Module, Tensor]]) -> str:
     image = tensor_answer(image, (1, 1, 4, 4), "the image").float()
     score = logits(model, image)[0, 0]
     regions = torch.tensor([[0, y, x, y + 1, x + 1] for y in range(4) for x in range(4)])
-    drop = saliency.region_drops(model, image, 0, regions).abs().max().item()
+    drop = saliency.region_occlusion(model, image, 0, regions).abs().max().item()
     expect(drop >= 1, f"covering a pixel with 0 changes the score of class 0 by {drop:.2g} at most; make it 1 or more")
     slope = saliency.class_saliency(model, image, 0).max().item()
     expect(slope == 0, f"the map is not zero: its largest value is {slope:.2g}")
@@ -153,7 +153,7 @@ def another_network(answer: Callable[[], float]) -> str:
     x = normalize(scenes.images, network)
     best = in_batches(logits, network, x).topk(2, 1).indices
     there = (best.sort(1).values == scenes.labels.sort(1).values).all(1)
-    maps = in_batches(saliency.class_saliency, network, x[there], scenes.labels[there], size=50)
+    maps = in_batches(saliency.class_saliency, network, x[there], scenes.labels[there], batch_size=50)
     own, other = (metrics.mass_in_mask(maps, m) for m in (scenes.masks[there], scenes.masks[there].flip(1)))
     wanted = (own > other).double().mean().item()
     hint = f"keep the {int(there.sum())} scenes whose two classes are the network's two best answers"

@@ -126,7 +126,7 @@ def grad_cam_by_hand(answer: Callable[[nn.Module, nn.Module, Tensor, int], Tenso
     whole = nn.Sequential(body, head)
     for seed in range(3):
         image = _draw(seed + 20, 2, 6, 6)
-        wanted = [cam.grad_cam(whole, image[None], c, "0", relu=False)[0].double() for c in range(3)]
+        wanted = [cam.grad_cam(whole, image[None], c, layer="0", relu=False)[0].double() for c in range(3)]
         for c, signed in enumerate(wanted):
             made = tensor_answer(answer(body, head, image.clone(), c), (4, 4), "the map")
             expect(bool((made >= 0).all()), "Grad-CAM keeps what speaks for the class: a ReLU at the end")

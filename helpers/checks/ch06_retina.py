@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.checks import exercise, expect, tensor_answer
-from helpers.polar.sampling import log_polar
+from helpers.retina._sampling import log_polar
 
 CLOSE = 1e-5
 

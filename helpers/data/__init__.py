@@ -5,12 +5,12 @@ Embedded, always there, no download: `digits`, `digit_scenes`, `noisy_displays`,
 Real, where present under `data_dir()`: `mnist`, `tiny_imagenet`. Command line: `python -m helpers.data --help`.
 """
 
-from helpers.data.datasets import DataMissing, Photos, available, data_dir, mnist, tiny_imagenet
-from helpers.data.digit_images import DIGIT_BACKGROUNDS, DIGIT_FONTS, Digits, digit_scenes, digits, handwritten, place
-from helpers.data.displays import Displays, band_noise, noisy_displays
-from helpers.data.lettering import Lettering, write
-from helpers.data.object_scenes import BACKGROUNDS, CLASSES, WORD_LABEL, Scenes, scenes
-from helpers.data.photos import PHOTOS, photo
+from helpers.data._digits import DIGIT_BACKGROUNDS, DIGIT_FONTS, Digits, digit_scenes, digits, handwritten, place
+from helpers.data._displays import Displays, band_noise, noisy_displays
+from helpers.data._photos import PHOTOS, photo
+from helpers.data._real import DataMissing, Photos, available, data_dir, mnist, tiny_imagenet
+from helpers.data._scenes import BACKGROUNDS, CLASSES, WORD_LABEL, Scenes, scenes, searched_scenes, two_object_scenes
+from helpers.data._text import Lettering, write
 
 __all__ = [
     "BACKGROUNDS",
@@ -36,6 +36,8 @@ __all__ = [
     "photo",
     "place",
     "scenes",
+    "searched_scenes",
     "tiny_imagenet",
+    "two_object_scenes",
     "write",
 ]

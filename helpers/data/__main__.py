@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.data.datasets import TITLES, available, data_dir
-from helpers.data.importer import SOURCES, download, find, import_data
-from helpers.data.unpack import DataError
+from helpers.data._download import SOURCES, download, find, import_data
+from helpers.data._real import TITLES, available, data_dir
+from helpers.data._unpack import DataError
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,11 +18,11 @@ from helpers import networks
 from helpers.background import BlurHits, accuracy_under_blur, salient_region, same_area_control
 from helpers.capture import in_batches
 from helpers.data import scenes
-from helpers.experiments.facts import facts
+from helpers.experiments.environment import run_environment
 from helpers.experiments.licnn import photographs, trained
-from helpers.experiments.recipes import BIAS_OF_95_PERCENT, RECIPES
-from helpers.experiments.records import rounded, run_record, summary
-from helpers.experiments.worlds import SWAP, data_hash, held_out
+from helpers.experiments.report import rounded, run_record, summary
+from helpers.experiments.train.datasets import SWAP, data_hash, held_out
+from helpers.experiments.train.recipes import BIAS_OF_95_PERCENT, RECIPES
 from helpers.licnn import saliency_map
 
 NAME = "background"
@@ -48,7 +48,7 @@ def regions(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
         x: images, (N, C, H, W), normalised.
         truth: (N, H, W) bool, the objects.
     """
-    found = salient_region(in_batches(saliency_map, model, x, size=BATCH))
+    found = salient_region(in_batches(saliency_map, model, x, batch_size=BATCH))
     return {
         "LICNN": found,
         "LICNN, moved": same_area_control(found, "shift"),
@@ -81,7 +81,7 @@ def measured(model: nn.Module, x: Tensor, y: Tensor, truth: Tensor, sets: dict[s
     """The whole experiment for one network: every region, every set of images (N,) bool."""
     found = regions(model, x, truth)
     hits = {
-        name: accuracy_under_blur(model, x, y, region, RADII, TOPS, batch=BATCH)
+        name: accuracy_under_blur(model, x, y, region, RADII, TOPS, batch_size=BATCH)
         for name, region in tqdm(found.items(), desc="regions")
     }
     covered = (found["LICNN"] & truth).flatten(1).sum(1) / truth.flatten(1).sum(1)
@@ -115,7 +115,7 @@ def on_photographs(device: torch.device) -> dict[str, Any]:
     found = {}
     for name, judge in JUDGES.items():
         x, y, truth = photographs(name, device)
-        wrong = in_batches(_answers, networks.load(judge, device), x, size=BATCH).cpu() != y.cpu()
+        wrong = in_batches(_answers, networks.load(judge, device), x, batch_size=BATCH).cpu() != y.cpu()
         # A box that covers everything leaves no background to blur.
         there = truth.float().mean((1, 2)).cpu() < 0.5
         sets = {
@@ -158,7 +158,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         "name": NAME,
         "command": COMMAND,
         "data": {"Tiny ImageNet": data_hash(photos)},
-        "facts": facts(device),
+        "facts": run_environment(device),
         "radii": list(RADII),
         "photographs": rounded(on_photographs(device)),
         "scenes": rounded(on_scenes(out, device)),

@@ -18,23 +18,16 @@ from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.capture import in_batches, layer_names, logits
-from helpers.data import CLASSES, mnist, scenes, tiny_imagenet
-from helpers.experiments import train
-from helpers.experiments.attention import (
-    BATCH,
-    VARIANTS,
-    agreement,
-    compared,
-    methods,
-    other_maps,
-    pairs,
-    told_apart,
-)
-from helpers.experiments.facts import facts
-from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import rounded, run_record, summary
-from helpers.experiments.worlds import World, data_hash, held_out, prepare, world
+from helpers.compare import VARIANTS, attribution_methods, compare_attention, two_object_methods, two_object_test
+from helpers.compare._attention import BATCH
+from helpers.data import CLASSES, mnist, scenes, tiny_imagenet, two_object_scenes
+from helpers.experiments.environment import run_environment
+from helpers.experiments.report import rounded, run_record, summary
+from helpers.experiments.train import command as train
+from helpers.experiments.train.datasets import DataSplit, data_hash, held_out, prepare, world
+from helpers.experiments.train.recipes import RECIPES
 from helpers.licnn import attention_map, saliency_map
+from helpers.licnn.variants import agreement
 from helpers.metrics import box_mask, map_similarity, mass_in_mask, pointing_game
 from helpers.sanity import sanity_check
 
@@ -103,15 +96,15 @@ def parts_of_the_rule(name: str, device: torch.device) -> dict[str, Any]:
         "images": len(x),
         "area": truth.float().mean().item(),
         "masks": agreement(model, x, labels),
-        "maps": against_first(compared(model, x, labels, truth, last_maps(model))),
+        "maps": against_first(compare_attention(model, x, labels, truth, last_maps(model))),
     }
     if name in SCENE_NETWORKS:
-        two = pairs(IMAGES, SEED)
+        two = two_object_scenes(IMAGES, SEED)
         x = networks.normalize(two.images, model).to(device)
         maps = {key: partial(attention_map, **options) for key, options in VARIANTS.items()}
-        maps |= other_maps(model, last_maps(model))
+        maps |= two_object_methods(model, last_maps(model))
         labels, masks = two.labels.to(device), two.masks.to(device)
-        rows = {key: {"own": told_apart(model, x, labels, masks, one).mean(1)} for key, one in maps.items()}
+        rows = {key: {"own": two_object_test(model, x, labels, masks, one).mean(1)} for key, one in maps.items()}
         found["two objects"] = against_first(rows)
     return found
 
@@ -124,7 +117,7 @@ def checked(name: str, device: torch.device) -> dict[str, Any]:
         x, labels = spread_over(CHECKED, (test.images.to(device), test.labels.to(device)))
     else:
         x, labels, _ = images_of(name, CHECKED, device)
-    every = methods(last_maps(model))
+    every = attribution_methods(last_maps(model))
     runs = [("cascading", "initial", seed) for seed in SEEDS]
     runs += [("independent", "initial", 0), ("cascading", "shuffled", 0)]
     found: dict[str, Any] = {"images": len(x), "layers": [], "floors": {}, "runs": []}
@@ -157,7 +150,7 @@ def learned_by_heart(out: Path, device: torch.device) -> dict[str, Any]:
     )
     x, labels, _ = drawn("scenes-gap", CHECKED, device)
     rows: dict[str, Any] = {}
-    for key, method in methods(last_maps(true[0])).items():
+    for key, method in attribution_methods(last_maps(true[0])).items():
         maps = [{seed: method(one, x, labels) for seed, one in part.items()} for part in (true, permuted)]
         different = [(a, b) for a in SEEDS for b in SEEDS if a != b]
         rows[key] = {
@@ -179,7 +172,7 @@ def never_trained(out: Path, device: torch.device) -> dict[str, Any]:
     Beside them, networks that saw the other four shapes all the time, next to the ones that they had to name.
     """
     found = scenes(IMAGES, SEED)
-    two = pairs(2 * IMAGES, SEED)
+    two = two_object_scenes(2 * IMAGES, SEED)
     group, groups = found.labels[:, 0] // HALF, two.labels // HALF
     mixed = groups[:, 0] != groups[:, 1]  # one object of each half
     rows = []
@@ -208,7 +201,7 @@ def never_trained(out: Path, device: torch.device) -> dict[str, Any]:
 def _likeliest(model: nn.Module, name: str, images: Tensor, device: torch.device) -> Tensor:
     """The attention maps (N, H, W) of the likeliest class."""
     x = prepare(RECIPES[name], (images * 255).round().byte()).to(device)
-    return in_batches(partial(saliency_map, top=1), model, x, size=BATCH).cpu()
+    return in_batches(partial(saliency_map, top=1), model, x, batch_size=BATCH).cpu()
 
 
 def _dense(
@@ -230,8 +223,8 @@ def _dense(
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """Everything the chapter prints of these runs."""
     names = (*SCENE_NETWORKS, *PHOTO_NETWORKS)
-    photos: World = held_out(RECIPES["photos-200"])
-    digits: World = held_out(RECIPES["lenet-mnist"])
+    photos: DataSplit = held_out(RECIPES["photos-200"])
+    digits: DataSplit = held_out(RECIPES["lenet-mnist"])
     with torch.no_grad():
         found = {
             "rule": {name: parts_of_the_rule(name, device) for name in tqdm(names, desc="the rule")},
@@ -242,7 +235,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         "name": NAME,
         "command": COMMAND,
         "data": {"Tiny ImageNet": data_hash(photos), "MNIST": data_hash(digits)},
-        "facts": facts(device),
+        "facts": run_environment(device),
         **rounded(found),
     }
 

@@ -23,12 +23,12 @@ from helpers import networks
 from helpers.cam import largest_component_box, localization_error, pooling_head, upsample, weighted_maps
 from helpers.capture import in_batches, logits
 from helpers.data import Photos, scenes, tiny_imagenet
-from helpers.experiments.facts import facts
-from helpers.experiments.recipes import RECIPES
-from helpers.experiments.records import run_record
-from helpers.experiments.train import run_folder
-from helpers.experiments.trainer import Machine, Run
-from helpers.experiments.worlds import TEST_SEED, data_hash, held_out, prepare, world
+from helpers.experiments.environment import run_environment
+from helpers.experiments.report import run_record
+from helpers.experiments.train.command import run_folder
+from helpers.experiments.train.datasets import TEST_SEED, data_hash, held_out, prepare, world
+from helpers.experiments.train.recipes import RECIPES
+from helpers.experiments.train.trainer import Machine, Run
 from helpers.metrics import blurred_map, box_iou, box_mask
 from helpers.networks import normalize
 from helpers.saliency import class_saliency, saliency_box
@@ -102,7 +102,7 @@ def blurred_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     return upsample(F.avg_pool2d(class_saliency(model, x, labels)[:, None], CELL)[:, 0], tuple(x.shape[2:]))
 
 
-def perfect(truth: Tensor) -> Tensor:
+def downsampled_truth(truth: Tensor) -> Tensor:
     """The true boxes (N, 4) at the resolution of the maps, stretched as these are: what 8 x 8 places can say."""
     inside = box_mask(truth, (SIDE, SIDE)).float()
     return upsample(F.avg_pool2d(inside[:, None], CELL)[:, 0], (SIDE, SIDE))
@@ -140,7 +140,7 @@ def centred(count: int, size: float) -> Tensor:
     return torch.tensor([low, low, high, high]).expand(count, 4)
 
 
-def named_rightly(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+def topk_correct(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Whether the class is the best answer, and whether it is among the five best: (2, N) bool, on the CPU."""
     right = in_batches(logits, model, x).topk(5, 1).indices.cpu() == labels[:, None]  # (N, 5)
     return torch.stack([right[:, 0], right.any(1)])
@@ -155,7 +155,7 @@ def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, M
         found: their labels and boxes.
         methods: maps by name.
     """
-    named = named_rightly(model, x, found.labels)
+    named = topk_correct(model, x, found.labels)
     odd = torch.arange(len(x)) % 2 == 1
     rows = {
         name: by_threshold(in_batches(method, model, x, found.labels).cpu(), found.boxes, named)
@@ -175,13 +175,13 @@ def baselines(x: Tensor, found: Photos, named: Tensor) -> dict[str, Any]:
     Args:
         x: images, (N, 3, 64, 64).
         found: their labels and boxes.
-        named: (2, N) bool, as `named_rightly` gives it.
+        named: (2, N) bool, as `topk_correct` gives it.
     """
     boxes = [centred(len(x), size) for size in SIZES]
     return {
         "centred box": scores(boxes, SIZES, found.boxes, named),
         "contrast": by_threshold(in_batches(lambda _, x: blurred_map(x), None, x).cpu(), found.boxes, named),
-        "true box, 8 x 8": by_threshold(perfect(found.boxes), found.boxes, named),
+        "true box, 8 x 8": by_threshold(downsampled_truth(found.boxes), found.boxes, named),
     }
 
 
@@ -235,7 +235,13 @@ def on_scenes(out: Path, device: torch.device) -> dict[str, Any]:
 
 def record(out: Path, device: torch.device) -> dict[str, Any]:
     """Everything that is measured, as `book/results` keeps it."""
-    result: dict[str, Any] = {"name": NAME, "command": COMMAND, "facts": facts(device), "side": SIDE, "networks": {}}
+    result: dict[str, Any] = {
+        "name": NAME,
+        "command": COMMAND,
+        "facts": run_environment(device),
+        "side": SIDE,
+        "networks": {},
+    }
     result |= {"published": {key: list(pair) for key, pair in PUBLISHED.items()}, "data": {}}
     result["scenes"] = on_scenes(out, device)
     plain = {"CAM": class_maps}
@@ -249,7 +255,7 @@ def record(out: Path, device: torch.device) -> dict[str, Any]:
         more["gradient, 8 x 8"] = blurred_gradient
         row = measured(model, x, found, {**plain, **more})
         row["à trous, the same weights"] = measured(networks.rebuilt(model, atrous=1), x, found, plain)
-        named = named_rightly(model, x, found.labels)
+        named = topk_correct(model, x, found.labels)
         row["baselines"] = baselines(x, found, named)
         boxes = in_batches(gradient_boxes, model, x, found.labels).cpu()
         row["baselines"]["gradient and colours"] = scores([boxes], [0.95], found.boxes, named)

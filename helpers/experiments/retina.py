@@ -19,9 +19,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 from tqdm.auto import tqdm
 
-from helpers.background import blurred
-from helpers.experiments.pairs import PAIRS, REACH, Searched, by_network, images, origin
-from helpers.experiments.records import rounded, run_record, summary
+from helpers.experiments.matched_pairs import PAIRS, REACH, Searched, by_network, images, origin
+from helpers.experiments.report import rounded, run_record, summary
+from helpers.filters import blurred
 from helpers.retina import R_MIN, log_polar, viewer
 from helpers.search import View, label_map
 

@@ -8,15 +8,17 @@ Four baselines that know nothing of the network stand beside them: `center_map`,
 `random_map`.
 """
 
-from helpers.metrics.baselines import blurred_map, center_map, edge_map, random_map
-from helpers.metrics.boxes import Detections, box_iou, box_mask, detections
-from helpers.metrics.curves import Curve, deletion, insertion
-from helpers.metrics.masks import in_out_ratio, mass_in_mask, pixel_auc, pointing_game, rank_correlation
-from helpers.metrics.similarity import map_similarity
+from helpers.boxes import box_mask
+from helpers.metrics._baselines import blurred_map, center_map, edge_map, random_map
+from helpers.metrics._boxes import Detections, box_iou, detections
+from helpers.metrics._curves import Curve, deletion, insertion
+from helpers.metrics._masks import best_inside, in_out_ratio, mass_in_mask, pixel_auc, pointing_game, rank_correlation
+from helpers.metrics._similarity import map_similarity
 
 __all__ = [
     "Curve",
     "Detections",
+    "best_inside",
     "blurred_map",
     "box_iou",
     "box_mask",

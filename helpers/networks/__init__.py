@@ -5,10 +5,10 @@
 torchvision's, where its weights are in torch's cache.
 """
 
-from helpers.networks.architectures import AngularPad2d, LeNet, SmallVGG
-from helpers.networks.card import Card, WeightsError
-from helpers.networks.imagenet import WeightsMissing
-from helpers.networks.store import Catalogue, available, card, load, normalize, rebuilt
+from helpers.networks._architectures import AngularPad2d, LeNet, SmallVGG
+from helpers.networks._card import Card, WeightsError
+from helpers.networks._store import Catalogue, available, card, load, normalize, rebuilt
+from helpers.networks._torchvision import WeightsMissing
 
 __all__ = [
     "AngularPad2d",

@@ -1,0 +1,38 @@
+"""Class activation maps: which places earned the score, and what can be made of them.
+
+One call::
+
+    maps = class_activation_map(model, x, target=3)  # (B, h, w); mean + bias = logit
+
+By hand, for a network in three parts, `features`, the mean over all places, and `fc`::
+
+    f = features(x)  # (B, C, h, w)
+    (fc.weight[3][:, None, None] * f).sum(1)  # (B, h, w)
+
+Maps are raw and signed, at the resolution of the feature maps; `upsample` stretches them over the image, and
+`largest_component_box` draws the box. Networks with another end: `grad_cam`.
+
+Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning deep features for discriminative localization", CVPR 2016.
+"""
+
+from helpers.cam._boxes import LocalizationError, largest_component_box, localization_error
+from helpers.cam._gradient import grad_cam
+from helpers.cam._head import Head, class_activation_map, pooling_head, weighted_maps
+from helpers.cam._units import Crops, Units, class_specific_units, receptive_field_crop
+from helpers.filters import upsample
+
+__all__ = [
+    "Crops",
+    "Head",
+    "LocalizationError",
+    "Units",
+    "class_activation_map",
+    "class_specific_units",
+    "grad_cam",
+    "largest_component_box",
+    "localization_error",
+    "pooling_head",
+    "receptive_field_crop",
+    "upsample",
+    "weighted_maps",
+]

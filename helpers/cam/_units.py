@@ -1,0 +1,136 @@
+"""Single feature maps ("units") of the last layer: which of them a class reads, and what excites them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from helpers._validate import check_images, check_positive, check_target
+from helpers.capture import activations
+
+BATCH = 100  # images a forward
+
+
+class Units(NamedTuple):
+    """The units that a class weighs most."""
+
+    units: Tensor  # (k,) int64, the number of the feature map, the largest weight first; (K, k) for K classes
+    weights: Tensor  # like units: w_k^c
+
+
+class Crops(NamedTuple):
+    """The patches that excite units most."""
+
+    patches: Tensor  # (U, n, C, side, side), the strongest first
+    images: Tensor  # (U, n) int64, the image each is from
+    corners: Tensor  # (U, n, 2) int64, row and column of its upper left pixel
+    values: Tensor  # (U, n), the unit's activation there
+
+
+def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor, k: int = 5) -> Units:
+    """The feature maps that speak most for a class, by their weight in the last layer.
+
+    Args:
+        model: network whose last linear layer reads one number a feature map.
+        target: class index, or (K,) indices.
+        k: how many units.
+
+    Returns:
+        `Units`, the largest weight first.
+
+    Raises:
+        ValueError: no linear layer, a class out of range, or k outside 1 .. number of units.
+
+    Source: Zhou et al., CVPR 2016, section 5.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError("model must have a linear layer, this one has none")
+    weight = layers[-1].weight.detach()  # (classes, C)
+    if check_positive("k", k) > weight.shape[1]:
+        raise ValueError(f"k must be at most {weight.shape[1]}, the number of units, got {k}")
+    try:
+        wanted = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"target must be a class or (K,) classes, got {target!r}") from error
+    if wanted.ndim > 1 or wanted.numel() == 0:
+        raise ValueError(f"target must be a class or (K,) classes, got shape {tuple(wanted.shape)}")
+    rows, _ = check_target(wanted.reshape(-1), wanted.numel(), len(weight))
+    top = weight[rows[:, 0].to(weight.device)].topk(k, dim=1)
+    return Units(top.indices, top.values) if wanted.ndim else Units(top.indices[0], top.values[0])
+
+
+def receptive_field_crop(
+    model: nn.Module, images: Tensor, units: Sequence[int] | Tensor, layer: str, side: int, n: int = 5
+) -> Crops:
+    """The image patches that excite units of a layer most, one patch an image at most.
+
+    A patch is a square around the place where the unit's map has its maximum, moved inside the image where it would
+    reach beyond the border. The map's cells are taken to lie evenly over the image, as they do where every layer
+    keeps the size or divides it evenly.
+
+    Args:
+        model: any network; it is left as it was found.
+        images: (N, C, H, W), as the network expects them; patches are cut from them.
+        units: numbers of feature maps of the layer, (U,).
+        layer: name of a layer with feature maps (B, C, h, w).
+        side: of the patches, in pixels; `basics.receptive_fields` tells how far a unit can see.
+        n: patches a unit.
+
+    Returns:
+        `Crops`, the strongest first.
+
+    Raises:
+        ValueError: bad images; a layer that is unknown or has no feature maps; a unit out of range; side larger than
+            the images, or n than their number.
+
+    Source: Zhou et al., "Object detectors emerge in deep scene CNNs", ICLR 2015; CVPR 2016, section 5.
+    """
+    if not isinstance(layer, str):
+        raise ValueError(f"layer must be one name, got {layer!r}")
+    check_images(images)
+    height, width = images.shape[2:]
+    if check_positive("side", side) > min(height, width):
+        raise ValueError(f"side must be at most {min(height, width)}, the images' own, got {side}")
+    if check_positive("n", n) > len(images):
+        raise ValueError(f"n must be at most the number of images, {len(images)}, got {n}")
+    wanted, tops = _unit_numbers(units), []
+    for part in images.split(BATCH):
+        maps = _maps_of(model, part, layer, wanted)  # (b, U, h, w)
+        tops.append(maps.flatten(2).max(2))
+    h, w = maps.shape[2:]
+    best = torch.cat([top.values for top in tops]).T.topk(n, dim=1)  # (U, n)
+    place = torch.cat([top.indices for top in tops]).T.gather(1, best.indices)
+    corners = torch.stack([_corner(place // w, h, height, side), _corner(place % w, w, width, side)], dim=2)
+    step = torch.arange(side, device=images.device)
+    rows, columns = (corners[..., i, None] + step for i in (0, 1))  # (U, n, side)
+    patches = images.detach()[best.indices[..., None, None], :, rows[..., :, None], columns[..., None, :]]
+    return Crops(patches.movedim(-1, 2), best.indices, corners, best.values)
+
+
+def _maps_of(model: nn.Module, images: Tensor, layer: str, units: Tensor) -> Tensor:
+    """The maps of some units, (b, U, h, w)."""
+    maps = activations(model, images, layer)[layer]
+    if maps.ndim != 4:
+        raise ValueError(f"layer must have feature maps (B, C, h, w), but {layer!r} gives {tuple(maps.shape)}")
+    if units.min() < 0 or units.max() >= maps.shape[1]:
+        raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {units.tolist()}")
+    return maps[:, units.to(maps.device)]
+
+
+def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
+    """First pixel of a patch around the middle of a cell; in whole numbers, so that every image is cut alike."""
+    return (((2 * cell + 1) * pixels - side * cells + cells) // (2 * cells)).clamp(0, pixels - side)
+
+
+def _unit_numbers(units: Sequence[int] | Tensor) -> Tensor:
+    """(U,) int64."""
+    try:
+        wanted = torch.as_tensor(units)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}") from error
+    whole = not (wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool)
+    if wanted.ndim != 1 or wanted.numel() == 0 or not whole:
+        raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}")
+    return wanted.long()

@@ -1,0 +1,1 @@
+"""What the methods cost, beside their peers: `python -m helpers.experiments.benchmark SUITE`."""

@@ -1,0 +1,7 @@
+"""The record of chapters 6 and 7 on whole images: `python -m helpers.experiments.search`."""
+
+import sys
+
+from helpers.experiments.search.record import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The record of chapter 4: `python -m helpers.experiments.similarnet`."""

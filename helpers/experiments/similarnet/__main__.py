@@ -1,0 +1,7 @@
+"""The record of chapter 4: `python -m helpers.experiments.similarnet`."""
+
+import sys
+
+from helpers.experiments.similarnet.record import main
+
+sys.exit(main())

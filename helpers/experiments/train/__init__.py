@@ -1,0 +1,1 @@
+"""Train the book's networks: `python -m helpers.experiments.train NAME`."""

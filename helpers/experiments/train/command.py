@@ -1,0 +1,202 @@
+"""Train one of the book's networks: `python -m helpers.experiments.train NAME`.
+
+The checkpoint of every epoch, the curve, the weights and the record lie in the folder of --out, one folder a seed.
+A run that was killed goes on with --resume and ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from helpers.data import DataMissing
+from helpers.device import best_device
+from helpers.experiments.train import publish
+from helpers.experiments.train.datasets import DataSplit, check_seed, world
+from helpers.experiments.train.recipes import RECIPES, Recipe
+from helpers.experiments.train.trainer import CHECKPOINT, Machine, Run, RunError
+from helpers.networks import _store as store
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m helpers.experiments.train",
+        description="Train one of the book's networks, with checkpoints after every epoch.",
+        epilog="networks:\n" + "\n".join(f"  {name:<16} {recipe.about}" for name, recipe in RECIPES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("name", metavar="NAME", choices=list(RECIPES), help="the network, see below")
+    made.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
+    made.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, or: all")
+    made.add_argument("--epochs", type=int, help="passes over the training images")
+    made.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
+    made.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)")
+    made.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
+    made.add_argument("--bfloat16", action="store_true", help="forward passes under bfloat16 autocast")
+    made.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("runs"), help="where the runs lie (default: runs)"
+    )
+    again = made.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    again.add_argument("--restart", action="store_true", help="throw the run that is there away")
+    made.add_argument("--publish", action="store_true", help="afterwards make the results those of the book (checkout)")
+    made.add_argument("--quiet", action="store_true", help="no progress bar, no line an epoch")
+    return made
+
+
+def chosen_recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe of the command line: the named one, with what the options change.
+
+    Raises:
+        RunError: an option that makes no sense for this network.
+    """
+    recipe = RECIPES[options.name]
+    changes: dict[str, Any] = {}
+    if options.epochs is not None:
+        if options.epochs < 1:
+            raise RunError(f"--epochs must be at least 1, got {options.epochs}")
+        changes["epochs"] = options.epochs
+    if options.classes is not None:
+        if recipe.world != "photos":
+            raise RunError(f"--classes is for the photo networks; {recipe.name} learns all classes of its world")
+        changes["classes"] = () if options.classes == ["all"] else tuple(options.classes)
+    if options.seeds is not None:
+        changes["seeds"] = tuple(options.seeds)
+    if options.images is not None and options.images < recipe.batch:
+        raise RunError(f"--images must be at least one batch ({recipe.batch}), got {options.images}")
+    return replace(recipe, **changes)
+
+
+def chosen_machine(options: argparse.Namespace) -> Machine:
+    """Device and precision of the command line.
+
+    Raises:
+        RunError: there is no such device.
+    """
+    try:
+        device = torch.device(options.device) if options.device else best_device()
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        given = f"--device {options.device}: " if options.device else ""
+        raise RunError(given + str(error).splitlines()[0]) from error
+    return Machine(device, options.bfloat16)
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where the run of one seed lies."""
+    return out / name / f"seed-{seed}"
+
+
+def trained(name: str, seed: int, found: DataSplit, out: Path, device: torch.device) -> nn.Module:
+    """A network of the book, trained under a seed.
+
+    Args:
+        name: of its recipe.
+        seed: of the run.
+        found: what it learns from.
+        out: folder of the runs, which go on from their last checkpoints.
+        device: where it is trained.
+
+    Raises:
+        RunError: a checkpoint that is damaged or of another run.
+    """
+    run = Run(RECIPES[name], found, seed, run_folder(out, name, seed), Machine(device))
+    if run.checkpoint.exists():
+        run.resume()
+    run.train(progress=False)
+    return run.model.eval()
+
+
+def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Refuse seeds that are given twice or kept for testing, and runs that would be overwritten.
+
+    Raises:
+        RunError: saying which.
+        ValueError: a seed kept for testing.
+    """
+    if len(set(recipe.seeds)) < len(recipe.seeds):
+        raise RunError(f"--seeds must differ, got {' '.join(map(str, recipe.seeds))}")
+    for seed in recipe.seeds:
+        check_seed(recipe, seed)
+        folder = run_folder(options.out, recipe.name, seed)
+        if (folder / CHECKPOINT).exists() and not options.restart and not options.resume:
+            raise RunError(f"there is a run in {folder}: go on with --resume, or throw it away with --restart")
+
+
+def prepared(recipe: Recipe, seed: int, machine: Machine, options: argparse.Namespace) -> Run:
+    """The run of one seed, new or where its checkpoint left it."""
+    found = world(recipe, seed, options.images)
+    run = Run(recipe, found, seed, run_folder(options.out, recipe.name, seed), machine)
+    if options.restart:
+        run.discard()
+    elif run.checkpoint.exists():
+        run.resume()
+    return run
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Train every seed that is not finished, then write the record.
+
+    Raises:
+        RunError: what cannot be done, with what to do instead.
+        DataMissing: the recipe's data is not there.
+    """
+    recipe, machine = chosen_recipe(options), chosen_machine(options)
+    if options.publish:
+        publish.check_checkout()
+        if recipe != RECIPES[options.name] or options.images is not None:
+            raise RunError("--publish takes the recipe as it is: change it in recipes.py, then publish")
+    check_folders(recipe, options)
+    # All of them before the first is trained: a checkpoint that cannot be used is better known now than in an hour.
+    runs = [prepared(recipe, seed, machine, options) for seed in recipe.seeds]
+    for run in runs:
+        run.train(progress=not options.quiet)
+    home = options.out / recipe.name
+    found = publish.record(recipe, runs, options.images)
+    publish.write(recipe, runs, found, home, home / "results")
+    print(f"weights, manifest, record and curves: {home}")
+    if options.publish:
+        publish.write(recipe, runs, found, store.FILES, publish.RESULTS)
+        print("published: they are the book's from now on")
+    for one in found["runs"]:
+        print(f"seed {one['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in one["accuracy"].items()))
+
+
+def _as_interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0; 1 after saying what is wrong; 130 when interrupted."""
+    options = parser().parse_args(arguments)
+    data = os.environ.get("HELPERS_DATA")
+    if options.data is not None:
+        os.environ["HELPERS_DATA"] = str(options.data)
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        execute(options)
+    except (RunError, DataMissing, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        kept = any((options.out / options.name).glob(f"seed-*/{CHECKPOINT}"))
+        what = "the last finished epoch is kept, --resume goes on from there" if kept else "no epoch was finished"
+        print(f"\nstopped; {what}", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if data is None:
+            os.environ.pop("HELPERS_DATA", None)
+        else:
+            os.environ["HELPERS_DATA"] = data
+    return 0

@@ -1,0 +1,276 @@
+"""What a recipe trains on and is tested on, and what its network sees of an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers.data import (
+    BACKGROUNDS,
+    CLASSES,
+    DIGIT_BACKGROUNDS,
+    Scenes,
+    digit_scenes,
+    mnist,
+    scenes,
+    searched_scenes,
+    tiny_imagenet,
+)
+from helpers.data._scenes import DISPLAY, WINDOW
+from helpers.experiments.train.recipes import Recipe
+from helpers.retina import cartesian
+from helpers.sanity import permuted_labels
+
+GAZE_PX = 8  # standard deviation of the gaze around the object: the radius of the smallest objects
+
+TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
+TEST_SCENES = 2000
+CANVAS = 64  # pixels a side of the canvases a digit lies on
+SWAP = 4  # steps along the list of backgrounds: each class gets the background tied to another one
+SMALL_OBJECTS = (0.1, 0.2)  # diameter, in sides of the image, of objects that do not make the picture
+CROP = (0.7, 1.0)  # side of a training crop, in sides of the image
+
+
+class LabeledImages(NamedTuple):
+    """Images (N, C, H, W), uint8 in 0 .. 255, and their labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class DataSplit(NamedTuple):
+    """What a network learns from and is tested on.
+
+    Attributes:
+        train: the training set.
+        tests: test sets by name; the first one is the one meant by "the accuracy".
+        classes: names of the classes.
+        what: one line that says what the data is.
+    """
+
+    train: LabeledImages
+    tests: Mapping[str, LabeledImages]
+    classes: tuple[str, ...]
+    what: str
+
+
+def check_seed(recipe: Recipe, seed: int) -> None:
+    """Refuse a seed whose training scenes would be the test scenes.
+
+    Raises:
+        ValueError: the seed is one of those kept for testing.
+    """
+    if recipe.world not in ("mnist", "photos") and seed >= TEST_SEED:
+        raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
+
+
+def held_out(recipe: Recipe) -> DataSplit:
+    """The test sets of a recipe alone; `train` is empty.
+
+    Raises:
+        DataMissing: real data is wanted that is not there.
+    """
+    return _load(recipe, None, None)
+
+
+def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> DataSplit:
+    """The training and test sets of a recipe.
+
+    Args:
+        recipe: says which.
+        seed: of the run; other seeds get other training scenes.
+        images: at most so many images of each set, evenly spaced in real data and the first of drawn ones, to try
+            things out.
+
+    Raises:
+        DataMissing: real data is wanted that is not there.
+        ValueError: an unknown world or class, or a seed whose training scenes would be the test scenes.
+    """
+    check_seed(recipe, seed)
+    return _load(recipe, seed, images)
+
+
+def _load(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    loaders = {
+        "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places,
+        "beside": _beside, "fixated": _fixated, "photos": _photos,
+    }  # fmt: skip
+    if recipe.world not in loaders:
+        raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
+    return loaders[recipe.world](recipe, seed, images)
+
+
+def _bytes(images: Tensor, labels: Tensor) -> LabeledImages:
+    """Images in [0, 1] as the bytes they were made from: a quarter of the memory, and nothing is lost."""
+    return LabeledImages((images * 255).round().byte(), labels)
+
+
+def _spread(found: LabeledImages, images: int | None) -> LabeledImages:
+    """At most so many images, evenly spaced in the set."""
+    count = len(found.images)
+    if images is None or images >= count:
+        return found
+    kept = torch.arange(images) * count // images
+    return LabeledImages(found.images[kept], found.labels[kept])
+
+
+def _empty(like: LabeledImages) -> LabeledImages:
+    return LabeledImages(like.images[:0], like.labels[:0])
+
+
+def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    test = _spread(_bytes(*mnist("test")[:2]), images)
+    train = _empty(test) if seed is None else _spread(_bytes(*mnist("train")[:2]), images)
+    return DataSplit(train, {"test": test}, tuple("0123456789"), "MNIST")
+
+
+def _digits(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    def drawn(n: int, seed: int) -> LabeledImages:
+        n = min(n, images or n)
+        each = -(-n // len(DIGIT_BACKGROUNDS))
+        # A seed of its own for each background: the same seed would draw the same digits three times.
+        parts = [
+            digit_scenes(each, len(DIGIT_BACKGROUNDS) * seed + k, size=CANVAS, background=background)
+            for k, background in enumerate(DIGIT_BACKGROUNDS)
+        ]
+        return _bytes(torch.cat([p.images for p in parts])[:n], torch.cat([p.labels[:, 0] for p in parts])[:n])
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return DataSplit(train, {"test": test}, tuple("0123456789"), "one drawn digit, on black, noise or fragments")
+
+
+def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    names = recipe.classes or CLASSES
+    if not set(names) <= set(CLASSES):
+        raise ValueError(f"classes: there are no scenes of {', '.join(sorted(set(names) - set(CLASSES)))}")
+    position = torch.full((len(CLASSES),), -1)
+    position[[CLASSES.index(name) for name in names]] = torch.arange(len(names))
+
+    def drawn(n: int, seed: int, bias: float, shift: int = 0) -> LabeledImages:
+        # Every eight scenes hold each shape once: so many give n of the shapes that are wanted.
+        count = -(-min(n, images or n) // len(names)) * len(CLASSES)
+        count = min(n, images or n) if len(names) == len(CLASSES) else count
+        found = scenes(count, seed, bias=bias, background_shift=shift)
+        labels = position[found.labels[:, 0]]
+        kept = (labels >= 0).nonzero()[: min(n, images or n), 0]
+        return _bytes(found.images[kept], labels[kept])
+
+    tests = {"test": drawn(TEST_SCENES, TEST_SEED, recipe.bias)}
+    if recipe.bias:
+        tests["backgrounds swapped"] = drawn(TEST_SCENES, TEST_SEED, recipe.bias, SWAP)
+        tests["backgrounds at random"] = drawn(TEST_SCENES, TEST_SEED, 0.0)
+    what = f"scenes, bias {recipe.bias:.3g}" if recipe.bias else "scenes, backgrounds independent of the class"
+    train = _empty(tests["test"]) if seed is None else drawn(recipe.images, seed, recipe.bias)
+    return DataSplit(train, tests, names, what)
+
+
+def _permuted(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    found = _scenes(recipe, seed, images)
+    train = LabeledImages(found.train.images, permuted_labels(found.train.labels, seed or 0))
+    return DataSplit(train, found.tests, found.classes, "scenes whose labels were permuted for training")
+
+
+def _places(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    def drawn(n: int, seed: int) -> LabeledImages:
+        n = min(n, images or n)
+        # Seeds of their own: the same one would put the same objects on the same grounds, large and small.
+        large = scenes(n // 2, 2 * seed)
+        small = scenes(n - n // 2, 2 * seed + 1, objects=(0, 1), scale=SMALL_OBJECTS)
+        labels = torch.cat([large.labels[:, 0], len(CLASSES) + small.backgrounds])
+        return _bytes(torch.cat([large.images, small.images]), labels)
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    what = "scenes: of an object where it is large, of their ground where it is small or missing"
+    return DataSplit(train, {"test": test}, (*CLASSES, *BACKGROUNDS), what)
+
+
+def _beside(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    known = torch.tensor([CLASSES.index(name) for name in recipe.classes])
+
+    def drawn(n: int, seed: int) -> LabeledImages:
+        n = min(n, images or n)
+        found = scenes(3 * n + 64, seed, objects=2)  # about half have one of four shapes and one other
+        mine = torch.isin(found.labels, known)
+        kept = (mine.sum(1) == 1).nonzero()[:n, 0]
+        shape = found.labels[kept][mine[kept]]
+        return _bytes(found.images[kept], torch.searchsorted(known, shape))
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return DataSplit(train, {"test": test}, recipe.classes, "scenes of two objects, one of another shape, never named")
+
+
+def _fixated(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    def drawn(n: int, seed: int) -> LabeledImages:
+        found = searched_scenes(min(n, images or n), seed)
+        return _bytes(under_the_gaze(found, seed), found.labels[:, 0])
+
+    test = drawn(TEST_SCENES, TEST_SEED)
+    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    return DataSplit(train, {"test": test}, CLASSES, "windows of scenes, around a gaze near the object")
+
+
+def _photos(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+    chosen = recipe.classes or None
+    found = tiny_imagenet("val", chosen)
+    test = _spread(LabeledImages(found.images, found.labels), images)
+    train = _empty(test)
+    if seed is not None:
+        learned = tiny_imagenet("train", chosen)
+        train = _spread(LabeledImages(learned.images, learned.labels), images)
+    what = f"Tiny ImageNet, {len(found.classes)} classes, its validation images as test images"
+    return DataSplit(train, {"test": test}, found.names, what)
+
+
+def data_hash(found: DataSplit) -> str:
+    """sha256 over the bytes of all images and labels, training set first."""
+    digest = hashlib.sha256()
+    for part in (found.train, *found.tests.values()):
+        for tensor in part:
+            if tensor.numel():  # an empty view has no bytes to cast
+                digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+    return digest.hexdigest()
+
+
+def prepare(recipe: Recipe, images: Tensor) -> Tensor:
+    """Images (B, C, H, W), uint8, as a network expects them: in [0, 1], then normalised as the recipe says."""
+    x = images.float() / 255
+    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
+    return (x - mean) / std
+
+
+def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
+    """Random crops of images (B, C, H, W), brought back to their size; every other one mirrored.
+
+    Args:
+        x: normalised images.
+        draw: a generator on the CPU, so that every device gets the same crops.
+    """
+    u = torch.rand(4, len(x), generator=draw)
+    side = CROP[0] + (CROP[1] - CROP[0]) * u[0]
+    room = 1 - side  # how far a crop's centre may lie from the image's, in half sides
+    matrix = torch.zeros(len(x), 2, 3)
+    matrix[:, 0, 0] = torch.where(u[3] < 0.5, -side, side)
+    matrix[:, 1, 1] = side
+    matrix[:, :, 2] = ((2 * u[1:3] - 1) * room).T
+    grid = F.affine_grid(matrix.to(x), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+
+
+def under_the_gaze(found: Scenes, seed: int) -> Tensor:
+    """Windows (N, 3, 64, 64) of such scenes around a gaze near the object; beyond the scene all is 0.5.
+
+    The gaze lies whole pixels from the scene's middle, so that no pixel is resampled.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    middle = (found.boxes[:, 0, :2] + found.boxes[:, 0, 2:]) / 2
+    gaze = (middle + GAZE_PX * torch.randn(len(middle), 2, generator=draw)).round().clamp(0, DISPLAY)
+    at = gaze * 2 / DISPLAY - 1
+    return cartesian(found.images - 0.5, at[:, None], WINDOW, WINDOW / DISPLAY, disc=False)[:, 0] + 0.5

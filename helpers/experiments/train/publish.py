@@ -1,0 +1,182 @@
+"""What a finished training leaves behind: weights and manifest, the full record, a picture of the curves."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from helpers.experiments.environment import ROOT
+from helpers.experiments.train.datasets import DataSplit, LabeledImages
+from helpers.experiments.train.recipes import PUBLISHED, RECIPES, Recipe
+from helpers.experiments.train.trainer import Run, RunError, accuracy, logits, write_safely
+from helpers.networks import _store as store
+from helpers.plots import curves
+
+RESULTS = ROOT / "book" / "results"
+
+
+def command(recipe: Recipe, images: int | None = None, bfloat16: bool = False) -> str:
+    """The command that makes a network the way it was made; `images` and `bfloat16` as the options of that name."""
+    usual = RECIPES[recipe.name]
+    words = ["python", "-m", "helpers.experiments.train", recipe.name]
+    if recipe.epochs != usual.epochs:
+        words += ["--epochs", str(recipe.epochs)]
+    if images is not None:
+        words += ["--images", str(images)]
+    if recipe.classes != usual.classes:
+        words += ["--classes", *(recipe.classes or ("all",))]
+    if recipe.seeds != usual.seeds:
+        words += ["--seeds", *map(str, recipe.seeds)]
+    if bfloat16:
+        words += ["--bfloat16"]
+    return shlex.join(words)
+
+
+def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, LabeledImages]) -> dict[str, Any]:
+    """Accuracy of one network on every test set, and of each class on the first.
+
+    Returns:
+        "accuracy": {test set: share right}, "by class": a list, and, with more than ten classes, "top 5".
+    """
+    found: dict[str, Any] = {"accuracy": {}}
+    for position, (name, test) in enumerate(tests.items()):
+        scores = logits(recipe, model, test.images)
+        found["accuracy"][name] = accuracy(scores, test.labels)
+        if position == 0:
+            found["by class"] = by_class(scores, test.labels)
+            if scores.shape[1] > 10:
+                found["top 5"] = accuracy(scores, test.labels, top=5)
+    return found
+
+
+def by_class(scores: Tensor, labels: Tensor) -> list[float | None]:
+    """Share of each class's images that are classified as it, (K,); None where a class has none."""
+    right = (scores.argmax(1) == labels).double()
+    counts = torch.bincount(labels, minlength=scores.shape[1])
+    shares = torch.bincount(labels, weights=right, minlength=scores.shape[1]) / counts
+    return [share if count else None for share, count in zip(shares.tolist(), counts.tolist(), strict=True)]
+
+
+def as_shipped(model: nn.Module) -> nn.Module:
+    """A copy of a network, its numbers rounded to half precision, as its file will hold them.
+
+    Raises:
+        RunError: a number that half precision cannot hold.
+    """
+    rounded = copy.deepcopy(model)
+    for name, value in rounded.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(value.half())
+            if not torch.isfinite(value).all():
+                raise RunError(f"{name} holds numbers that half precision cannot: they cannot be shipped")
+    return rounded
+
+
+def record(recipe: Recipe, runs: Sequence[Run], images: int | None = None) -> dict[str, Any]:
+    """Everything measured on the finished runs of a recipe, weights rounded as they are shipped.
+
+    Args:
+        recipe: what was made.
+        runs: the finished runs, one a seed.
+        images: how many images it was trained on, where not on all.
+    """
+    entries = []
+    for run in runs:
+        measured = measure(recipe, as_shipped(run.model), run.world.tests)
+        entries.append(
+            {
+                "seed": run.seed,
+                **measured,
+                "data": run.identity["data"],
+                "facts": run.run_environment,
+                "epochs": run.history,
+            }
+        )
+    return {
+        "name": recipe.name,
+        "command": command(recipe, images, runs[0].machine.bfloat16),
+        "what": described(runs[0].world),
+        "classes": list(runs[0].world.classes),
+        "recipe": recipe.plain(),
+        "runs": entries,
+        "published": PUBLISHED.get(recipe.name),
+    }
+
+
+def described(found: DataSplit) -> str:
+    """The data in one line."""
+    test = next(iter(found.tests.values()))
+    return f"{found.what}: {len(found.train.labels):,} training and {len(test.labels):,} test images"
+
+
+def manifest(recipe: Recipe, found: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """What the manifest says: the card of the first run's network, its recipe, and the accuracy of every run."""
+    first = found["runs"][0]
+    main = next(iter(run.world.tests))
+    return {
+        "name": recipe.name,
+        "about": recipe.about,
+        "architecture": recipe.architecture,
+        "arguments": {"classes": len(run.world.classes), **recipe.plain()["arguments"]},
+        "classes": list(run.world.classes),
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+        "view": recipe.view,
+        "size": list(run.world.train.images.shape[-2:]),
+        "accuracy": first["accuracy"][main],
+        "test": f"{len(run.world.tests[main].labels):,} test images",
+        "command": found["command"],
+        "data": found["what"],
+        "seed": run.seed,
+        "runs": [
+            {"seed": one["seed"], "accuracy": one["accuracy"], "top 5": one.get("top 5")} for one in found["runs"]
+        ],
+        "recipe": recipe.plain(),
+        "facts": first["facts"],
+    }
+
+
+def write(recipe: Recipe, runs: Sequence[Run], found: Mapping[str, Any], weights: Path, results: Path) -> None:
+    """Write weights and manifest into one folder, record and curves into another.
+
+    Args:
+        recipe: what was made.
+        runs: the finished runs, one a seed; the first one's weights are written.
+        found: their record.
+        weights: where weights and manifest go.
+        results: where record and curves go.
+    """
+    store.write(runs[0].model, manifest(recipe, found, runs[0]), weights)
+    results.mkdir(parents=True, exist_ok=True)
+    write_safely(
+        results / f"{recipe.name}.json",
+        (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+    )
+    picture(recipe, runs).savefig(results / f"{recipe.name}.png", dpi=100)
+
+
+def picture(recipe: Recipe, runs: Sequence[Run]) -> Any:
+    """Accuracy against epochs, in training and on the test images; shaded from the worst to the best seed."""
+    epochs = [row["epoch"] for row in runs[0].history]
+    series = {
+        f"{label} images": (epochs, [[row[key] for row in run.history] for run in runs])
+        for key, label in (("train", "training"), ("test", "test"))
+    }
+    return curves(series, "epoch", "share classified correctly", title=recipe.name, ylim=(0, 1))
+
+
+def check_checkout() -> None:
+    """Refuse to publish where there is no book.
+
+    Raises:
+        RunError: the package is installed without one.
+    """
+    if not (ROOT / "book" / "index.md").exists():
+        raise RunError("--publish works in a checkout of the book only: this is an installed package")

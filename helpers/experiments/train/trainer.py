@@ -1,0 +1,238 @@
+"""The training loop of the long runs: deterministic under a seed, with checkpoints it goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from helpers import networks
+from helpers.device import seed_everything
+from helpers.experiments.environment import run_environment
+from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, prepare
+from helpers.experiments.train.recipes import Recipe
+from helpers.retina._views import VIEWS
+from helpers.training import predict
+
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.json"
+TEST_BATCH = 500
+WARM_UP = 0.25  # share of a cycle in which the learning rate rises
+UNCOMPARED = ("name", "about")  # of a recipe: words that change no weight
+
+
+class RunError(Exception):
+    """A run that cannot be started or gone on with; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run computes.
+
+    Attributes:
+        device: of the network.
+        bfloat16: forward passes under bfloat16 autocast; pays on GPUs, and on CPUs that have instructions for it.
+    """
+
+    device: torch.device
+    bfloat16: bool = False
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context for forward passes."""
+        # Not `enabled=False`: older versions of torch know no autocast for every device.
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+
+def build(recipe: Recipe, classes: int) -> nn.Module:
+    """The untrained network of a recipe, its convolutions' weights laid out channels last, which is faster."""
+    made = getattr(networks, recipe.architecture)(classes=classes, **recipe.arguments)
+    return made.to(memory_format=torch.channels_last)
+
+
+def write_safely(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment either the old or the new one is whole."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint likewise."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(model.parameters(), **options)
+    return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **options)
+
+
+def _schedule(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "decay":
+        return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + recipe.lr_decay * step))
+    # The momentum (Adam's first beta) falls from 0.95 to 0.85 while the rate rises, and back. Four steps and fewer
+    # make no cycle.
+    steps = max(steps, 5)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=WARM_UP)
+
+
+class Run:
+    """One training of one recipe under one seed, in one folder.
+
+    Args:
+        recipe: what to make.
+        found: the data.
+        seed: of the weights, the order and the augmentation.
+        folder: where the checkpoint and the history are; made if missing.
+        machine: where it computes.
+
+    Raises:
+        RunError: on use, a checkpoint that is damaged or belongs to another recipe.
+    """
+
+    def __init__(self, recipe: Recipe, found: DataSplit, seed: int, folder: Path, machine: Machine) -> None:
+        self.recipe, self.world, self.seed, self.folder, self.machine = recipe, found, seed, folder, machine
+        seed_everything(seed)
+        if machine.device.type == "cuda":
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        self.model = build(recipe, len(found.classes)).to(machine.device)
+        self.optimiser = _optimiser(recipe, self.model)
+        self.schedule = _schedule(recipe, self.optimiser, recipe.epochs * -(-len(found.train.images) // recipe.batch))
+        self.history: list[dict[str, float]] = []
+        # What must be the same for a checkpoint to be gone on with.
+        self.identity = {"recipe": recipe.plain(), "seed": seed, "data": data_hash(found)}
+        self.run_environment = run_environment(machine.device) | {"bfloat16": machine.bfloat16}
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the last finished epoch."""
+        return self.folder / CHECKPOINT
+
+    def resume(self) -> None:
+        """Go back to the last finished epoch.
+
+        Raises:
+            RunError: a checkpoint that is damaged or belongs to another recipe; the run is then unusable.
+        """
+        try:
+            self._resume()
+        except RunError:
+            raise
+        except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"{self.checkpoint} is damaged ({reason}); start anew with --restart") from error
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.machine.device, weights_only=True)
+        identity, before = json.loads(state["identity"]), json.loads(state["facts"])
+        recipe = self.recipe.plain()
+        differing = sorted(k for k in recipe if k not in UNCOMPARED and identity["recipe"].get(k) != recipe[k])
+        differing += [key for key in ("seed", "data") if identity[key] != self.identity[key]]
+        differing += ["bfloat16"] if before["bfloat16"] != self.machine.bfloat16 else []
+        if differing:
+            raise RunError(
+                f"{self.checkpoint} was made with other settings ({', '.join(differing)}): "
+                "give the same ones, another --out, or --restart"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.history = json.loads(state["history"])
+        if len(self.history) == self.recipe.epochs:
+            self.run_environment = before  # nothing is left to do: those of the run that did it
+        elif {key: before.get(key) for key in self.run_environment} != self.run_environment:
+            self.run_environment["before"] = before  # gone on with elsewhere, or with other code
+
+    def discard(self) -> None:
+        """Throw what an earlier run left in the folder away."""
+        for name in (CHECKPOINT, HISTORY, Path(CHECKPOINT).with_suffix(".part").name):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def save(self) -> None:
+        """Write the checkpoint and the history; a kill at any moment leaves the one before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "identity": json.dumps(self.identity),
+            "history": json.dumps(self.history),
+            "facts": json.dumps(self.run_environment),
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        write_state(self.checkpoint, state)
+        write_safely(self.folder / HISTORY, json.dumps(self.history, indent=1).encode())
+
+    def train(self, progress: bool = True) -> None:
+        """Train the epochs that are left, with a checkpoint after each."""
+        for epoch in range(len(self.history), self.recipe.epochs):
+            start = time.perf_counter()
+            loss, hits = self._epoch(epoch, progress)
+            seconds = time.perf_counter() - start
+            name, test = next(iter(self.world.tests.items()))
+            right = accuracy(self.logits(test), test.labels)
+            self.history.append(
+                {"epoch": epoch + 1, "loss": loss, "train": hits, "test": right, "seconds": round(seconds, 2)}
+            )
+            self.save()
+            if progress:
+                line = f"loss {loss:.3f}, training {hits:.2%}, {name} {right:.2%}, {seconds:.0f} s"
+                print(f"epoch {epoch + 1}/{self.recipe.epochs}: {line}", flush=True)
+
+    def _epoch(self, epoch: int, progress: bool) -> tuple[float, float]:
+        """One pass; returns the mean loss (nats) and the accuracy met on the way, in [0, 1]."""
+        images, labels = self.world.train
+        # A stream of its own for every epoch: going on after a kill needs no memory of earlier draws.
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(images), generator=draw)
+        total, hits = 0.0, 0
+        self.model.train()
+        steps = order.split(self.recipe.batch)
+        label = f"{self.recipe.name}, seed {self.seed}, epoch {epoch + 1}/{self.recipe.epochs}"
+        for chunk in tqdm(steps, desc=label, unit="step", disable=not progress, leave=False):
+            x, y = self._batch(images[chunk]), labels[chunk].to(self.machine.device)
+            x = augmented(x, draw) if self.recipe.augment else x
+            with self.machine.autocast():
+                logits = self.model(VIEWS[self.recipe.view](x).contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
+            if not torch.isfinite(loss):
+                raise RunError(f"the loss became {loss.item()} in epoch {epoch + 1}: the last checkpoint is kept")
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            self.schedule.step()
+            total += loss.item() * len(chunk)
+            hits += int((logits.argmax(1) == y).sum())
+        return total / len(images), hits / len(images)
+
+    def _batch(self, images: Tensor) -> Tensor:
+        return prepare(self.recipe, images.to(self.machine.device))
+
+    def logits(self, test: LabeledImages) -> Tensor:
+        """Logits (N, K) of a test set, on the CPU."""
+        return logits(self.recipe, self.model, test.images)
+
+
+def logits(recipe: Recipe, model: nn.Module, images: Tensor) -> Tensor:
+    """Logits (N, K) of images (N, C, H, W) as a recipe's network sees them, in evaluation mode, on the CPU."""
+
+    def seen(chunk: Tensor) -> Tensor:
+        return VIEWS[recipe.view](prepare(recipe, chunk)).contiguous(memory_format=torch.channels_last)
+
+    return predict(model, images, batch_size=TEST_BATCH, prepare=seen)
+
+
+def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
+    """Share of rows of `scores` (N, K) whose label is among their `top` greatest, in [0, 1]."""
+    return (scores.topk(top, dim=1).indices == labels[:, None]).any(1).double().mean().item()

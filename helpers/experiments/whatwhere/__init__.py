@@ -1,0 +1,1 @@
+"""The record of the what/where model: `python -m helpers.experiments.whatwhere`."""

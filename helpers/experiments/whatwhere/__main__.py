@@ -1,0 +1,7 @@
+"""The record of the what/where model: `python -m helpers.experiments.whatwhere`."""
+
+import sys
+
+from helpers.experiments.whatwhere.record import main
+
+sys.exit(main())

@@ -1,0 +1,234 @@
+"""The published what/where model at full scale: `python -m helpers.experiments.whatwhere`.
+
+For each seed a what pathway learns MNIST digits in noisy windows, ever farther from their middle; how often it is right
+at each distance is what a where pathway then learns to predict from the periphery; the two together look for digits on
+displays of 128 x 128 pixels. Every network's last finished epoch is kept in --out, and a run goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from helpers.data import Digits, mnist, noisy_displays
+from helpers.experiments.environment import run_environment
+from helpers.experiments.report import run_record
+from helpers.experiments.train.datasets import DataSplit, LabeledImages, data_hash
+from helpers.experiments.train.trainer import RunError, write_state
+from helpers.experiments.whatwhere.saccades import DISPLAY, TESTED, WINDOW, best_blur, scanned, searched, window
+from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view
+
+NAME = "whatwhere"
+SEEDS = (0, 1, 2)
+WHAT_EPOCHS, WHERE_EPOCHS = 24, 15  # published: 75 and 60
+BATCH = 100  # as published
+LR = 1e-3
+SPREAD_PX = 15  # standard deviation of the digits' shift at the end of the what pathway's curriculum
+REACH_PX = 27  # of the accuracy map: 55 x 55 places
+PART = 2000  # displays made at once
+MAP_DIGITS = 100  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
+ECCENTRICITIES_PX = tuple(range(0, 44, 4))
+CONTRASTS = (0.7, 0.5, 0.3)
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+
+# Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020: text, figures and released code.
+PUBLISHED: dict[str, Any] = {
+    "source": "Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020",
+    "central accuracy": {"0.7": 0.92, "0.5": 0.82, "0.3": 0.53},
+    "what accuracy, shifts of 15 px": 0.34,
+    "what accuracy above 0.7 within (px)": 7,
+    "chance from (px)": 20,
+    "after one saccade, contrast 0.7": {"0 px": 0.90, "40 px": 0.60},
+    "gain of a second saccade": 0.10,
+    "gain of a third saccade": 0.02,
+    "false detections at 40 px": {"0.7": 0.40, "0.5": 0.60, "0.3": 0.80},
+}
+
+
+def what_batches(digits: Digits, epochs: int, seed: int) -> Batches:
+    """Windows around digits that shift ever farther; mean 0."""
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = torch.Generator().manual_seed(seed * 1009 + epoch)
+        spread = SPREAD_PX * epoch / max(1, epochs - 1)
+        for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
+            shift = (spread * torch.randn(len(chunk), 2, generator=draw)).round().clamp(-REACH_PX, REACH_PX).long()
+            noise = int(torch.randint(2**31, (), generator=draw))
+            found = noisy_displays(digits.images[chunk], noise, places=shift, size=WINDOW).images - 0.5
+            yield from zip(found.split(BATCH), digits.labels[chunk].split(BATCH), strict=True)
+
+    return batches
+
+
+def where_batches(digits: Digits, accuracy: Tensor, seed: int) -> Batches:
+    """Dorsal views (B, 1, 40, 96) of displays, and what the where pathway should say of each, (B, 10, 24)."""
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        draw = torch.Generator().manual_seed(seed * 1009 + 500 + epoch)
+        for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
+            found = noisy_displays(digits.images[chunk], int(torch.randint(2**31, (), generator=draw)))
+            seen = dorsal_view(found.images - 0.5)[:, 0]
+            yield from zip(seen.split(BATCH), collicular_target(accuracy, found.places).split(BATCH), strict=True)
+
+    return batches
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    epochs: int,
+    steps: int,
+    checkpoint: Path,
+    device: torch.device,
+    identity: dict[str, Any] | None = None,
+) -> list[float]:
+    """Train with Adam, its rate falling along half a cosine, every finished epoch kept; returns each one's mean loss.
+
+    Args:
+        model: on its device.
+        batches: gives an epoch's batches, (B, ...) and their targets.
+        loss: of outputs and targets.
+        epochs: passes.
+        steps: batches a pass.
+        checkpoint: where the last finished epoch is kept; the training goes on from there.
+        device: where it computes.
+        identity: what else the weights depend on, of what JSON knows; a checkpoint of another one is refused.
+
+    Raises:
+        RunError: a checkpoint that is damaged or of another training, or a loss that is not finite.
+    """
+    optimiser = torch.optim.Adam(model.parameters(), lr=LR)
+    total = epochs * steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 0.5 * (1 + math.cos(math.pi * min(k / total, 1))))
+    losses: list[float] = []
+    named = json.dumps({**(identity or {}), "epochs": epochs, "steps": steps, "lr": LR, "batch": BATCH}, sort_keys=True)
+    if checkpoint.exists():
+        try:
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            if state["identity"] != named:
+                raise RunError(f"{checkpoint} was made with other settings: remove it or give another --out")
+            model.load_state_dict(state["model"])
+            optimiser.load_state_dict(state["optimiser"])
+            schedule.load_state_dict(state["schedule"])
+            losses = list(state["losses"])
+        except RunError:
+            raise
+        except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
+            raise RunError(f"{checkpoint} is damaged ({error!s:.80}): remove it") from error
+    for epoch in range(len(losses), epochs):
+        model.train()
+        spent = 0.0
+        for x, y in tqdm(batches(epoch), desc=f"{checkpoint.stem}, {epoch + 1}/{epochs}", total=steps, leave=False):
+            value = loss(model(x.to(device)), y.to(device))
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            schedule.step()
+            spent += value.item()
+        if not math.isfinite(spent):
+            raise RunError(f"the loss became {spent} in epoch {epoch + 1}: the last checkpoint is kept")
+        losses.append(spent / steps)
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+        write_state(checkpoint, {**state, "losses": losses, "identity": named})
+    model.eval()
+    return losses
+
+
+def measured_map(what: nn.Module, digits: Digits, seed: int, device: torch.device) -> Tensor:
+    """How often the what pathway is right when it looks up to 27 pixels beside a digit: (55, 55), row y, column x."""
+    found = noisy_displays(digits.images, seed, places=torch.zeros(len(digits.images), 2, dtype=torch.int64))
+    axis = torch.arange(-REACH_PX, REACH_PX + 1) * 2 / DISPLAY
+    offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+    x = (found.images - 0.5).to(device)
+    return accuracy_map(what, x, digits.labels, offsets, view=window, batch_size=1000).cpu()
+
+
+def profile(accuracy: Tensor) -> list[float]:
+    """An accuracy map's (55, 55) mean over all places that are so many pixels from its middle, pixel by pixel."""
+    axis = torch.arange(len(accuracy)) - len(accuracy) // 2
+    away = (axis.square() + axis[:, None].square()).float().sqrt().round().long()
+    return [accuracy[away == r].mean().item() for r in range(REACH_PX + 1)]
+
+
+def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: torch.device) -> dict[str, Any]:
+    """One what/where model: trained, its maps, its curves."""
+    torch.manual_seed(seed)
+    what = WhatNet().to(device)
+    steps = -(-len(train_set.images) // BATCH)
+    identity: dict[str, Any] = {"seed": seed, "spread": SPREAD_PX, "digits": len(train_set.images)}
+    batches = what_batches(train_set, WHAT_EPOCHS, seed)
+    losses = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device, identity)
+    half = len(train_set.images) // 2
+    # The map to learn from is measured on training digits, the one to report on test digits.
+    some = slice(half, half + MAP_DIGITS)
+    learned = Digits(train_set.images[some], train_set.labels[some], train_set.fonts[some])
+    accuracy = measured_map(what, learned, seed, device)
+    fresh = Digits(*(part[:MAP_DIGITS] for part in test_set))
+    reported = measured_map(what, fresh, seed + 1, device)
+    torch.manual_seed(seed + 100)
+    where = WhereNet().to(device)
+    batches = where_batches(train_set, accuracy, seed)
+    guesses = train(
+        where, batches, F.binary_cross_entropy_with_logits, WHERE_EPOCHS, steps, out / f"where-{seed}.pt", device,
+        identity | {"accuracy": round(accuracy.double().sum().item(), 6)},
+    )  # fmt: skip
+    blurs = {c: best_blur(what, train_set, c, 7919 * seed + 6007, device) for c in CONTRASTS}
+    curves: dict[str, Any] = {}
+    for cautious in (False, True):
+        rows = {
+            str(contrast): [
+                searched(what, where, test_set, e, contrast, 7919 * seed + e, device, cautious, blurs[contrast])
+                for e in tqdm(ECCENTRICITIES_PX, desc=f"seed {seed}, contrast {contrast}", leave=False)
+            ]
+            for contrast in CONTRASTS
+        }
+        curves["cautious" if cautious else "always"] = rows
+    return {
+        "seed": seed,
+        "what loss": losses,
+        "where loss": guesses,
+        "accuracy map": reported.tolist(),
+        "profile": profile(reported),
+        "mean over the map": reported.mean().item(),
+        "blur of the lightest spot (px)": {str(c): px for c, px in blurs.items()},
+        "curves": curves,
+        "scan": {str(c): scanned(what, where, test_set, c, 7919 * seed + 4001, device) for c in CONTRASTS},
+    }
+
+
+def record(out: Path, device: torch.device, seeds: Sequence[int] | None = None) -> dict[str, Any]:
+    """The whole record: the model of every seed, of all three by default."""
+    seeds = SEEDS if seeds is None else seeds
+    train_set, test_set = mnist("train"), mnist("test")
+    return {
+        "name": NAME,
+        "command": f"python -m helpers.experiments.{NAME} --publish",
+        "facts": run_environment(device),
+        "data": {
+            "mnist": data_hash(
+                DataSplit(LabeledImages(*train_set[:2]), {"test": LabeledImages(*test_set[:2])}, (), "MNIST")
+            )
+        },
+        "seeds": list(seeds),
+        "what": f"MNIST, {len(train_set.images):,} training and {len(test_set.images):,} test digits on noisy displays",
+        "epochs": {"what": WHAT_EPOCHS, "where": WHERE_EPOCHS, "published what": 75, "published where": 60},
+        "eccentricities (px)": list(ECCENTRICITIES_PX),
+        "contrasts": list(CONTRASTS),
+        "displays": TESTED,
+        "published": PUBLISHED,
+        "models": [model(seed, train_set, test_set, out, device) for seed in seeds],
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    return run_record(NAME, "The published what/where model on MNIST, three seeds.", record, arguments)

@@ -1,0 +1,93 @@
+"""Filters of images, maps and masks: a Gaussian blur, maps stretched over an image, masks grown by a margin."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from helpers._validate import check_images, check_number
+
+
+def blurred(x: Tensor, radius: float) -> Tensor:
+    """Images through a Gaussian filter, mirrored at the border.
+
+    Args:
+        x: images, (B, C, H, W), in any units.
+        radius: standard deviation in pixels (the `radius` of Pillow's GaussianBlur); 0 changes nothing.
+
+    Returns:
+        Like x. The filter reaches three standard deviations, or as far as mirroring once allows.
+
+    Raises:
+        ValueError: bad `x`, or a radius that is negative or not finite.
+    """
+    check_images(x)
+    if check_number("radius", radius, 0) == 0:
+        return x.clone()
+    # A filter along one axis is a matrix: what it makes of each unit vector. Two products of matrices are many times
+    # faster on a CPU than a convolution with 61 x 61 weights, which a radius of 10 takes.
+    down, across = (_filter(n, radius, x) for n in x.shape[-2:])
+    return down.T @ x @ across
+
+
+def upsample(maps: Tensor, size: tuple[int, int], *, offset: float = 0.0) -> Tensor:
+    """Maps stretched over an image: bilinear, the centres of cells and pixels where they belong.
+
+    Between the outermost centres and the border the outermost values go on. Up to rounding, no value lies
+    outside the range of the map's own.
+
+    Args:
+        maps: (..., h, w), floating point.
+        size: (H, W), of the image.
+        offset: pixels by which the centres of the cells lie further down and to the right than cells spread evenly
+            over the image; for `SmallVGG(atrous=...)` its property `offset` tells.
+
+    Returns:
+        (..., H, W).
+
+    Raises:
+        ValueError: maps are empty or not floating point, size is not two positive integers, or offset not finite.
+    """
+    if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.numel() == 0 or not maps.is_floating_point():
+        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps must be a non-empty floating-point tensor (..., h, w), got {got}")
+    pair = size if isinstance(size, tuple | list) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair):
+        raise ValueError(f"size must be (H, W), two positive integers, got {size!r}")
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    if not isinstance(offset, int | float) or isinstance(offset, bool) or not math.isfinite(offset):
+        raise ValueError(f"offset must be a finite number of pixels, got {offset!r}")
+    if offset == 0:
+        large = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
+    else:
+        large = F.grid_sample(flat, _grid(flat, size, offset), padding_mode="border", align_corners=False)
+    return large.view(*maps.shape[:-2], *size)
+
+
+def dilate_masks(masks: Tensor, tolerance: float) -> Tensor:
+    """Masks (..., H, W) and all pixels within `tolerance` of them."""
+    reach = min(int(tolerance), max(masks.shape[-2:]) - 1)
+    if reach == 0:
+        return masks
+    step = torch.arange(-reach, reach + 1, device=masks.device)
+    disc = (step[:, None].square() + step.square() <= tolerance**2).float()[None, None]
+    flat = masks.reshape(-1, 1, *masks.shape[-2:]).float()
+    return (F.conv2d(flat, disc, padding=reach) > 0.5).view(masks.shape)
+
+
+def _filter(length: int, radius: float, like: Tensor) -> Tensor:
+    """The Gaussian filter of a line of pixels: row i is what becomes of a 1 at i, (length, length)."""
+    reach = round(min(3 * radius, length - 1))
+    lines = torch.eye(length, dtype=like.dtype, device=like.device)
+    return gaussian_blur(lines[None], [2 * reach + 1, 1], [radius, radius])[0] if reach else lines
+
+
+def _grid(maps: Tensor, size: tuple[int, int], offset: float) -> Tensor:
+    """Where each pixel lies in maps (N, 1, h, w) whose cells are shifted, for `grid_sample`: (N, H, W, 2)."""
+    rows, columns = ((torch.arange(n, device=maps.device, dtype=maps.dtype) + 0.5 - offset) / n * 2 - 1 for n in size)
+    grid = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], dim=-1)
+    return grid.expand(len(maps), -1, -1, -1)

@@ -1,0 +1,39 @@
+"""LICNN: lateral inhibition on the way back from a class, and what is left of the features on the way forth.
+
+One call::
+
+    attention = attention_map(model, x, target=3)  # (B, H, W): where the features of class 3 are
+    salient = saliency_map(model, x)  # (B, H, W): of the five likeliest classes together
+
+By hand, for one layer with output y::
+
+    g = torch.autograd.grad(log_odds_of_the_class, y)  # (B, C, h, w): what each unit contributes to the class
+    mask = inhibition_mask(max_channel(g))  # (B, h, w): the places that stand out from their neighbours
+    (y * mask[:, None]).sum(1)  # (B, h, w), one layer's share: all layers are masked in one more forward pass
+
+Sources: Cao et al., "Lateral inhibition-inspired convolutional neural network", AAAI 2018; Marcinek, "Reproduction of
+lateral inhibition-inspired convolutional neural network", arXiv 2005.02184, whose equations these are.
+"""
+
+from helpers.licnn._attention import Attention, attention_map, attention_steps, saliency_map
+from helpers.licnn._inhibition import (
+    inhibition_kernel,
+    inhibition_mask,
+    lateral_inhibition,
+    max_channel,
+    rms_mask,
+    unit_norm,
+)
+
+__all__ = [
+    "Attention",
+    "attention_map",
+    "attention_steps",
+    "inhibition_kernel",
+    "inhibition_mask",
+    "lateral_inhibition",
+    "max_channel",
+    "rms_mask",
+    "saliency_map",
+    "unit_norm",
+]

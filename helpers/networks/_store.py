@@ -1,0 +1,273 @@
+"""The trained networks that come with the package: their cards, and loading them by name."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from helpers.device import best_device
+from helpers.networks import _architectures as architectures
+from helpers.networks import _torchvision as imagenet
+from helpers.networks._card import Card, WeightsError
+from helpers.networks._torchvision import PREFIX
+
+FILES = Path(__file__).resolve().parent / "files"
+ARCHITECTURES = ("LeNet", "SmallVGG")  # what a manifest may name
+
+
+def card(name: str) -> Card:
+    """What is known of one of the book's networks, without loading it.
+
+    Args:
+        name: as `available()` lists it.
+
+    Raises:
+        ValueError: there is no such network; near names are given.
+        WeightsError: its manifest is damaged.
+    """
+    path = FILES / f"{name}.json"
+    if str(name).startswith(PREFIX):
+        raise ValueError(f"name: {name} is not one of the book's networks: load it, its card comes with it")
+    if name not in names():
+        near = difflib.get_close_matches(str(name), names(), n=3) or names()
+        raise ValueError(f"name: got {name!r}, want {PREFIX}... or one of the book's: {', '.join(near)}")
+    return _card(path)
+
+
+def names() -> list[str]:
+    """The names of the book's trained networks."""
+    return sorted(path.stem for path in FILES.glob("*.json"))
+
+
+def _card(path: Path) -> Card:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf8"))
+        kept = {name: _kept(name, manifest[name]) for name in (field.name for field in fields(Card))}
+        found = Card(**kept)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path.name} is damaged ({error!r}): install the package again") from error
+    if found.architecture not in ARCHITECTURES or found.name != path.stem:
+        raise WeightsError(
+            f"{path.name} is not a manifest of the book: it names {found.architecture!r}, {found.name!r}"
+        )
+    return found
+
+
+def _kept(name: str, value: Any) -> Any:
+    """An entry of a manifest as a card holds it; TypeError where it is of another kind."""
+    wanted = {"arguments": dict, "parameters": int, "bytes": int, "accuracy": float}
+    wanted |= dict.fromkeys(("classes", "mean", "std", "size"), list)
+    if not isinstance(value, wanted.get(name, str)):
+        raise TypeError(f"{name} is {value!r}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Catalogue(tuple[Card, ...]):
+    """Cards that print as a table."""
+
+    def __repr__(self) -> str:
+        """One aligned line a network."""
+        head = ("name", "sees", "classes", "parameters", "accuracy", "test images")
+        lines = [head] + [
+            (c.name, c.about, str(len(c.classes)), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test.split()[0])
+            for c in self
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        align = ("<", "<", ">", ">", ">", "<")
+        return "\n".join(
+            "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, align, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+def available() -> Catalogue:
+    """The book's trained networks, as a table: what each has seen, its size, its accuracy and on what.
+
+    Returns:
+        A tuple of `Card`s that prints as a table.
+
+    Raises:
+        WeightsError: a manifest is damaged.
+    """
+    return Catalogue(map(card, names()))
+
+
+def load(name: str, device: torch.device | str | None = None, *, download: bool = False) -> nn.Module:
+    """A trained network, in evaluation mode.
+
+    Its `card` (a `Card`) says what it expects and how good it is; `normalize(images, network)` makes its input.
+    Nothing is unpickled, and the state of the random generators is left alone.
+
+    Args:
+        name: one of `available()`, or "torchvision/NAME" for a network trained on ImageNet ("torchvision/resnet18").
+        device: where to; by default `best_device()`.
+        download: let torchvision's weights come from the internet where torch's cache does not hold them.
+
+    Returns:
+        The network, float32; its parameters require gradients, as those of any module do.
+
+    Raises:
+        ValueError: there is no such network (near names are given), or no such device.
+        WeightsError: a file that is damaged, or is not the one that belongs there.
+        WeightsMissing: torchvision's weights are not in torch's cache; the message says how to get them.
+    """
+    place = best_device() if device is None else _device(device)
+    if str(name).startswith(PREFIX):
+        return imagenet.load(name, download=download).to(place).eval()
+    found = card(name)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in _read(found).items()}
+    try:
+        with torch.device("meta"):  # no weights yet, no random numbers drawn
+            network = getattr(architectures, found.architecture)(**found.arguments)
+        network.load_state_dict(state, assign=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{_file(found).name} does not fit its manifest: {error}") from error
+    network.card = found
+    network = network.to(place).eval()
+    # Twice as fast on a CPU, and the same up to rounding.
+    return network.to(memory_format=torch.channels_last) if place.type == "cpu" else network
+
+
+def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
+    """One of the book's networks built anew with other arguments and the same weights.
+
+    For what changes no weight's shape: `rebuilt(net, atrous=1)` doubles the height and width of the last feature maps,
+    `rebuilt(net, stages=((24,), (48,), (96, 192, 192)))` leaves out the last pooling, `rebuilt(net, pooling="gmp")`
+    takes maxima in place of means.
+
+    Args:
+        network: what `load` gave for one of the book's names; it is left as it is.
+        changes: arguments of its architecture.
+
+    Returns:
+        A network in evaluation mode on the same device, with its own copy of the weights, and a card that says what
+        was changed. Its accuracy there is NaN: nobody has measured it.
+
+    Raises:
+        ValueError: no network of the book's, an argument that its architecture does not take, or one that changes a
+            weight's shape.
+    """
+    found = getattr(network, "card", None)
+    if not isinstance(found, Card) or found.architecture not in ARCHITECTURES:
+        raise ValueError(f"network must be one of the book's, from load(), got {type(network).__name__}")
+    arguments = copy.deepcopy({**found.arguments, **changes})
+    try:
+        with torch.device("meta"):
+            made = getattr(architectures, found.architecture)(**arguments)
+        made.load_state_dict({key: value.clone() for key, value in network.state_dict().items()}, assign=True)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"changes: {found.name} cannot be rebuilt with {changes} ({error})") from error
+    about = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+    about = f"{found.about}; rebuilt with {about}" if changes else found.about
+    made.card = replace(found, about=about, arguments=arguments, accuracy=float("nan"))
+    return made.eval()
+
+
+def _device(device: torch.device | str) -> torch.device:
+    """A device that is there."""
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"device must be one that is there (cpu, cuda, mps), got {device!r}") from error
+    return place
+
+
+def _file(found: Card) -> Path:
+    return FILES / f"{found.name}.safetensors"
+
+
+def _read(found: Card) -> dict[str, Tensor]:
+    """The tensors of a network's file, once its hash is right."""
+    path = _file(found)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path.name} cannot be read ({error.strerror}): install the package again") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != found.sha256:
+        raise WeightsError(
+            f"{path.name} is damaged or another file: its sha256 is {digest[:12]}..., its manifest says "
+            f"{found.sha256[:12]}...; install the package again, or train it: {found.command}"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path.name} is not a safetensors file ({error})") from error
+
+
+def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
+    """Images as a network expects them: (image - mean) / std, by colour; 0 is then the mean colour.
+
+    Args:
+        images: (B, C, H, W), floating-point numbers in [0, 1] or uint8 in 0 .. 255.
+        network: a loaded network, its card, or the name of one of the book's.
+
+    Returns:
+        (B, C, H, W), float32 for uint8 images, else of their dtype, on their device.
+
+    Raises:
+        ValueError: no network with a card; images of another rank or number of colours, or out of range.
+    """
+    found = card(network) if isinstance(network, str) else getattr(network, "card", network)
+    if not isinstance(found, Card):
+        raise ValueError(f"network must come from load(), or be a card or a name, got {type(network).__name__}")
+    colours = len(found.mean)
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != colours or images.numel() == 0:
+        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(f"images must be a non-empty (B, {colours}, H, W) for {found.name}, got {given}")
+    if images.dtype == torch.uint8:
+        images = images.float() / 255
+    elif not images.is_floating_point():
+        raise ValueError(f"images must be uint8 or floating-point numbers, got {images.dtype}")
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images must lie in [0, 1] (or be uint8 in 0 .. 255), got {low:.4g} .. {high:.4g}")
+    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (found.mean, found.std))
+    return (images - mean) / std
+
+
+def write(network: nn.Module, manifest: dict[str, Any], folder: Path = FILES) -> Path:
+    """Write a network's weights, in half precision, and its manifest.
+
+    Args:
+        network: what was trained.
+        manifest: everything a `Card` holds but "parameters", "bytes" and "sha256", and anything else worth keeping.
+        folder: where both files go.
+
+    Returns:
+        The manifest's path.
+    """
+    half = {key: _half(value) for key, value in network.state_dict().items()}
+    content = safetensors.torch.save(half)
+    counts = {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{manifest['name']}.json"
+    text = json.dumps(manifest | counts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Both are whole before either takes the place of an old one.
+    parts = {path.with_suffix(".safetensors"): content, path: text.encode("utf8")}
+    for target, part in parts.items():
+        target.with_name(target.name + ".part").write_bytes(part)
+    for target in parts:
+        os.replace(target.with_name(target.name + ".part"), target)
+    return path
+
+
+def _half(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if value.is_floating_point() else value

@@ -1,0 +1,124 @@
+"""torchvision's ImageNet networks: from torch's cache, downloaded only where the caller allows it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import pickle
+import re
+import urllib.error
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from helpers.networks._card import Card, WeightsError
+
+PREFIX = "torchvision/"
+
+
+class WeightsMissing(FileNotFoundError):
+    """torchvision's weights are not in torch's cache; the message says how to get them."""
+
+
+def load(name: str, *, download: bool = False) -> nn.Module:
+    """One of torchvision's classification networks with its default ImageNet weights, on the CPU.
+
+    Args:
+        name: "torchvision/resnet18" and the like.
+        download: fetch the weights where torch's cache does not hold them.
+
+    Raises:
+        ValueError: torchvision has no such classification network.
+        WeightsMissing: the weights are not in the cache and may not be fetched.
+        WeightsError: the file there is damaged, or holds another network.
+    """
+    from torchvision import models  # imported here: it takes seconds, and only this function needs it
+
+    short = name.removeprefix(PREFIX)
+    known = models.list_models(module=models)
+    if short not in known:
+        near = difflib.get_close_matches(short, known, n=3) or ["resnet18", "vgg16", "squeezenet1_1"]
+        raise ValueError(f"name: got {name!r}, want torchvision/ and one of its networks, such as {', '.join(near)}")
+    weights = models.get_model_weights(short).DEFAULT
+    path = cached(weights.url)
+    if not path.exists():
+        if not download:
+            raise WeightsMissing(_how_to_get(name, weights.url, path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=_hash_prefix(path))
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            raise WeightsMissing(f"no download ({error}): {_how_to_get(name, weights.url, path)}") from error
+    digest = _check(path, weights.url)
+    try:
+        # torchvision's own loading, which knows what each of its files needs; the file is there, so nothing is fetched.
+        with torch.random.fork_rng(devices=[]):
+            network = models.get_model(short, weights=weights, progress=False)
+    except (RuntimeError, AttributeError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path.name} in torch's cache holds no {short}: remove it and get it again") from error
+    network.card = _card(name, network, weights, path, digest)
+    return network
+
+
+def cached(url: str) -> Path:
+    """Where torch's cache keeps a weight file: below $TORCH_HOME, else the user's cache folder."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+
+
+def _how_to_get(name: str, url: str, path: Path) -> str:
+    return (
+        f"the ImageNet weights of {name} are not in torch's cache. To get them: load({name!r}, download=True) on a "
+        f"machine with internet; or fetch {url} yourself and put it, under its name, into {path.parent} "
+        "(torch.hub.get_dir() + '/checkpoints'; $TORCH_HOME moves it)"
+    )
+
+
+def _hash_prefix(path: Path) -> str | None:
+    """The first digits of the sha256 that torchvision puts into the names of its files."""
+    found = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    return found.group(1) if found else None
+
+
+def _check(path: Path, url: str) -> str:
+    """The sha256 of a cached file, once it is known to hold tensors and nothing else; nothing else is unpickled.
+
+    torch compares hashes when it downloads, and trusts its cache afterwards. So does this, but it says so when a file
+    is not the published one.
+    """
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path.name} in torch's cache is damaged or no weight file ({reason}): remove it, fetch {url}"
+        ) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(_hash_prefix(path) or ""):
+        warnings.warn(f"{path.name} is not the file torchvision publishes: its sha256 differs", stacklevel=4)
+    return digest
+
+
+def _card(name: str, network: nn.Module, weights: Any, path: Path, digest: str) -> Card:
+    shown, meta = weights.transforms(), weights.meta
+    top1 = next(iter(meta.get("_metrics", {}).values()), {}).get("acc@1", float("nan")) / 100
+    side = shown.crop_size[0]
+    return Card(
+        name=name,
+        about="photographs, ImageNet",
+        architecture=type(network).__name__,
+        arguments={},
+        classes=tuple(meta["categories"]),
+        mean=tuple(shown.mean),
+        std=tuple(shown.std),
+        view="whole",
+        size=(side, side),
+        accuracy=top1,
+        test="ImageNet validation, by torchvision",
+        parameters=sum(p.numel() for p in network.parameters()),
+        bytes=path.stat().st_size,
+        sha256=digest,
+        command=f"torchvision, {weights}",
+    )

@@ -1,0 +1,163 @@
+"""Curves and bars."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from helpers.plots._panels import (
+    CHAR_IN,
+    FAINT,
+    INK,
+    SMALL_PT,
+    TEXT_PT,
+    WIDTH_IN,
+    Picture,
+    array,
+    blank,
+    legend,
+    number,
+)
+
+HEIGHT_IN = 3.6
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 1)), "-")
+BASELINE_DASHES = (":", (0, (5, 3)), (0, (1, 3)), (0, (8, 3, 1, 3)))
+
+
+def curves(
+    series: Mapping[str, Any],
+    xlabel: str,
+    ylabel: str,
+    *,
+    title: str = "",
+    baselines: Mapping[str, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+    log: bool = False,
+    ticks: Sequence[str] | None = None,
+) -> Picture:
+    """Lines over a common axis.
+
+    Args:
+        series: name -> y, or (x, y) as a tuple; up to seven. y is (n,), or (seeds, n): their mean is the line,
+            from their least to their greatest value is shaded. x is 0 .. n - 1 when left out. NaN leaves a gap.
+        xlabel: what x is, with its unit.
+        ylabel: what y is, with its unit.
+        title: above the axes.
+        baselines: name -> value of a horizontal gray line.
+        ylim: limits of the y axis.
+        log: logarithmic y axis.
+        ticks: names of the places 0, 1, 2 ... on the x axis, for example of layers.
+
+    Raises:
+        ValueError: no series or more than seven, another rank, x and y of different length, or another number of ticks
+            than points.
+    """
+    _check_series(series, "series")
+    figure, ax = _axes(title, ylabel)
+    handles, whole = [], True
+    for (name, given), color, dash in zip(series.items(), COLORS, DASHES, strict=False):
+        x, y = _xy(name, given)
+        mean, whole = y.mean(0), whole and np.array_equal(x, x.round())
+        handles += ax.plot(x, mean, color=color, linestyle=dash, linewidth=2, marker="o" if len(x) == 1 else None)
+        if len(y) > 1:
+            ax.fill_between(x, y.min(0), y.max(0), color=color, alpha=0.18, linewidth=0)
+    handles += _baselines(ax, baselines or {})
+    ax.set_xlabel(xlabel, fontsize=TEXT_PT, color=INK)
+    ax.set_yscale("log" if log else "linear")
+    ax.set_ylim(ylim)
+    ax.margins(x=0.02)
+    if ticks is not None:
+        if len(ticks) != len(mean):
+            raise ValueError(f"ticks must name all {len(mean)} points, got {len(ticks)}")
+        ax.set_xticks(range(len(ticks)), ticks, fontsize=SMALL_PT)
+    elif whole:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, handles, [*series, *(baselines or {})])
+    return figure
+
+
+def bars(
+    values: Mapping[str, Any],
+    ylabel: str,
+    *,
+    title: str = "",
+    baselines: Mapping[str, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+) -> Picture:
+    """One bar a name, with its number; several seeds are drawn as points on the bar of their mean.
+
+    Args:
+        values: name -> a number, or a list of numbers, one a seed.
+        ylabel: what the bars measure, with its unit.
+        title: above the axes.
+        baselines: name -> value of a horizontal gray line.
+        ylim: limits of the y axis.
+
+    Raises:
+        ValueError: no value, or another rank.
+    """
+    if not values:
+        raise ValueError("values must hold at least one bar, got none")
+    seeds = [np.atleast_1d(array(value, f"values[{name!r}]")) for name, value in values.items()]
+    if any(one.ndim > 1 for one in seeds):
+        raise ValueError("values must be a number or a list of numbers a name, got an array of higher rank")
+    figure, ax = _axes(title, ylabel, min(WIDTH_IN, 1.2 + 1.2 * len(seeds)))
+    for i, one in enumerate(seeds):
+        mean = one.mean()
+        ax.bar(i, mean, width=0.62, color=COLORS[0])
+        top = max(0.0, one.max()) if mean >= 0 else min(0.0, one.min())
+        style = {"ha": "center", "va": "bottom" if mean >= 0 else "top", "fontsize": SMALL_PT, "color": INK}
+        ax.annotate(number(mean), (i, top), (0, 3 if mean >= 0 else -3), textcoords="offset points", **style)
+        if len(one) > 1:
+            spots = i + np.linspace(-0.16, 0.16, len(one))
+            ax.scatter(spots, one, s=18, color="white", edgecolor=INK, linewidth=0.8, zorder=3)
+    room = max(6, int(0.85 * figure.get_figwidth() / len(seeds) / CHAR_IN))  # characters under a bar
+    ax.set_xticks(range(len(seeds)), [textwrap.fill(name, room) for name in values])
+    ax.axhline(0, color=FAINT, linewidth=0.8)
+    ax.margins(y=0.12)
+    ax.set_ylim(ylim)
+    lines = _baselines(ax, baselines or {})
+    if lines:
+        legend(figure, lines, list(baselines or {}))
+    return figure
+
+
+def _axes(title: str, ylabel: str, width_in: float = WIDTH_IN) -> tuple[Picture, Axes]:
+    figure = blank(width_in, HEIGHT_IN)
+    ax = figure.subplots()
+    ax.set_title(title, fontsize=TEXT_PT, color=INK, loc="left")
+    ax.set_ylabel(ylabel, fontsize=TEXT_PT, color=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(FAINT)
+    ax.tick_params(labelsize=SMALL_PT, labelcolor=INK, color=FAINT)
+    ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    ax.set_axisbelow(True)
+    return figure, ax
+
+
+def _baselines(ax: Axes, baselines: Mapping[str, float]) -> list:
+    if len(baselines) > len(BASELINE_DASHES):
+        raise ValueError(f"baselines must be at most {len(BASELINE_DASHES)}, got {len(baselines)}")
+    pairs = zip(baselines.values(), BASELINE_DASHES, strict=False)
+    return [ax.axhline(float(value), color=INK, linestyle=dash, linewidth=1.4) for value, dash in pairs]
+
+
+def _check_series(series: Mapping[str, Any], name: str) -> None:
+    if not 1 <= len(series) <= len(COLORS):
+        raise ValueError(f"{name} must hold 1 .. {len(COLORS)} lines that can be told apart, got {len(series)}")
+
+
+def _xy(name: str, given: Any) -> tuple[np.ndarray, np.ndarray]:
+    """x (n,) and y (seeds, n)."""
+    y = array(given[1] if isinstance(given, tuple) else given, f"series[{name!r}]")
+    if y.ndim not in (1, 2):
+        raise ValueError(f"series[{name!r}] must have shape (n,) or (seeds, n), got {y.shape}")
+    y = np.atleast_2d(y)
+    x = array(given[0], f"x of series[{name!r}]") if isinstance(given, tuple) else np.arange(y.shape[1])
+    if x.shape != y.shape[1:]:
+        raise ValueError(f"series[{name!r}]: x has shape {x.shape}, wanted {y.shape[1:]} as y")
+    return x, y

@@ -1,0 +1,151 @@
+"""Cutting an image into squares."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers._validate import check_positive
+from helpers.device import widest_float
+from helpers.quadtree._leaves import check_image
+
+CRITERIA = ("range", "std", "error")
+
+
+def build_quadtree(
+    image: Tensor, threshold: float | Tensor, criterion: str = "range", min_size: int = 1
+) -> Tensor | list[Tensor]:
+    """Cut an image into squares that are even up to a threshold.
+
+    Args:
+        image: (H, W) or (C, H, W), any units, any size; or a batch (B, C, H, W).
+        threshold: a square is cut when its criterion exceeds this; 0 keeps the image exactly. One number, or (B,), one
+            for each image of a batch.
+        criterion: of a square's own pixels: "range", the largest minus the least value; "std", the standard deviation;
+            "error", the squared error of painting the square with its mean, summed over its pixels. In colour the
+            largest over the channels.
+        min_size: squares of this side are not cut; a power of two.
+
+    Returns:
+        Leaves (y, x, size), (L, 3) int64; a list of B such trees for a batch.
+
+    Raises:
+        ValueError: another rank, an empty or non-finite image, a negative threshold, an unknown criterion, or a
+            min_size that is not a power of two.
+    """
+    images, several = check_image(image)
+    limit = _limits(threshold, images)
+    splits = [score > limit for score in _scores(images, criterion, min_size)]
+    trees = _collect(splits, images)
+    return trees if several else trees[0]
+
+
+def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size: int = 1) -> Tensor:
+    """The threshold at which an image's tree has as many leaves as possible, but at most so many.
+
+    The criterion "error" comes closest: it falls with every cut. A square's range, and its standard deviation the more
+    so, can be that of the square around it, and then both are cut at once: textures get far fewer leaves than allowed.
+
+    Args:
+        image: (H, W) or (C, H, W), or a batch (B, C, H, W).
+        leaves: the most leaves allowed.
+        criterion: as in `build_quadtree`.
+        min_size: as in `build_quadtree`.
+
+    Returns:
+        A threshold without dimensions, or (B,) for a batch.
+
+    Raises:
+        ValueError: as `build_quadtree`; or fewer leaves allowed than the smallest tree has.
+    """
+    check_positive("leaves", leaves)
+    images, several = check_image(image)
+    scores = _scores(images, criterion, min_size)
+    smallest = [len(tree) for tree in _collect([score == torch.inf for score in scores], images)]
+    if max(smallest) > leaves:
+        raise ValueError(f"leaves must be at least {max(smallest)}, as many as the smallest tree has, got {leaves}")
+    # A square is cut only if all squares around it are: from the top down, no score exceeds its parent's.
+    for level in range(1, len(scores)):
+        scores[level] = torch.minimum(scores[level], _double(scores[level - 1]))
+    ranked = torch.cat([score.flatten(1) for score in scores], 1).sort(1, descending=True).values
+    # Each cut adds three leaves; squares of equal score are cut together or not at all.
+    cuts = (ranked == torch.inf).sum(1) + (leaves - torch.tensor(smallest, device=ranked.device)) // 3
+    found = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0].clamp(min=0)
+    return found if several else found[0]
+
+
+def _limits(threshold: float | Tensor, images: Tensor) -> Tensor:
+    """Thresholds that broadcast to (B, n, n)."""
+    try:
+        limit = torch.as_tensor(threshold, device=images.device, dtype=widest_float(images.device))
+        good = limit.ndim == 0 or limit.shape == (len(images),)
+    except (TypeError, ValueError, RuntimeError):
+        good = False
+    if not good or not (limit.isfinite() & (limit >= 0)).all():
+        raise ValueError(f"threshold must be a finite number from 0 on, or one for each image, got {threshold!r}")
+    return limit.view(-1, 1, 1)
+
+
+def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
+    """The criterion of every square, (B, n, n) a level, the whole first; inf: must be cut, -inf: may not be."""
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    if check_positive("min_size", min_size) & (min_size - 1):
+        raise ValueError(f"min_size must be a power of two, got {min_size}")
+    height, width = images.shape[-2:]
+    side = 1 << (max(height, width) - 1).bit_length()
+    levels = _spreads(F.pad(images, [0, side - width, 0, side - height]), criterion)
+    scores = []
+    for level, score in enumerate(levels):
+        size, n = side >> level, 1 << level
+        start = torch.arange(n, device=images.device) * size
+        over = (start + size > height)[:, None] | (start + size > width)
+        outside = (start >= height)[:, None] | (start >= width)
+        score = torch.where(over, torch.inf, score if size > min_size else torch.full_like(score, -torch.inf))
+        scores.append(torch.where(outside, -torch.inf, score))
+    return scores
+
+
+def _spreads(padded: Tensor, criterion: str) -> list[Tensor]:
+    """The criterion of every square of (B, C, S, S), the largest over the channels, level by level from the whole."""
+    if criterion == "range":
+        high, low = [padded], [-padded]
+        while high[-1].shape[-1] > 1:
+            high, low = ([*one, F.max_pool2d(one[-1], 2)] for one in (high, low))
+        found = [a + b for a, b in zip(high, low, strict=True)]
+    else:
+        mean = padded.to(widest_float(padded.device))
+        variance = torch.zeros_like(mean)
+        found = [variance]
+        while mean.shape[-1] > 1:
+            coarse = F.avg_pool2d(mean, 2)
+            variance = F.avg_pool2d(variance + (mean - _double(coarse)).square(), 2)
+            mean = coarse
+            found.append(variance)
+        area = [4**level for level in range(len(found))]
+        found = [v.sqrt() if criterion == "std" else v * n for v, n in zip(found, area, strict=True)]
+    return [one.amax(1) for one in reversed(found)]
+
+
+def _collect(splits: Sequence[Tensor], images: Tensor) -> list[Tensor]:
+    """The trees (L, 3) of a batch from which squares are to be cut, (B, n, n) bool a level, the whole first."""
+    height, width = images.shape[-2:]
+    side = splits[-1].shape[-1]
+    alive, found = torch.ones_like(splits[0]), []
+    for level, split in enumerate(splits):
+        size = side >> level
+        b, i, j = (alive & ~split).nonzero().unbind(1)
+        found.append(torch.stack([b, i * size, j * size, torch.full_like(b, size)], 1))
+        if level + 1 < len(splits):
+            alive = _double(alive & split)
+    rows = torch.cat(found)
+    rows = rows[(rows[:, 1] < height) & (rows[:, 2] < width)]  # squares beside the image are none of its leaves
+    rows = rows[((rows[:, 0] * height + rows[:, 1]) * width + rows[:, 2]).argsort()]
+    counts = torch.bincount(rows[:, 0], minlength=len(images)).tolist()
+    return list(rows[:, 1:].split(counts))
+
+
+def _double(grid: Tensor) -> Tensor:
+    """Each cell of (..., n, n) as two by two cells."""
+    return grid.repeat_interleave(2, -2).repeat_interleave(2, -1)

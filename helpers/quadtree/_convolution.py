@@ -1,0 +1,101 @@
+"""Convolutions computed where a tree calls for it."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers._validate import check_positive
+from helpers.quadtree._leaves import check_leaves, leaf_map
+
+
+def exact_conv_sites(leaves: Tensor, kernel: int, layers: int = 1) -> Tensor:
+    """At how many places each layer of a chain of convolutions must be computed to be exact on an even-leafed image.
+
+    Implements :eq:`eq-exact-sites`, chapter 2: a convolution answers evenly only where its whole window stays inside
+    one leaf, so of a leaf of side s the n-th layer of k x k kernels needs all places but an inner square of side
+    s - n (k - 1), and one place for all of that.
+
+    Args:
+        leaves: a tree, (L, 3).
+        kernel: side k of the kernels, odd.
+        layers: length of the chain, stride 1, padded to keep the size.
+
+    Returns:
+        (layers,) int64, the places of layer 1, 2, ...; at most the number of pixels.
+
+    Raises:
+        ValueError: leaves are no tree, an even kernel, or fewer than one layer.
+    """
+    size = check_leaves(leaves)[:, 2]
+    _check_kernel(kernel)
+    depth = torch.arange(1, check_positive("layers", layers) + 1, device=size.device)
+    inner = (size - depth[:, None] * (kernel - 1)).clamp(min=0)  # (layers, L)
+    return (size.square() - inner.square() + (inner > 0)).sum(1)
+
+
+def convolve_on_leaves(
+    x: Tensor, leaves: Tensor, weight: Tensor, bias: Tensor | None = None, *, margin: int = 0, exact: bool = True
+) -> Tensor:
+    """A convolution, padded with zeros to keep the size, computed only at the places that a tree calls for.
+
+    Exact: at every place whose window leaves the even inside of a leaf, and once for each inside; equal to `F.conv2d`
+    when x is even inside the leaves. Not exact: once a leaf, at its centre, the result painted over the leaf: the idea
+    of the slides.
+
+    Args:
+        x: (C, H, W), even in each leaf up to `margin` pixels from its edge.
+        leaves: the tree, (L, 3).
+        weight: kernels, (K, C, k, k), k odd.
+        bias: (K,) or None.
+        margin: how far earlier layers have eaten into the leaves, the sum of their k // 2; 0 for the first layer.
+        exact: see above.
+
+    Returns:
+        (K, H, W).
+
+    Raises:
+        ValueError: shapes that do not fit, an even kernel, a negative margin, or leaves that do not tile x.
+    """
+    for name, value in (("x", x), ("weight", weight)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if x.ndim != 3 or weight.ndim != 4 or weight.shape[1] != len(x) or weight.shape[2] != weight.shape[3]:
+        got = f"{tuple(x.shape)} and {tuple(weight.shape)}"
+        raise ValueError(f"x must be (C, H, W) and weight (K, C, k, k), got {got}")
+    k = _check_kernel(weight.shape[2])
+    if weight.dtype != x.dtype:
+        raise ValueError(f"weight must be {x.dtype} as x, got {weight.dtype}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be (K,) with K = {len(weight)}, got {tuple(bias.shape)}")
+    if isinstance(margin, bool) or not isinstance(margin, int) or margin < 0:
+        raise ValueError(f"margin must be an integer from 0 on, got {margin!r}")
+    numbers = leaf_map(leaves, x.shape[1:])
+    if exact:
+        rows, columns, source = _exact_places(leaves, numbers, margin + k // 2)
+    else:
+        (rows, columns), source = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), numbers
+    windows = F.pad(x, [k // 2] * 4).unfold(1, k, 1).unfold(2, k, 1)  # (C, H, W, k, k), a view
+    patches = windows[:, rows, columns].transpose(0, 1).flatten(1)  # (places, C k k)
+    answers = patches @ weight.flatten(1).T
+    answers = answers if bias is None else answers + bias
+    return answers[source].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
+
+
+def _exact_places(leaves: Tensor, numbers: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows and columns (places,) to compute at, and for each pixel (H, W) the place whose answer it gets."""
+    y, x, size = leaves[numbers].unbind(-1)  # (H, W) each: of the pixel's leaf
+    rows, columns = (torch.arange(n, device=leaves.device) for n in numbers.shape)
+    down, right = rows[:, None] - y, columns - x
+    inside = (down >= reach) & (down < size - reach) & (right >= reach) & (right < size - reach)
+    first = (down == reach) & (right == reach)  # the place that stands for its leaf's inside
+    places = ~inside | first
+    order = places.flatten().cumsum(0).view(places.shape) - 1
+    stands_for = order[(y + reach).clamp(max=len(rows) - 1), (x + reach).clamp(max=len(columns) - 1)]
+    rows, columns = places.nonzero().unbind(1)
+    return rows, columns, torch.where(inside, stands_for, order)
+
+
+def _check_kernel(kernel: int) -> int:
+    if check_positive("kernel", kernel) % 2 == 0:
+        raise ValueError(f"kernel must be odd, so that it has a centre, got {kernel}")
+    return kernel

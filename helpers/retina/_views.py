@@ -1,0 +1,131 @@
+"""What the book's networks see of an image: all of it, the inscribed disc, or a log-polar view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from helpers._validate import check_images
+from helpers.networks import Card
+from helpers.retina._grid import R_MIN, check_real, check_size, fine_grid
+from helpers.retina._sampling import cartesian, log_polar
+
+
+class LogPolar(nn.Module):
+    """`log_polar` at the centre, as a layer to put before any network: (B, C, H, W) -> (B, C, n_radii, n_angles).
+
+    Args:
+        size: (n_radii, n_angles).
+        r_min: radius of the innermost circle, in half the image's shorter side.
+        r_max: radius of the outermost circle.
+        start_angle: angle of column 0, in radians.
+        antialias: as in `log_polar`.
+
+    Raises:
+        ValueError: a grid that is refused, or, on use, images that are.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (64, 64),
+        r_min: float = R_MIN,
+        r_max: float = 1.0,
+        start_angle: float = 0.0,
+        antialias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.size = check_size("size", size)
+        fine_grid(*self.size, r_min, r_max, start_angle)  # refuses what makes none
+        self.r_min, self.r_max, self.start_angle, self.antialias = r_min, r_max, start_angle, antialias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See images (B, C, H, W) from their centres."""
+        return log_polar(x, None, self.size, self.r_min, self.r_max, self.start_angle, self.antialias)[:, 0]
+
+    def extra_repr(self) -> str:
+        """What `print` shows between the brackets."""
+        radii = f"r_min={self.r_min:g}, r_max={self.r_max:g}"
+        return f"size={self.size}, {radii}, start_angle={self.start_angle:g}, antialias={self.antialias}"
+
+
+def inscribed_disc(x: Tensor) -> Tensor:
+    """Images whose pixels outside the largest disc around the centre are 0: what `log_polar` sees, left in its place.
+
+    The match is to within a pixel at the rim: bilinear samples on the circle itself mix pixels from both sides of it.
+
+    Args:
+        x: images, (B, C, H, W); a pixel stays where its centre is within half the shorter side of the image's centre.
+
+    Returns:
+        (B, C, H, W).
+
+    Raises:
+        ValueError: x is not a non-empty (B, C, H, W) of finite floating-point numbers.
+    """
+    check_images(x)
+    height, width = x.shape[-2:]
+    rows, columns = (torch.arange(n, device=x.device) + 0.5 - n / 2 for n in (height, width))
+    inside = rows[:, None] ** 2 + columns**2 <= (min(height, width) / 2) ** 2
+    return x * inside
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "whole": lambda x: x,
+    "disc": inscribed_disc,
+    "log-polar": lambda x: log_polar(x)[:, 0],
+}
+
+
+def _name(network: nn.Module | Card) -> str:
+    """Which view a network's card asks for."""
+    card = getattr(network, "card", network)
+    if not isinstance(card, Card) or card.view not in VIEWS:
+        raise ValueError(f"network must come from networks.load, or be a card, got {type(network).__name__}")
+    return card.view
+
+
+def view(x: Tensor, network: nn.Module | Card) -> Tensor:
+    """What one of the book's networks must be shown of normalised images: all, the disc, or a log-polar view.
+
+    Args:
+        x: images, (B, C, H, W), after `networks.normalize`.
+        network: a loaded network or its card, whose `view` says which.
+
+    Returns:
+        (B, C, H, W) for "whole" and "disc", (B, C, 64, 64) for "log-polar".
+
+    Raises:
+        ValueError: a network without a card, an unknown view, or images that are refused.
+    """
+    return VIEWS[_name(network)](check_images(x))
+
+
+def views(x: Tensor, fixations: Tensor | None, network: nn.Module | Card, r_max: float = 1.0) -> Tensor:
+    """The same from fixations: what one of the book's networks sees of larger images, or away from their centres.
+
+    Args:
+        x: images, (B, C, H, W), after `networks.normalize`; all beyond their edges is seen as 0.
+        fixations: (U, 2) for all images or (B, U, 2), each x, y in [-1, 1]; None is the centre.
+        network: a loaded network or its card, whose `view` and `size` say what it sees.
+        r_max: half the side of the square, or the radius of the disc, that is seen, in half the image's shorter side;
+            a log-polar retina keeps its 32 to 1 between the outermost circle and the innermost.
+
+    Returns:
+        (B, U, C, h, w), (h, w) as `view` gives them for images of the network's size.
+
+    Raises:
+        ValueError: as `view` and `log_polar`.
+    """
+    kind, r_max = _name(network), check_real("r_max", r_max)
+    if kind == "log-polar":
+        return log_polar(x, fixations, r_min=R_MIN * r_max, r_max=r_max)
+    card = getattr(network, "card", network)
+    return cartesian(x, fixations, card.size[0], r_max, disc=kind == "disc")
+
+
+def viewer(network: nn.Module | Card, r_max: float = 1.0) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """`views` of one network, as a function of images and fixations."""
+    return partial(views, network=network, r_max=r_max)

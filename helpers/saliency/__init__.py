@@ -1,0 +1,44 @@
+"""Which pixels would change the score: gradients and what was built on them, occlusion, class models, boxes.
+
+One call::
+
+    saliency_map = class_saliency(model, x, target=3)  # (B, H, W)
+
+By hand::
+
+    x.requires_grad_()
+    (w,) = torch.autograd.grad(model(x)[:, 3].sum(), x)  # (B, C, H, W): how the score answers to each pixel
+    w.abs().amax(1)  # (B, H, W): the colour it answers to most
+
+Attributions keep their colours, (B, C, H, W), raw and signed; a map of one number a place is `.abs().amax(-3)` of a
+gradient, and `.sum(-3)` where colours add up to something (gradient times input, integrated gradients).
+
+Source: Simonyan, Vedaldi, Zisserman, "Deep inside convolutional networks", 2013, and the works named function by
+function.
+"""
+
+from helpers.saliency._ascent import ClassModel, class_model
+from helpers.saliency._box import saliency_box
+from helpers.saliency._gradient import (
+    class_saliency,
+    gradient_times_input,
+    guided_backprop,
+    input_gradient,
+    integrated_gradients,
+    smooth_gradient,
+)
+from helpers.saliency._occlusion import occlusion, region_occlusion
+
+__all__ = [
+    "ClassModel",
+    "class_model",
+    "class_saliency",
+    "gradient_times_input",
+    "guided_backprop",
+    "input_gradient",
+    "integrated_gradients",
+    "occlusion",
+    "region_occlusion",
+    "saliency_box",
+    "smooth_gradient",
+]

@@ -1,0 +1,238 @@
+"""The gradient of a class score with respect to the pixels, and four attributions made from gradients."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from helpers._validate import Target, check_fill, check_images, check_number, check_positive, check_target, chunks
+from helpers.capture import INPUT, Score, gradients
+
+RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+
+
+def input_gradient(model: nn.Module, x: Tensor, target: Target, *, score: Score = "logit") -> Tensor:
+    """How a class score answers to each pixel: the slope w of the score at the image.
+
+    Implements the w of :eq:`eq-taylor`: w = dS_c/dI at I_0, and of :eq:`eq-softmax-gradient` after the softmax,
+    P_c (w_c - sum_j P_j w_j); chapter 2.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        score: what of the class is differentiated: its "logit", "probability" or "log-odds".
+
+    Returns:
+        Raw signed gradients, (B, C, H, W) or (B, K, C, H, W), in score units per unit of x.
+
+    Raises:
+        ValueError: bad `x` or `target`, or an output that is not (B, classes).
+
+    Source: Simonyan et al. 2013, section 3.
+    """
+    return gradients(model, x, target, INPUT, score=score).gradients[INPUT]
+
+
+def class_saliency(model: nn.Module, x: Tensor, target: Target, *, score: Score = "logit") -> Tensor:
+    """The image-specific class saliency map: the largest absolute gradient over the colours of each place.
+
+    Implements :eq:`eq-class-saliency`: M_ij = max_h |w_(h, i, j)|, chapter 2.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K maps an image.
+        score: what of the class is differentiated: its "logit", "probability" or "log-odds".
+
+    Returns:
+        Maps, (B, H, W) or (B, K, H, W), not negative, in score units per unit of x.
+
+    Raises:
+        ValueError: as `input_gradient`.
+
+    Source: Simonyan et al. 2013, section 3.1.
+    """
+    return input_gradient(model, x, target, score=score).abs().amax(-3)
+
+
+def gradient_times_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """Gradient times input: what each pixel adds to the score if the network were its own tangent.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects; a pixel of value 0 is given 0.
+        target: class index, (B,) indices, or (B, K) for K classes of every image.
+
+    Returns:
+        Signed attributions, (B, C, H, W) or (B, K, C, H, W), in score units.
+
+    Raises:
+        ValueError: as `input_gradient`.
+
+    Source: Shrikumar et al., "Not just a black box", 2016.
+    """
+    found = input_gradient(model, x, target)
+    return found * (x if found.ndim == x.ndim else x[:, None]).detach()
+
+
+def integrated_gradients(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    steps: int = 50,
+    baseline: float | Tensor = 0.0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Integrated gradients: the gradient averaged on the straight way from a baseline to the image, times that way.
+
+    Implements :eq:`eq-integrated`: (x - x') times the mean gradient between x' and x, chapter 2. Summed over colours
+    and places it is the score at x minus the score at the baseline, up to the error of the quadrature.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        steps: points of the Gauss-Legendre quadrature.
+        baseline: the image without information: a number, or a tensor that broadcasts to x.
+        batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
+
+    Returns:
+        Signed attributions, (B, C, H, W) or (B, K, C, H, W), in score units.
+
+    Raises:
+        ValueError: as `input_gradient`; steps or chunk below 1, a baseline that does not fit or is not finite.
+
+    Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017.
+    """
+    check_positive("steps", steps)
+    x = check_images(x).detach()
+    start = check_fill(baseline, x, "baseline")
+    places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
+    along, weights = (torch.as_tensor(v / 2, dtype=x.dtype, device=x.device) for v in (places + 1, weights))
+
+    def on_the_way(image: Tensor, step: Tensor) -> Tensor:
+        return start[image] + along[step, None, None, None] * (x[image] - start[image])
+
+    mean = _mean_gradient(model, x, target, on_the_way, weights, batch_size)
+    way = x - start
+    return mean * (way if mean.ndim == way.ndim else way[:, None])
+
+
+def smooth_gradient(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    samples: int = 50,
+    noise: float = 0.15,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """SmoothGrad: the gradient averaged over noisy copies of the image.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        samples: noisy copies of each image.
+        noise: standard deviation of the noise, as a share of each image's range from least to greatest value.
+        seed: of the noise; the same on every device and for every chunk.
+        batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
+
+    Returns:
+        Raw signed mean gradients, (B, C, H, W) or (B, K, C, H, W), in score units per unit of x.
+
+    Raises:
+        ValueError: as `input_gradient`; samples or chunk below 1, or noise that is negative or not finite.
+
+    Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
+    """
+    check_positive("samples", samples)
+    check_number("noise", noise, 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    x = check_images(x).detach()
+    spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
+
+    @lru_cache(maxsize=1)
+    def drawn(sample: int) -> Tensor:
+        # For the whole batch, so that the chunk's size does not change the noise; on the CPU, nor does the device.
+        draw = torch.Generator().manual_seed(seed * samples + sample)
+        return torch.randn(x.shape, generator=draw, dtype=torch.float32).to(x)
+
+    def noisy(image: Tensor, sample: Tensor) -> Tensor:
+        first = int(sample[0])
+        noise_of = torch.stack([drawn(s) for s in range(first, int(sample[-1]) + 1)])  # (samples, B, C, H, W)
+        return x[image] + spread[image, None, None, None] * noise_of[sample - first, image]
+
+    return _mean_gradient(model, x, target, noisy, x.new_full((samples,), 1 / samples), batch_size)
+
+
+def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    """Guided backpropagation: the backward pass in which every ReLU also stops negative gradients.
+
+    Not the gradient of any function of the image; chapter 2 measures what it knows of the class all the same.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes), with ReLUs, as modules or as functions; it is
+            left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K classes of every image.
+
+    Returns:
+        Raw signed maps, (B, C, H, W) or (B, K, C, H, W).
+
+    Raises:
+        ValueError: as `input_gradient`, or a network in whose forward no ReLU runs.
+
+    Source: Springenberg et al., "Striving for simplicity: the all convolutional net", 2014.
+    """
+    with _GuidedReLUs() as guide:
+        found = input_gradient(model, x, target)
+    if not guide.met:
+        raise ValueError("model must have ReLUs for guided backpropagation, none runs in its forward")
+    return found
+
+
+def _mean_gradient(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    points: Callable[[Tensor, Tensor], Tensor],
+    weights: Tensor,
+    batch_size: int | None,
+) -> Tensor:
+    """The weighted sum of the gradients at S points for each image; `points(image, s)` gives a pass its images."""
+    wanted, several = check_target(target, len(x))
+    wanted, total = wanted.to(x.device), None
+    for rows in chunks(len(x) * len(weights), batch_size, x):
+        s, image = rows // len(x), rows % len(x)
+        found = input_gradient(model, points(image, s), wanted[image])  # (n, K, C, H, W)
+        total = found.new_zeros(len(x), *found.shape[1:]) if total is None else total
+        total.index_add_(0, image, found * weights[s].view(-1, *[1] * (found.ndim - 1)))
+    return total if several else total[:, 0]
+
+
+class _GuidedReLUs(TorchFunctionMode):
+    """Inside, the gradient at the output of every ReLU loses its negative part; `met` counts them.
+
+    It sees functions, and with them modules, which call functions: no module is replaced and no hook is left.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if func in RELUS:
+            self.met += 1
+            if output.requires_grad:
+                output.register_hook(lambda gradient: gradient.clamp(min=0))
+        return output

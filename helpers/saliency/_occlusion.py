@@ -1,0 +1,137 @@
+"""Occlusion: what a score loses when a part of the image is covered."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers._validate import Target, check_fill, check_images, check_target, chunks
+from helpers.capture import logits
+
+Pair = int | tuple[int, int]
+
+
+def region_occlusion(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    regions: Tensor,
+    *,
+    fill: float | Tensor = 0.0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """How much a class score drops when a rectangle of an image is covered: one forward of one image a rectangle.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        regions: (N, 5) integers, rows (image, y0, x0, y1, x1), y1 and x1 exclusive; images in any order.
+        fill: what covers: a number, or images that broadcast to x.
+        batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
+
+    Returns:
+        Drops of the logit, (N,) or (N, K); positive where the rectangle spoke for the class.
+
+    Raises:
+        ValueError: bad `x` or `target`; regions of another shape, outside their image or empty; a fill that does not
+            fit; chunk below 1.
+    """
+    cover = check_fill(fill, check_images(x))
+    regions = _check_regions(regions, x)
+    full = torch.cat([logits(model, x[part]) for part in chunks(len(x), batch_size, x)])
+    wanted, several = check_target(target, *full.shape)
+    wanted = wanted.to(full.device)
+    rows, columns = (torch.arange(n, device=x.device) for n in x.shape[-2:])
+    drops = []
+    for part in chunks(len(regions), batch_size, x):
+        image, y0, x0, y1, x1 = regions[part, :, None].unbind(1)  # (n, 1) each
+        inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None]
+        image = image[:, 0]
+        covered = torch.where(inside, cover[image], x[image])  # (n, C, H, W)
+        drops.append((full[image] - logits(model, covered)).gather(1, wanted[image]))
+    joined = torch.cat(drops)  # (N, K)
+    return joined if several else joined[:, 0]
+
+
+def occlusion(
+    model: nn.Module,
+    x: Tensor,
+    target: Target,
+    *,
+    window: Pair = 16,
+    stride: Pair = 8,
+    fill: float | Tensor = 0.0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Occlusion maps: a window slides over the image, and each place is given the mean drop of the windows over it.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K maps an image.
+        window: side of the window in pixels, or (height, width); the last ones are cut at the border.
+        stride: step in pixels, or (down, right); at most the window's side.
+        fill: what covers: a number, or images that broadcast to x.
+        batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
+
+    Returns:
+        Mean drops of the logit, (B, H, W) or (B, K, H, W), signed.
+
+    Raises:
+        ValueError: as `region_occlusion`; a window larger than the image, a stride below 1 or larger than the window.
+
+    Source: Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014.
+    """
+    size = check_images(x).shape[-2:]
+    window, stride = _pair("window", window, size), _pair("stride", stride)
+    if any(s > w for s, w in zip(stride, window, strict=True)):
+        raise ValueError(f"stride must be at most the window {window}, or places are left out, got {stride}")
+    count = [-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True)]
+    each = [torch.arange(n, device=x.device) for n in (len(x), *count)]
+    image, i, j = torch.meshgrid(*each, indexing="ij")  # (B, rows, columns)
+    top, left = i * stride[0], j * stride[1]
+    bottom, right = (top + window[0]).clamp(max=size[0]), (left + window[1]).clamp(max=size[1])
+    regions = torch.stack([image, top, left, bottom, right], -1).flatten(0, 2)
+    drops = region_occlusion(model, x, target, regions, fill=fill, batch_size=batch_size)
+    several = drops.ndim == 2
+    drops = drops.view(len(x), *count, -1).permute(0, 3, 1, 2)  # (B, K, rows, columns)
+    maps = _spread(drops, window, stride, size)
+    return maps if several else maps[:, 0]
+
+
+def _spread(drops: Tensor, window: tuple[int, int], stride: tuple[int, int], size: Sequence[int]) -> Tensor:
+    """(B, K, rows, columns) of windows as (B, K, H, W): at each place the mean over the windows that cover it."""
+    flat = drops.flatten(0, 1)[:, None]  # (B * K, 1, rows, columns)
+    ones = flat.new_ones(1, 1, *window)
+    total = F.conv_transpose2d(flat, ones, stride=stride)
+    covering = F.conv_transpose2d(torch.ones_like(flat[:1]), ones, stride=stride)
+    mean = (total / covering)[..., : size[0], : size[1]]
+    return mean.view(*drops.shape[:2], *size)
+
+
+def _check_regions(regions: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(regions, Tensor) or regions.ndim != 2 or regions.shape[1] != 5 or len(regions) == 0:
+        got = tuple(regions.shape) if isinstance(regions, Tensor) else type(regions).__name__
+        raise ValueError(f"regions must be a non-empty (N, 5), rows (image, y0, x0, y1, x1), got {got}")
+    if regions.is_floating_point() or regions.dtype == torch.bool:
+        raise ValueError(f"regions must hold integers, got {regions.dtype}")
+    regions = regions.to(x.device).long()
+    image, y0, x0, y1, x1 = regions.unbind(1)
+    height, width = x.shape[-2:]
+    good = (image >= 0) & (image < len(x)) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
+    good &= (x0 >= 0) & (x0 < x1) & (x1 <= width)
+    if not good.all():
+        worst = regions[~good][0].tolist()
+        raise ValueError(f"regions must lie in {len(x)} images of {height} x {width} and hold a pixel, got row {worst}")
+    return regions
+
+
+def _pair(name: str, value: Pair, limit: Sequence[int] | None = None) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
+        raise ValueError(f"{name} must be an integer of at least 1, or two of them, got {value!r}")
+    if limit is not None and any(n > most for n, most in zip(pair, limit, strict=True)):
+        raise ValueError(f"{name} must fit into the image of {limit[0]} x {limit[1]}, got {value!r}")
+    return pair

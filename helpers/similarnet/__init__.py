@@ -1,0 +1,51 @@
+"""SIMILARnet: what a network loses without each filter, the heat map made of it, and what is read where it is hot.
+
+One call each::
+
+    baseline, errors = ablation_errors(model, "pool2", x, y)  # the error as it is, and without each filter
+    weights = importance_weights(baseline, errors)  # (F,)
+    maps = heatmap(features_at_any_size(model, pictures, "pool2"), weights)  # (B, h, w)
+
+By hand, for a network in two parts, `features` and `head`::
+
+    f = features(x)  # (N, F, h, w)
+    f[:, i] = 0  # without filter i
+    (head(f).argmax(1) != y).float().mean()  # e_i
+
+Source: Ghosh, Bhattacharya, Basu Roy Chowdhury, "SIMILARnet: Simultaneous intelligent localization and recognition
+network", and the authors' released code, Advanced-GAP.
+"""
+
+from helpers.similarnet._ablation import (
+    AblationErrors,
+    ablation_errors,
+    effective_number,
+    heatmap,
+    importance_weights,
+    mean_excitation_weights,
+    per_sample_weights,
+)
+from helpers.similarnet._hotspots import (
+    Reading,
+    as_convolutions,
+    features_at_any_size,
+    hotspots,
+    map_threshold,
+    read_hotspots,
+)
+
+__all__ = [
+    "AblationErrors",
+    "Reading",
+    "ablation_errors",
+    "as_convolutions",
+    "effective_number",
+    "features_at_any_size",
+    "heatmap",
+    "hotspots",
+    "importance_weights",
+    "map_threshold",
+    "mean_excitation_weights",
+    "per_sample_weights",
+    "read_hotspots",
+]

@@ -1,1 +1,0 @@
-"""What stands behind `helpers.quadtree`; import it from there."""

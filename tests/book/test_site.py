@@ -1,0 +1,232 @@
+"""The built site: every link resolves, and in Chromium no page logs an error or asks another host for anything."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from support.server import serving
+
+from tools.chapters import chapters, pages
+from tools.project import ROOT, repository
+
+ALLOWED_EXTERNAL = ()  # beginnings of the addresses outside the site that a page may load
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+PAGES = [*(f"{page}.html" for page in pages(ROOT)), "search.html", "genindex.html"]
+CHAPTERS = [chapter.name for chapter in chapters(ROOT)]
+READABLE_CONTRAST = 4.5  # WCAG AA for text of normal size
+
+NO_ALT = "[...document.images].filter((image) => !image.alt.trim()).map((image) => image.src)"
+# The contrast of the text of an article with what lies behind it, by WCAG's formula.
+CONTRAST = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b]
+    .map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const text = document.querySelector("article p");
+  let behind = text;
+  while (behind.parentElement && /rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor))
+    behind = behind.parentElement;
+  const [a, b] = [getComputedStyle(text).color, getComputedStyle(behind).backgroundColor].map(rgb).map(luminance);
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}"""
+
+
+class Watched:
+    """A page of the browser that remembers everything that goes wrong on it."""
+
+    def __init__(self, browser: Any, served: str, viewport: dict[str, int], scheme: str = "light") -> None:
+        self.served, self.troubles, self.external = served, [], []
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda m: m.type == "error" and self.troubles.append(f"console: {m.text}"))
+        self.page.on("pageerror", lambda error: self.troubles.append(f"page error: {error}"))
+        self.page.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
+        self.page.on("response", lambda r: r.status >= 400 and self.troubles.append(f"{r.status}: {r.url}"))
+        self.page.on("request", self.see)
+
+    def see(self, request: Any) -> None:
+        """Note a request that leaves the site."""
+        if not request.url.startswith((self.served, "data:", "blob:", *ALLOWED_EXTERNAL)):
+            self.external.append(request.url)
+
+    def open(self, path: str) -> Any:
+        """Go to a page of the site and wait until it is quiet."""
+        self.page.goto(self.served + path)
+        self.page.wait_for_load_state("networkidle")
+        return self.page
+
+    def problems(self) -> list[str]:
+        """What is wrong with the page that is open."""
+        width, wide = self.page.viewport_size["width"], self.page.evaluate("document.documentElement.scrollWidth")
+        found = [*self.troubles, *(f"external: {url}" for url in self.external)]
+        found += [f"{wide} px wide in a window of {width} px"] if wide > width else []
+        found += [f"no alt text: {src}" for src in self.page.evaluate(NO_ALT)]
+        found += [] if self.page.title().strip() else ["no title"]
+        return found + ([] if self.page.evaluate("document.documentElement.lang") == "en" else ["no language"])
+
+
+@pytest.fixture
+def watch(chromium: Any, served: str) -> Any:
+    """A function that opens a watched page; it is closed after the test."""
+    opened = []
+
+    def start(viewport: dict[str, int] = DESKTOP, scheme: str = "light") -> Watched:
+        opened.append(Watched(chromium, served, viewport, scheme))
+        return opened[-1]
+
+    yield start
+    for watched in opened:
+        watched.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_page_loads_without_error_and_fits(path: str, viewport: dict[str, int], watch: Any) -> None:
+    watched = watch(viewport)
+    watched.open(path)
+    assert watched.problems() == []
+
+
+BAD_PAGE = """<!doctype html><title> </title><link rel="icon" href="data:,"><img src="gone.png" alt=" ">
+<script>console.error("said"); setTimeout(() => { throw new Error("thrown") })</script>
+<script src="http://192.0.2.1/x.js" async></script><body style="margin: 0"><div style="width: 500px">wide</div>"""
+
+
+@pytest.mark.browser
+def test_what_is_wrong_with_a_page_is_seen(chromium: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text(BAD_PAGE, encoding="utf8")
+    with serving(tmp_path) as address:
+        watched = Watched(chromium, address, PHONE)
+        watched.page.route("http://192.0.2.1/**", lambda route: route.abort())
+        watched.open("bad.html")
+        found = "\n".join(watched.problems())
+        watched.context.close()
+    for fault in ("console: said", "page error: thrown", "404: ", "failed: http://192.0.2.1/x.js"):
+        assert fault in found
+    for fault in ("external: http://192.0.2.1/x.js", "500 px wide", "no alt text: ", "no title", "no language"):
+        assert fault in found
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_maths_is_typeset(name: str, watch: Any) -> None:
+    page = watch().open(f"book/{name}.html")
+    page.wait_for_selector("mjx-container", timeout=10_000)
+    assert page.locator("mjx-merror").count() == 0
+    assert page.locator("article .math.notranslate:not(:has(mjx-container))").count() == 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_hints_and_solutions_are_closed(name: str, watch: Any) -> None:
+    page = watch().open(f"book/{name}.html")
+    folded = page.locator("article details:has(> summary:text-matches('Hint|Solution'))")
+    assert folded.count() >= 2 * len(next(c for c in chapters(ROOT) if c.name == name).exercises)
+    assert page.locator("article details[open]:has(> summary:text-matches('Hint|Solution'))").count() == 0
+
+
+@pytest.mark.browser
+def test_search_finds_words(watch: Any) -> None:
+    watched = watch()
+    page = watched.open("search.html?q=convolution")
+    page.wait_for_selector("#search-results li a", timeout=10_000)
+    assert any(
+        "ch" in link for link in page.locator("#search-results li a").evaluate_all("all => all.map((a) => a.href)")
+    )
+    assert watched.troubles == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_as_the_system_prefers(scheme: str, watch: Any) -> None:
+    page = watch(scheme=scheme).open(f"book/{CHAPTERS[0]}.html")
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    assert page.evaluate(CONTRAST) >= READABLE_CONTRAST
+
+
+@pytest.mark.browser
+def test_the_switch_leads_to_a_readable_dark_page(watch: Any) -> None:
+    page = watch().open(f"book/{CHAPTERS[0]}.html")
+    seen = set()
+    for _ in range(3):  # auto, light, dark, in the theme's order
+        page.locator("button.theme-switch-button:visible").first.click()
+        seen.add(page.evaluate("document.documentElement.dataset.theme"))
+        assert page.evaluate(CONTRAST) >= READABLE_CONTRAST
+    assert seen == {"light", "dark"}
+
+
+class Anchors(HTMLParser):
+    """Collects the ids of a page and the addresses that it links to or loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note one element's ids and addresses."""
+        for name, value in attrs:
+            if name == "id" or (tag == "a" and name == "name"):
+                self.ids.add(value or "")
+            elif name in ("href", "src") and value:
+                self.links.append(value)
+
+
+@cache
+def anchors(path: Path) -> Anchors:
+    """What a built page has to link to."""
+    return Anchors(path.read_text(encoding="utf8"))
+
+
+def broken_links(site: Path, path: Path) -> list[str]:
+    """The links of a built page that lead to no file or to no place in it."""
+    found = []
+    for link in anchors(path).links:
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        target = path if not parts.path else (path.parent / unquote(parts.path)).resolve()
+        target = target / "index.html" if target.is_dir() else target
+        place = unquote(parts.fragment)
+        if not target.is_relative_to(site.resolve()) or not target.exists():
+            found.append(f"{path.name}: {link} is not there")
+        elif place and target.suffix == ".html" and place not in anchors(target).ids:
+            found.append(f"{path.name}: {link} has no such place")
+    return found
+
+
+def test_every_link_inside_the_site_resolves(site: Path) -> None:
+    site = site.resolve()
+    built = [path for path in site.rglob("*.html") if not {"_static", "_sources"} & set(path.relative_to(site).parts)]
+    assert len(built) >= len(PAGES)
+    assert [problem for path in built for problem in broken_links(site, path)] == []
+
+
+def test_broken_links_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text('<p id="here"><a href="a.html#here">1</a><a href="#gone">2</a><img src="no.png">')
+    found = broken_links(tmp_path, tmp_path / "a.html")
+    assert found == ["a.html: #gone has no such place", "a.html: no.png is not there"]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_the_buttons_of_a_chapter_lead_to_its_file(name: str, site: Path) -> None:
+    html = (site / "book" / f"{name}.html").read_text(encoding="utf8")
+    own = re.escape(repository(ROOT).removeprefix("https://github.com/"))
+    for pattern in (
+        rf"https://colab\.research\.google\.com/github/{own}/blob/main/([^\"?#]+)",
+        rf"https://github\.com/{own}/edit/main/([^\"?#]+)",
+    ):
+        paths = set(re.findall(pattern, html))
+        assert paths == {f"book/{name}.ipynb"}
+        assert all((ROOT / path).is_file() for path in paths)
+    assert f'href="{repository(ROOT)}"' in html
+    assert urljoin(f"{repository(ROOT)}/", "issues/new") in html

@@ -1,0 +1,64 @@
+"""The authors' own pictures: the strongest hot spots lie on the writing. Skipped where the pictures are not there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import data, similarnet
+from helpers.cam import upsample
+from helpers.experiments.similarnet.pictures import SIGNS
+from helpers.networks import load
+from helpers.results import recorded
+
+ARCHIVES = Path(os.environ.get("HELPERS_ARCHIVES", Path(__file__).resolve().parents[2] / "shared" / "data"))
+# Around all signs of a picture, with some pixels to spare.
+WRITING = {
+    name: (min(s[0] for s in signs) - 8, min(s[1] for s in signs) - 10, max(s[2] for s in signs) + 8,
+           max(s[3] for s in signs) + 10)
+    for name, signs in SIGNS.items()
+}  # fmt: skip
+RULES = ("e - E, raw (code)", "softmax of E - e (paper)")
+
+
+def picture(name: str) -> torch.Tensor:
+    """One of the authors' pictures, gray, (1, 1, H, W) in [0, 1]."""
+    folders = [data.data_dir() / "similarnet", ARCHIVES / "similarnet"]
+    found = [folder / name for folder in folders if (folder / name).exists()]
+    if not found:
+        pytest.skip("the SIMILARnet authors' pictures are not here")
+    return torch.from_numpy(np.array(Image.open(found[0]).convert("L")))[None, None].float() / 255
+
+
+def hottest(image: torch.Tensor, rule: str, count: int, keep_pools: bool = False, cut: str = "two sigma"):
+    weights = torch.tensor(recorded("similarnet")["networks"][0]["weights"][rule]).float()
+    maps = similarnet.features_at_any_size(load("lenet-mnist", "cpu"), image, "pool2", keep_pools=keep_pools)
+    heat = upsample(similarnet.heatmap(maps, weights), tuple(image.shape[2:]))
+    return similarnet.hotspots(heat, similarnet.map_threshold(heat, cut), min_area=100)[0, :count]
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_the_hottest_spots_lie_on_the_writing(name):
+    spots = hottest(picture(name), "e - E, raw (code)", count=4)
+    x0, y0, x1, y1 = WRITING[name]
+    assert len(spots) == 4
+    assert (spots >= torch.tensor([x0, y0, x0, y0])).all()
+    assert (spots <= torch.tensor([x1, y1, x1, y1])).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("keep_pools", [True, False])
+def test_the_four_signs_of_the_light_painting_are_its_hottest_spots(rule, keep_pools):
+    spots = hottest(picture("numbers4.jpg"), rule, count=4, keep_pools=keep_pools)
+    # "0", "8", "5" and the degree sign, from left to right.
+    wanted = torch.tensor([[158, 187, 241, 450], [302, 162, 413, 467], [423, 146, 571, 492], [610, 125, 723, 267]])
+    assert (spots[spots[:, 0].argsort()] - wanted).abs().max() < 12
+
+
+def test_the_negative_has_its_hottest_spot_beside_the_writing():
+    x0, _, x1, _ = WRITING["numbers4.jpg"]
+    box = hottest(1 - picture("numbers4.jpg"), "e - E, raw (code)", count=1, cut="otsu")[0]
+    assert box[2] - box[0] > x1 - x0  # the dark meadow and sky: the method has to be told which way round

@@ -1,0 +1,585 @@
+"""Forwards that stop at a layer, or start there, against networks cut by hand and slow loops."""
+
+from collections import OrderedDict
+from functools import partial
+
+import pytest
+import torch
+from support.ablation_oracle import counted, silenced
+from support.untouched import Boom, assert_untouched
+from torch import nn
+
+from helpers.capture import ablated_logits, activations_up_to, logits_from
+from helpers.networks._architectures import LeNet
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+def chain(seed=0, act=nn.ReLU, pool=nn.MaxPool2d):
+    """Conv, batch norm, an activation, a pooling, conv; maps of any size; 7 x 7 pixels only for the end."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(2, 3, 2),
+            norm=nn.BatchNorm2d(3),
+            act=act(),
+            pool=pool(2),
+            last=nn.Conv2d(3, 4, 2),
+            flatten=nn.Flatten(),
+            drop=nn.Dropout(0.5),
+            fc=nn.Linear(16, 5),
+            relu=nn.ReLU(),
+            end=nn.Linear(5, 3),
+        )
+    ).double()
+    net.norm.running_mean.normal_()
+    net.norm.bias.data.normal_()
+    return net
+
+
+def images(count=4, side=7, seed=1):
+    return torch.randn(count, 2, side, side, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Around(nn.Module):
+    """A shortcut leads around `inner`; what comes of it is added, or stacked as channels."""
+
+    def __init__(self, join="add", seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.outer, self.inner = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
+        self.end = nn.Linear(4 if join == "add" else 8, 3)
+        self.join = join
+        self.double()
+
+    def forward(self, x):
+        short = self.outer(x).tanh()
+        inner = self.inner(short)
+        both = inner + short if self.join == "add" else torch.cat([inner, short], 1)
+        return self.end(both.relu().mean((2, 3)))
+
+
+class Counts(nn.Module):
+    """Flattens by the number of images that came in, as many published networks do."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.end = nn.Conv2d(2, 4, 3), nn.Linear(4 * 5 * 5, 3)
+        self.double()
+
+    def forward(self, x):
+        return self.end(self.conv(x).view(x.shape[0], -1))
+
+
+class Shared(nn.Module):
+    """One ReLU used twice, a layer that never runs, a layer that gives a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.relu, self.conv2 = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+        self.idle, self.pool = nn.Conv2d(4, 4, 1), nn.MaxPool2d(2, return_indices=True)
+        self.end = nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, x):
+        x = self.relu(self.conv2(self.relu(self.conv(x))))
+        return self.end(self.pool(x)[0].mean((2, 3)))
+
+
+def close(found, wanted, atol=1e-12):
+    torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
+
+
+CALLS = {
+    "activations_up_to": lambda net, x, layer: activations_up_to(net, x, layer),
+    # logits_from is given the right values, so that only what the case is about can be wrong
+    "logits_from": lambda net, x, layer: logits_from(net, x, layer, torch.zeros(2, 4, 2, 2, dtype=torch.float64)),
+    "ablated_logits": lambda net, x, layer: ablated_logits(net, x, layer),
+}
+each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+# up to a layer
+
+
+@pytest.mark.parametrize(("layer", "depth"), [("conv", 1), ("norm", 2), ("pool", 4), ("last", 5), ("fc", 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activations_up_to_equal_the_cut_network(layer, depth, dtype):
+    net, x = chain().to(dtype).eval(), images().to(dtype)
+    found = activations_up_to(net, x, layer)
+    with torch.no_grad():
+        assert torch.equal(found, net[:depth](x))
+    assert found.dtype == dtype
+    for one in range(len(x)):
+        close(activations_up_to(net, x[one : one + 1], layer)[0], found[one], 1e-5 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (12, 9), (30, 41)])
+def test_images_of_any_size_go_up_to_a_layer(size):
+    net = chain().eval()
+    x = torch.randn(2, 2, *size, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.equal(activations_up_to(net, x, "last"), net[:5](x))
+
+
+def test_what_follows_the_layer_does_not_run():
+    net = nn.Sequential(nn.Conv2d(2, 3, 2), Boom(), nn.Flatten()).double()
+    runs = counted(net, "1")
+    with assert_untouched(net):
+        assert activations_up_to(net, images(2), "0").shape == (2, 3, 6, 6)
+    assert runs == []
+
+
+def test_poolings_are_left_out():
+    net, x = chain().eval(), images(3, 10)
+    # 10 - 1 = 9 pixels stay 9, and the last convolution makes 8 of them
+    with torch.no_grad():
+        wanted = net.last(net.act(net.norm(net.conv(x))))
+    found = activations_up_to(net, x, "last", without=(nn.MaxPool2d, nn.AvgPool2d))
+    assert torch.equal(found, wanted)
+    assert found.shape == (3, 4, 8, 8)
+    with torch.no_grad():
+        bare = net.last(net.norm(net.conv(x)))
+    assert torch.equal(activations_up_to(net, x, "last", without=(nn.MaxPool2d, nn.ReLU)), bare)
+    assert activations_up_to(net, x, "last", without=(nn.AvgPool2d,)).shape == (3, 4, 3, 3)  # there is none
+    # the layer itself is of such a type: it hands on what it is given
+    with torch.no_grad():
+        assert torch.equal(activations_up_to(net, x, "pool", without=(nn.MaxPool2d,)), net[:3](x))
+
+
+def test_a_layer_that_works_in_place_can_be_left_out_too():
+    net, x = chain(act=partial(nn.ReLU, inplace=True)).eval(), images()
+    with torch.no_grad():
+        wanted = net.pool(net.norm(net.conv(x)))
+    assert (wanted < 0).any()
+    assert torch.equal(activations_up_to(net, x, "pool", without=(nn.ReLU,)), wanted)
+
+
+def test_the_first_run_of_a_shared_layer_counts():
+    net, x = Shared(), images(2)
+    with torch.no_grad():
+        assert torch.equal(activations_up_to(net, x, "relu"), net.conv(x).relu())
+
+
+def test_the_layers_own_hooks_count():
+    net, x = chain().eval(), images()
+    plain = activations_up_to(net, x, "pool")
+    net.pool.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    with assert_untouched(net):
+        assert torch.equal(activations_up_to(net, x, "pool"), 2 * plain)
+
+
+def test_activations_up_to_are_a_detached_copy():
+    net, x = nn.Sequential(nn.Identity(), nn.Flatten()), images(2).requires_grad_()
+    before = x.detach().clone()
+    found = activations_up_to(net, x, "0")
+    assert not found.requires_grad
+    found.zero_()
+    assert torch.equal(x, before)
+    # a first layer in place
+    activations_up_to(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), x, "0")
+    assert torch.equal(x, before)
+    weight = nn.Conv2d(2, 3, 2).double()
+    assert not activations_up_to(nn.Sequential(weight), x, "0").requires_grad
+
+
+def test_a_layer_that_gives_a_weight_of_its_own_is_copied_too():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.ones(2, 3))
+
+        def forward(self, x):
+            return self.table
+
+    net = nn.Sequential(Table()).double()
+    found = activations_up_to(net, images(2), "0")
+    assert not found.requires_grad
+    with assert_untouched(net):
+        found.zero_()
+
+
+# from a layer on
+
+
+@pytest.mark.parametrize(("layer", "depth"), [("conv", 1), ("pool", 4), ("last", 5), ("fc", 8), ("end", 10)])
+@pytest.mark.parametrize("count", [1, 2, 4, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_from_equal_the_cut_network(layer, depth, count, dtype):
+    net, x = chain().to(dtype).eval(), images().to(dtype)
+    with torch.no_grad():
+        values = torch.randn(count, *net[:depth](x).shape[1:], dtype=dtype)
+        wanted = net[depth:](values)
+    found = logits_from(net, x, layer, values)
+    close(found, wanted, 1e-5 if dtype == torch.float32 else 1e-12)
+    assert found.shape == (count, 3)
+    assert found.dtype == dtype
+    assert not found.requires_grad
+
+
+def test_logits_from_the_input_are_the_logits():
+    net, x = chain().eval(), images(5)
+    with torch.no_grad():
+        close(logits_from(net, x[:1], "input", x), net(x))
+
+
+def test_one_image_sets_the_network_going():
+    net, x = chain(), images(4)
+    below, above = counted(net, "conv"), counted(net, "end")
+    logits_from(net, x, "last", torch.zeros(9, 4, 2, 2, dtype=torch.float64))
+    assert (below, above) == ([1], [9])
+
+
+def test_values_take_on_the_layers_precision():
+    net, x = chain().eval(), images()
+    values = torch.randn(3, 4, 2, 2)
+    with torch.no_grad():
+        close(logits_from(net, x, "last", values), net[5:](values.double()))
+
+
+def test_a_shortcut_is_right_for_the_first_image_alone():
+    net, x = Around(), images(3)
+    values = activations_up_to(net, x, "inner")
+    with torch.no_grad():
+        whole = net(x)
+    found = logits_from(net, x, "inner", values)
+    close(found[0], whole[0])
+    assert ((found - whole).abs().amax(1)[1:] > 1e-3).all()
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.LeakyReLU])
+def test_logits_from_write_into_nothing(act):
+    # what follows the layer, and the network's first layer, work in place
+    net = nn.Sequential(act(inplace=True), *chain(act=partial(act, inplace=True))).eval()
+    x = images(2)
+    values = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    kept = x.clone(), values.clone()
+    found = logits_from(net, x, "2", values)  # the batch norm
+    assert torch.equal(values, kept[1])
+    assert torch.equal(x, kept[0])
+    with torch.no_grad():
+        close(found, net[3:](values.clone()))
+
+
+def test_logits_from_the_last_layer_are_a_copy():
+    values = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    found = logits_from(chain(), images(), "end", values)
+    assert not found.requires_grad
+    found.zero_()
+    assert (values != 0).all()
+
+
+def test_a_layers_own_hooks_do_not_change_the_given_values():
+    net, x = chain().eval(), images()
+    values = torch.randn(2, 4, 2, 2, dtype=torch.float64)
+    wanted = logits_from(net, x, "last", values)
+    net.last.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    close(logits_from(net, x, "last", values), wanted)
+
+
+# each filter silenced
+
+
+@pytest.mark.parametrize("layer", ["conv", "norm", "act", "pool", "last", "fc", "relu", "end"])
+def test_ablated_logits_equal_a_slow_loop(layer):
+    net, x = chain(), images(3)
+    whole, without = ablated_logits(net, x, layer)
+    wanted = silenced(net, x, layer)
+    close(whole, wanted[0])
+    close(without, wanted[1])
+    assert not torch.allclose(without[0], without[1])
+
+
+def test_ablated_logits_by_hand():
+    # f = ReLU(x, -2x), logits (mean f0 + 1, mean f1)
+    # x = (1, 3): f0 = (1, 3), f1 = 0; x = (-1, 0): f0 = 0, f1 = (2, 0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.append(nn.Linear(2, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([1.0, -2.0]).view(2, 1, 1, 1))
+        net[4].weight.copy_(torch.eye(2))
+        net[4].bias.copy_(torch.tensor([1.0, 0.0]))
+    whole, without = ablated_logits(net, torch.tensor([[[[1.0, 3.0]]], [[[-1.0, 0.0]]]]), "1")
+    assert whole.tolist() == [[3, 0], [1, 1]]
+    assert without.tolist() == [[[1, 0], [1, 1]], [[3, 0], [1, 0]]]
+
+
+def test_channels_of_the_input_can_be_silenced():
+    net, x = chain().eval(), images()
+    whole, without = ablated_logits(net, x, "input")
+    with torch.no_grad():
+        close(whole, net(x))
+        for channel in range(2):
+            cut = x.clone()
+            cut[:, channel] = 0
+            close(without[channel], net(cut))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ablated_logits_keep_the_precision_and_the_order_of_images(dtype):
+    net, x = LeNet().to(dtype), torch.rand(3, 1, 28, 28, dtype=dtype)
+    whole, without = ablated_logits(net, x, "conv2")
+    assert (whole.shape, without.shape) == ((3, 10), (16, 3, 10))
+    assert whole.dtype == without.dtype == dtype
+    assert not whole.requires_grad
+    assert not without.requires_grad
+    for one in range(3):
+        alone = ablated_logits(net, x[one : one + 1], "conv2")
+        close(alone[0][0], whole[one], 1e-6)
+        close(alone[1][:, 0], without[:, one], 1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("join", ["add", "cat"])
+def test_a_shortcut_around_the_layer_is_noticed(join, count):
+    net, x = Around(join), images(count)
+    whole, without = ablated_logits(net, x, "inner")
+    wanted = silenced(net, x, "inner")
+    close(whole, wanted[0])
+    close(without, wanted[1])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_network_that_counts_its_images_is_noticed(count):
+    net, x = Counts(), images(count)
+    found, wanted = ablated_logits(net, x, "conv"), silenced(net, x, "conv")
+    close(found[0], wanted[0])
+    close(found[1], wanted[1])
+
+
+def test_a_shortcut_is_noticed_whatever_the_logits_have_in_common():
+    # what all logits share changes neither answer nor likelihood
+    net, x = Around(), images(3)
+    net.end.bias.data += 1e5
+    close(ablated_logits(net, x, "inner")[1], silenced(net, x, "inner")[1], 1e-9)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_shared_layer_is_silenced_call_by_call(call):
+    net, x = Shared(), images(3)
+    close(ablated_logits(net, x, f"relu#{call}")[1], silenced(net, x, "relu", call)[1])
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.LeakyReLU])
+def test_a_layer_that_is_followed_by_one_in_place(act):
+    net, x = chain(act=partial(act, inplace=True)), images(3)
+    whole, without = ablated_logits(net, x, "norm")
+    wanted = silenced(chain(act=act), x, "norm")
+    close(whole, wanted[0])
+    close(without, wanted[1])
+
+
+def test_the_network_runs_once_up_to_the_layer():
+    net, x = chain(), images(8)
+    below, above = counted(net, "conv"), counted(net, "end")
+    ablated_logits(net, x, "last")
+    assert sum(below) <= 8 + 3
+    # as it is, started again to see whether that works, and for each filter
+    assert 8 + 4 * 8 <= sum(above) <= 8 + (8 + 1) + 4 * 8
+
+
+@pytest.mark.parametrize(("copies", "most"), [(1, 8), (128, 8), (255, 8), (256, 16), (400, 24), (10**9, 32)])
+def test_copies_bound_what_is_held_at_once(copies, most):
+    # 8 images x 4 filters x 2 x 2 places: 128 numbers a filter
+    net, x = chain(), images(8)
+    wanted = ablated_logits(net, x, "last")[1]
+    above = counted(net, "end")
+    close(ablated_logits(net, x, "last", copies=copies)[1], wanted)
+    assert max(above[2:]) == most  # the first two are the network as it is, and started again
+
+
+# the network and the images are left alone
+
+
+@pytest.mark.parametrize("training", [True, False])
+@each_call
+def test_the_network_is_left_as_it_was(call, training):
+    net, x = chain().train(training), images(2).requires_grad_()
+    net.norm.eval()
+    net.fc.weight.requires_grad_(False)
+    net.conv.weight.grad = torch.ones_like(net.conv.weight)
+    net.last.register_forward_hook(lambda *_: None)
+    before, state = x.detach().clone(), torch.get_rng_state()
+    with assert_untouched(net):
+        first = call(net, x, "last")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(x, before)
+    assert x.grad is None
+    torch.testing.assert_close(first, call(net.eval(), x, "last"))  # dropout and batch norm are in evaluation mode
+
+
+@each_call
+def test_the_network_is_left_as_it_was_after_an_exception(call):
+    net = nn.Sequential(OrderedDict(act=nn.ReLU(inplace=True), boom=Boom(), last=nn.Flatten())).train()
+    with pytest.raises(RuntimeError, match="boom"), assert_untouched(net):
+        call(net, images(2), "last")
+    net = nn.Sequential(OrderedDict(last=nn.Conv2d(2, 4, 6), boom=Boom())).double().train()
+    if call is not CALLS["activations_up_to"]:
+        with pytest.raises(RuntimeError, match="boom"), assert_untouched(net):
+            call(net, images(2), "last")
+
+
+def test_the_network_is_left_as_it_was_where_the_second_start_fails():
+    for net in (Around("cat"), Counts()):
+        with assert_untouched(net.train()):
+            ablated_logits(net, images(2), "inner" if isinstance(net, Around) else "conv")
+
+
+@each_call
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_the_callers_gradient_mode_does_not_matter(call, context):
+    net, x = chain(), images(2)
+    wanted = call(net, x, "last")
+    with context():
+        torch.testing.assert_close(call(net, x, "last"), wanted)
+
+
+@needs_cuda
+def test_on_the_gpu_too():
+    net, x = chain(), images(2)
+    values = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    wanted = activations_up_to(net, x, "last"), logits_from(net, x, "last", values), *ablated_logits(net, x, "last")
+    net, x = net.cuda(), x.cuda()
+    found = activations_up_to(net, x, "last"), logits_from(net, x, "last", values), *ablated_logits(net, x, "last")
+    for one, other in zip(found, wanted, strict=True):
+        assert one.is_cuda
+        close(one.cpu(), other, 1e-9)
+    close(ablated_logits(Around().cuda(), x, "inner")[1].cpu(), silenced(Around(), x.cpu(), "inner")[1], 1e-9)
+
+
+# bad input
+
+
+@each_call
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (None, "got NoneType"),
+        (images().numpy(), "got ndarray"),
+        (images()[0], r"got \(2, 7, 7\); one image is x\[None\]"),
+        (images()[None], r"got \(1, 4, 2, 7, 7\)"),
+        (images()[:0], "empty"),
+        (images().long(), "floating point"),
+        (images() * float("nan"), "finite"),
+        (images() / 0, "finite"),
+        (images().float(), "must be torch.float64"),
+        (images()[:, :1], "must have 2 channels"),
+    ],
+)
+def test_bad_images_are_refused(call, x, message):
+    net = chain()
+    with pytest.raises(ValueError, match=f"^x .*{message}"), assert_untouched(net):
+        call(net, x, "last")
+
+
+@each_call
+@pytest.mark.parametrize("layer", ["lats", "", "last#2", "pool#0", None, 3, ["last"], ("last",)])
+def test_bad_layers_are_refused(call, layer):
+    net = chain()
+    with pytest.raises(ValueError, match="layer"), assert_untouched(net):
+        call(net, images(2), layer)
+
+
+@each_call
+@pytest.mark.parametrize(("layer", "message"), [("idle", "layer.*run|model must give"), ("pool", "layer")])
+def test_layers_without_an_output_are_refused(call, layer, message):
+    net = Shared()  # "idle" never runs, "pool" gives a tuple
+    with pytest.raises(ValueError, match=message), assert_untouched(net):
+        call(net, images(2), layer)
+
+
+def test_the_nearest_names_are_given():
+    for call in CALLS.values():
+        with pytest.raises(ValueError, match="no layer 'lats'; the nearest names are last"):
+            call(chain(), images(2), "lats")
+
+
+def test_where_a_layer_runs_twice_its_name_is_refused():
+    net, x = Shared(), images(2)
+    with pytest.raises(ValueError, match="'relu' runs 2 times"):
+        ablated_logits(net, x, "relu")
+    with pytest.raises(ValueError, match="layer"):  # else both calls would give the same values
+        logits_from(net, x, "relu", activations_up_to(net, x, "relu"))
+
+
+def test_one_row_of_values_for_a_layer_that_never_runs_is_refused():
+    with pytest.raises(ValueError, match="layer"):
+        logits_from(Shared(), images(2), "idle", torch.zeros(1, 4, 5, 5, dtype=torch.float64))
+
+
+def test_no_layer_but_the_input():
+    with pytest.raises(ValueError, match="layer must be the plain name"):
+        activations_up_to(chain(), images(2), "input")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        3.0,
+        torch.tensor(1.0),
+        torch.zeros(4),
+        torch.zeros(4, 2, 2),
+        torch.zeros(2, 4, 2, 3),
+        torch.zeros(2, 3, 2, 2),
+        torch.zeros(2, 16),
+        torch.zeros(0, 4, 2, 2),
+        torch.zeros(1, 2, 4, 2, 2),
+    ],
+    ids=lambda values: str(tuple(values.shape)) if isinstance(values, torch.Tensor) else str(values),
+)
+def test_bad_values_are_refused(values):
+    net = chain()
+    with pytest.raises(ValueError, match=r"values must be \(N, 4, 2, 2\), as 'last' gives, got"), assert_untouched(net):
+        logits_from(net, images(2), "last", values)
+
+
+@pytest.mark.parametrize("values", [None, torch.zeros(2, 2, 7), torch.zeros(0, 2, 7, 7)])
+def test_bad_values_for_the_input_are_refused(values):
+    with pytest.raises(ValueError, match="values"):
+        logits_from(chain(), images(2), "input", values)
+
+
+@pytest.mark.parametrize("copies", [0, -1, 2.0, True, None])
+def test_bad_copies_are_refused(copies):
+    with pytest.raises(ValueError, match="copies must be an integer of at least 1"):
+        ablated_logits(chain(), images(2), "last", copies=copies)
+
+
+class Mixing(nn.Module):
+    """Gives one row however many images come in, or maps."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(2, 4, 7).double(), end
+
+    def forward(self, x):
+        return self.end(self.conv(x))
+
+
+@pytest.mark.parametrize("end", [lambda y: y.mean(0).flatten()[None], lambda y: y, lambda y: (y.flatten(1),)])
+def test_a_network_without_logits_is_refused(end):
+    net = Mixing(end)
+    with pytest.raises(ValueError, match=r"model must return logits \(B, classes\)"):
+        ablated_logits(net, images(2), "conv")
+    with pytest.raises(ValueError, match=r"model must give logits \(3, classes\) from 'conv' on"):
+        logits_from(net, images(2), "conv", torch.zeros(3, 4, 1, 1, dtype=torch.float64))
+
+
+def test_a_layer_without_filters_is_refused():
+    class Sums(nn.Module):
+        def forward(self, x):
+            return x.sum((1, 2, 3))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sums = Sums()
+
+        def forward(self, x):
+            return self.sums(x)[:, None]
+
+    with pytest.raises(ValueError, match=r"layer must give \(B, C, ...\), but 'sums' gives \(2,\)"):
+        ablated_logits(Net(), images(2), "sums")

@@ -1,0 +1,91 @@
+import pytest
+import torch
+from support.untouched import assert_untouched
+from torch import nn
+
+from helpers.data import place
+from helpers.networks import LeNet
+from helpers.readout import contrast_centroid, position_readout
+
+
+class Coded(nn.Module):
+    """First layer: the place of the bright pixel in code; second: nothing of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.code, self.blind = nn.Linear(64, 5), nn.Linear(64, 5)
+        nn.init.zeros_(self.blind.weight)
+        nn.init.zeros_(self.code.bias)
+        with torch.no_grad():
+            grid = torch.stack(torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij"), -1).view(64, 2)
+            self.code.weight.copy_((grid @ torch.randn(2, 5, generator=torch.Generator().manual_seed(0))).T)
+
+    def forward(self, x):
+        return self.code(x.flatten(1)) + self.blind(x.flatten(1))
+
+
+def test_a_place_in_code_is_read_and_a_lost_one_is_not():
+    places = torch.randint(0, 8, (400, 2), generator=torch.Generator().manual_seed(1))
+    images = place(torch.ones(400, 1, 1, 1), places, 8)
+    model = Coded()
+    with assert_untouched(model):
+        errors = position_readout(model, images, places.float(), ["input", "code", "blind"])
+    guess = places[200:].float().std().item()
+    assert errors["code"] < 0.01
+    assert errors["input"] < 0.2 * guess
+    assert errors["blind"] == pytest.approx(guess, rel=0.05)
+
+
+def test_a_rule_can_be_read_on_another_network():
+    places = torch.randint(0, 8, (400, 2), generator=torch.Generator().manual_seed(1))
+    images = place(torch.ones(400, 1, 1, 1), places, 8)
+    model, other = Coded(), Coded()
+    same = position_readout(model, images, places, ["code"], reader=other)["code"]
+    assert same == position_readout(model, images, places, ["code"])["code"] < 0.01
+    with torch.no_grad():
+        other.code.bias += 100
+    with assert_untouched(other):
+        assert position_readout(model, images, places, ["code"], reader=other)["code"] > 10
+
+
+def test_the_bright_spot_by_hand():
+    maps = torch.full((3, 5, 7), 2.0)
+    maps[0, 3, 1] = 9  # one place
+    maps[1, 0, 2], maps[1, 4, 2] = 5, 5  # two alike: their middle
+    assert contrast_centroid(maps)[:2].tolist() == [[3, 1], [2, 2]]
+    assert contrast_centroid(maps)[2].isnan().all()
+    maps[0, 3, 5] = 2 + 3 * 7  # three times as far above the background as the other
+    assert contrast_centroid(maps[:1]).tolist() == [[3, 4]]
+    maps[0, 3, 5] = -1.5  # below it counts as well, half as much
+    torch.testing.assert_close(contrast_centroid(maps[:1]), torch.tensor([[3.0, (1 * 7 + 5 * 3.5) / 10.5]]))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1, 5, 7), (2, 0, 3)])
+def test_the_bright_spot_refuses(shape):
+    with pytest.raises(ValueError, match="maps"):
+        contrast_centroid(torch.zeros(shape))
+    with pytest.raises(ValueError, match="floating point"):
+        contrast_centroid(torch.zeros(2, 5, 7, dtype=torch.int64))
+
+
+def test_a_feature_that_hardly_ever_fires_does_not_spoil_the_rule():
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(200, 1, 28, 28, generator=draw) * 0.01
+    rows = torch.randint(0, 20, (200,), generator=draw)
+    for image, row in zip(images, rows, strict=True):
+        image[0, row : row + 4, 10:14] = 1
+    images[150, 0, 0, 0], images[:150, 0, 0, 0] = 1, 1e-7  # silent while the rule is fitted, but for a trace
+    net = nn.Sequential(nn.Identity())
+    errors = position_readout(net, images, rows[:, None].float(), ["0"], train=0.75)
+    assert errors["0"] < 0.7
+
+
+def test_places_may_carry_a_graph():
+    places = torch.rand(8, 2, requires_grad=True)
+    position_readout(LeNet(), torch.rand(8, 1, 28, 28), places * 2, ["fc3"])
+
+
+@pytest.mark.parametrize(("places", "train"), [(torch.zeros(5, 2), 0.5), (torch.zeros(6), 0.5), (torch.zeros(6, 2), 1)])
+def test_the_readout_refuses(places, train):
+    with pytest.raises(ValueError, match=r"places|train"):
+        position_readout(LeNet(), torch.rand(6, 1, 28, 28), places, ["fc1"], train=train)

@@ -1,0 +1,279 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.untouched import Boom
+from torch import nn
+
+from helpers.device import seed_everything
+from helpers.training import accuracy, fit, predict
+
+
+def blobs(n=200, seed=0):
+    """Two classes told apart by the brighter half."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    images = 0.1 * torch.randn(n, 1, 4, 4, generator=draw)
+    images[labels == 0, :, :2] += 1
+    images[labels == 1, :, 2:] += 1
+    return images, labels
+
+
+def linear():
+    seed_everything(0)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(16, 2))
+
+
+def test_it_learns_and_lowers_the_loss():
+    images, labels = blobs()
+    model = linear()
+    before = accuracy(model, images, labels)
+    losses = fit(model, images, labels, epochs=5, lr=0.05, batch_size=32, progress=False)
+    assert len(losses) == 5 * 7
+    assert losses[-1] < 0.5 * losses[0]
+    assert accuracy(model, *blobs(seed=1)) == 1.0 > before
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_does_not():
+    images, labels = blobs()
+
+    def run(seed):
+        return fit(linear(), images, labels, epochs=1, batch_size=32, seed=seed, progress=False)
+
+    assert run(3) == run(3)
+    assert run(3) != run(4)
+
+
+def test_every_step_is_an_adam_step_on_the_cross_entropy():
+    images, labels = blobs(8)
+    ours, by_hand = (nn.Sequential(nn.Flatten(), nn.Linear(16, 2)) for _ in range(2))
+    by_hand.load_state_dict(ours.state_dict())
+    fit(ours, images, labels, epochs=2, batch_size=8, lr=0.01, weight_decay=0.1, progress=False)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(2):  # a batch of everything: its order does not matter
+        loss = -by_hand(images).log_softmax(1)[torch.arange(8), labels].mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    torch.testing.assert_close(ours[1].weight, by_hand[1].weight, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_mode_is_left_as_found_also_after_an_error(mode):
+    images, labels = blobs(8)
+    model = linear().train(mode)
+    model[1].training = not mode
+
+    def unchanged():
+        return model.training == mode and [module.training for module in model] == [mode, not mode, mode]
+
+    for shown, outcome in ((images, nullcontext()), (images[:, :, :3], pytest.raises(RuntimeError))):
+        with outcome:
+            fit(model, shown, labels, epochs=1, progress=False)
+        assert unchanged()
+        with outcome:
+            predict(model, shown)
+        assert unchanged()
+
+
+def test_predictions_use_evaluation_mode_and_do_not_depend_on_the_batch():
+    images, _ = blobs(10)
+    model = linear().train()
+    once = predict(model, images)
+    assert not once.requires_grad
+    torch.testing.assert_close(predict(model, images, batch_size=3), once)
+    torch.testing.assert_close(predict(model, images / 2, batch_size=3, prepare=lambda x: 2 * x), once)
+
+
+def test_accuracy_counts():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return torch.stack([x.mean((1, 2, 3)), -x.mean((1, 2, 3))], 1)
+
+    images = torch.tensor([1.0, 1, -1, -1]).view(4, 1, 1, 1)
+    assert accuracy(Fixed(), images, torch.tensor([0, 0, 0, 1])) == 0.75
+
+
+def test_a_diverging_loss_is_said():
+    images, labels = blobs(8)
+    with pytest.raises(ValueError, match="the loss became nan at step 0"):
+        fit(linear(), images * float("nan"), labels, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "named"),
+    [
+        (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.long), "images"),
+        (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.long), "images"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.long), "labels"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2), "labels"),
+    ],
+)
+def test_bad_input_names_the_argument(images, labels, named):
+    with pytest.raises(ValueError, match=named):
+        fit(linear(), images, labels, epochs=1, progress=False)
+    with pytest.raises(ValueError, match=named):
+        accuracy(linear(), images, labels)
+
+
+def test_labels_without_a_logit_are_refused():
+    images, labels = blobs(8)
+    for wrong in (labels + 5, labels - 1, labels - 100):
+        with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 1, as the network has logits"):
+            fit(linear(), images, wrong, epochs=1, progress=False)
+
+
+def test_a_network_without_parameters_is_refused():
+    images, labels = blobs(8)
+    for call in (lambda m: fit(m, images, labels, epochs=1), lambda m: predict(m, images)):
+        with pytest.raises(ValueError, match="must have parameters"):
+            call(nn.Flatten())
+
+
+def test_logits_that_are_no_numbers_have_no_accuracy():
+    images, labels = blobs(8)
+    with pytest.raises(ValueError, match="logits are NaN"):
+        accuracy(linear(), images * float("nan"), labels)
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 1, "batch": 0}])
+def test_settings_out_of_range(settings):
+    with pytest.raises(ValueError, match="at least 1"):
+        fit(linear(), *blobs(4), progress=False, **settings)
+    with pytest.raises(ValueError, match="at least 1"):
+        predict(linear(), blobs(4)[0], batch_size=0)
+
+
+# --- a loss of one's own ----------------------------------------------------------------------------------------------
+
+
+def vectors(n=8, seed=0):
+    """Inputs (N, 3) and what a linear map makes of them, (N, 2)."""
+    draw = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(n, 3, generator=draw)
+    return inputs, inputs @ torch.tensor([[1.0, 2], [0, -1], [3, 0]])
+
+
+def regression():
+    seed_everything(0)
+    return nn.Linear(3, 2)
+
+
+def test_every_step_is_an_adam_step_on_the_loss_that_is_given():
+    inputs, targets = vectors()
+    ours, by_hand = regression(), regression()
+    losses = fit(
+        ours, inputs, targets, epochs=3, batch_size=8, lr=0.01, progress=False, loss=lambda a, b: (a - b).abs().sum()
+    )
+    adam, wanted = torch.optim.Adam(by_hand.parameters(), lr=0.01), []
+    for _ in range(3):  # a batch of everything: its order does not matter
+        loss = (by_hand(inputs) - targets).abs().sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        wanted.append(loss.item())
+    assert losses == pytest.approx(wanted, rel=1e-5)
+    torch.testing.assert_close(ours.weight, by_hand.weight, atol=1e-6, rtol=1e-5)
+
+
+def test_it_learns_what_the_loss_asks_for():
+    inputs, targets = vectors(200)
+    model = regression()
+    losses = fit(model, inputs, targets, epochs=40, lr=0.1, batch_size=50, progress=False, loss=F.mse_loss)
+    assert len(losses) == 160
+    assert losses[-1] < 1e-3 < losses[0]
+    torch.testing.assert_close(model.weight.T, torch.tensor([[1.0, 2], [0, -1], [3, 0]]), atol=0.05, rtol=0)
+
+
+def test_the_cross_entropy_by_name_is_the_loss_that_is_taken_without_one():
+    images, labels = blobs(40)
+    wanted = fit(linear(), images, labels, epochs=2, batch_size=16, progress=False)
+    assert fit(linear(), images, labels, epochs=2, batch_size=16, progress=False, loss=F.cross_entropy) == wanted
+    assert fit(linear(), images, labels, epochs=2, batch_size=16, progress=False, loss=None) == wanted
+
+
+def test_outputs_meet_their_own_targets_in_the_same_order_as_ever():
+    inputs = torch.arange(10.0)[:, None]
+    model = nn.Linear(1, 1)
+    nn.init.ones_(model.weight)
+    nn.init.zeros_(model.bias)
+    met = []
+
+    def loss(outputs, targets):
+        assert outputs.requires_grad
+        met.append((outputs.detach().flatten().tolist(), targets.tolist()))
+        return 0 * outputs.sum()
+
+    # Targets may be of any kind: integers beyond every logit, here.
+    assert (
+        fit(model, inputs, torch.arange(10) + 100, epochs=2, batch_size=4, seed=5, progress=False, loss=loss)
+        == [0.0] * 6
+    )
+    order = torch.Generator().manual_seed(5)
+    for epoch in (met[:3], met[3:]):
+        assert [len(targets) for _, targets in epoch] == [4, 4, 2]
+        wanted = torch.randperm(10, generator=order).tolist()
+        assert [t - 100 for _, targets in epoch for t in targets] == wanted
+        assert [o for outputs, _ in epoch for o in outputs] == wanted
+
+
+def test_targets_may_be_maps():
+    images = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    model, kept = nn.Conv2d(1, 1, 3, padding=1), images.clone()
+    losses = fit(model, images, 2 * images, epochs=30, lr=0.05, batch_size=6, progress=False, loss=F.mse_loss)
+    assert losses[-1] < 0.2 * losses[0]
+    assert images.equal(kept)
+    assert model.weight.is_contiguous()
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_mode_is_left_as_found_also_when_the_loss_or_the_forward_raises(mode):
+    def broken(outputs, targets):
+        raise RuntimeError("boom")
+
+    for model, loss in ((regression(), broken), (nn.Sequential(regression(), Boom()), F.mse_loss)):
+        model.train(mode)
+        seen = []
+        model.register_forward_pre_hook(lambda module, _, seen=seen: seen.append(module.training))
+        with pytest.raises(RuntimeError, match="boom"):
+            fit(model, *vectors(), epochs=1, progress=False, loss=loss)
+        assert seen == [True]
+        assert all(module.training == mode for module in model.modules())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_of_your_own_that_is_no_number_is_said(value):
+    with pytest.raises(ValueError, match=f"the loss became {value} at step 0"):
+        fit(regression(), *vectors(), epochs=1, progress=False, loss=lambda a, b: (a - b).sum() * 0 + float(value))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "named"),
+    [
+        (torch.zeros(0, 3), torch.zeros(0, 2), r"images and labels must be a non-empty .*got \(0, 3\) and \(0, 2\)"),
+        (torch.zeros(4, 3), torch.zeros(3, 2), r"images and labels .*got \(4, 3\) and \(3, 2\)"),
+        (torch.zeros(4), torch.zeros(4), "images and labels"),
+        (torch.tensor(1.0), torch.zeros(4), "images and labels"),
+        (torch.zeros(4, 3), torch.tensor(1.0), "images and labels"),
+    ],
+)
+def test_bad_input_with_a_loss_names_the_arguments(images, labels, named):
+    with pytest.raises(ValueError, match=named):
+        fit(regression(), images, labels, epochs=1, progress=False, loss=F.mse_loss)
+
+
+def test_settings_and_networks_are_checked_with_a_loss_too():
+    with pytest.raises(ValueError, match="at least 1"):
+        fit(regression(), *vectors(), epochs=0, progress=False, loss=F.mse_loss)
+    with pytest.raises(ValueError, match="must have parameters"):
+        fit(nn.Identity(), *vectors(), epochs=1, progress=False, loss=F.mse_loss)
+
+
+def test_without_a_loss_images_are_still_images():
+    with pytest.raises(ValueError, match="images"):
+        fit(regression(), vectors()[0], torch.zeros(8, dtype=torch.long), epochs=1, progress=False)
