@@ -1,12 +1,22 @@
-"""What a method may be given as images and as target."""
+"""What a function may be given: one check for each kind of argument, one dialect of errors.
 
-from collections.abc import Iterator, Sequence
+Every check takes the value and the argument's name, returns the value (numbers as Python's own) and raises
+`ValueError("name must be ..., got ...")`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-Target = int | Sequence | Tensor  # a class, (B,) classes, or (B, K)
-LEAST_CHUNK = 8  # images a pass, where the caller's batch is smaller
+Target = int | Sequence[Any] | Tensor  # a class, (B,) classes, or (B, K)
+LEAST_BATCH = 8  # images a pass, where the caller's batch is smaller
 
 
 def check_images(x: Tensor) -> Tensor:
@@ -73,54 +83,147 @@ def check_target(target: Target, batch: int, classes: int | None = None) -> tupl
         ValueError: not integers, another shape, or a class outside 0 .. classes - 1.
     """
     try:
-        wanted = torch.as_tensor(target)
+        chosen = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"target must be an int, (B,) or (B, K) integers, got {target!r}") from error
-    shape = tuple(wanted.shape)
-    if wanted.ndim > 2 or wanted.numel() == 0 or (wanted.ndim > 0 and shape[0] != batch):
+    shape = tuple(chosen.shape)
+    if chosen.ndim > 2 or chosen.numel() == 0 or (chosen.ndim > 0 and shape[0] != batch):
         raise ValueError(f"target must be an int, (B,) or (B, K) with B = {batch} images, got shape {shape}")
-    if wanted.dtype == torch.bool or wanted.is_floating_point() or wanted.is_complex():
-        raise ValueError(f"target must hold integers (class numbers), got {wanted.dtype}")
-    wanted = wanted.long()
-    if classes is not None and (wanted.min() < 0 or wanted.max() >= classes):
-        worst = int(wanted.min() if wanted.min() < 0 else wanted.max())
+    if chosen.dtype == torch.bool or chosen.is_floating_point() or chosen.is_complex():
+        raise ValueError(f"target must hold integers (class numbers), got {chosen.dtype}")
+    chosen = chosen.long()
+    if classes is not None and (chosen.min() < 0 or chosen.max() >= classes):
+        worst = int(chosen.min() if chosen.min() < 0 else chosen.max())
         raise ValueError(f"target must lie in 0 .. {classes - 1} (the network has {classes} classes), got {worst}")
-    if wanted.ndim == 0:
-        wanted = wanted.expand(batch)  # () -> (B,)
-    return (wanted, True) if wanted.ndim == 2 else (wanted[:, None], False)  # (B,) -> (B, 1)
+    if chosen.ndim == 0:
+        chosen = chosen.expand(batch)  # () -> (B,)
+    return (chosen, True) if chosen.ndim == 2 else (chosen[:, None], False)  # (B,) -> (B, 1)
 
 
-def check_positive(name: str, value: int) -> int:
-    """Return a count unchanged if it is an integer of at least 1.
+def describe(value: object) -> str:
+    """What a value is, for the end of an error: shape and dtype of a tensor, anything else itself."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} of {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 80 else type(value).__name__
+
+
+def check_tensor(
+    value: Any,
+    name: str,
+    *layouts: str,
+    kind: Literal["floating point", "bool", "integer", "real"] = "floating point",
+    finite: bool = True,
+) -> Tensor:
+    """Return a tensor unchanged if it is not empty and has one of the layouts.
 
     Args:
-        name: of the argument, for the message.
         value: what was given.
+        name: of the argument, for the message.
+        layouts: the axes of each shape that will do, such as "B H W", "B K H W", "... 4", "... H W"; a number is the
+            length that this axis must have.
+        kind: of its numbers; "real" is anything but bool and complex.
+        finite: refuse NaN and infinite values.
 
     Raises:
-        ValueError: it is not.
+        ValueError: not a tensor, empty, of another shape or dtype, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    shapes = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a torch tensor {shapes}, got {type(value).__name__}")
+    if value.numel() == 0 or not any(_fits(value.shape, layout.split()) for layout in layouts):
+        raise ValueError(f"{name} must be a non-empty tensor {shapes}, got {tuple(value.shape)}")
+    is_kind = {
+        "floating point": value.is_floating_point(),
+        "bool": value.dtype == torch.bool,
+        "integer": not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool),
+        "real": not (value.is_complex() or value.dtype == torch.bool),
+    }[kind]
+    if not is_kind:
+        raise ValueError(f"{name} must be {kind}, got {value.dtype}")
+    if finite and value.is_floating_point() and not torch.isfinite(value).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return value
 
 
-def check_number(name: str, value: float, low: float, *, above: bool = False) -> float:
-    """Return a number unchanged if it is finite and not below `low`.
+def _fits(shape: Sequence[int], axes: list[str]) -> bool:
+    """Whether a shape has these axes; a leading "..." stands for any number of them."""
+    if axes[0] == "...":
+        axes = axes[1:]
+        shape = shape[max(len(shape) - len(axes), 0) :]
+    return len(shape) == len(axes) and all(not a.isdigit() or int(a) == n for a, n in zip(axes, shape, strict=True))
 
-    Args:
-        name: of the argument, for the message.
-        value: what was given.
-        low: the least value allowed.
-        above: refuse `low` itself too.
+
+def check_count(value: Any, name: str, low: int = 1, high: int | None = None) -> int:
+    """Return an integer, numpy's too, as Python's own if it lies in low .. high.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not an integer, or lies outside.
     """
-    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
-    if not good or (above and value == low):
-        bound = f"above {low:g}" if above else f"from {low:g} on"
-        raise ValueError(f"{name} must be a finite number {bound}, got {value!r}")
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = low - 1
+    if isinstance(value, bool) or count < low or (high is not None and count > high):
+        limits = f"of at least {low}" if high is None else f"in {low} .. {high}"
+        raise ValueError(f"{name} must be an integer {limits}, got {describe(value)}")
+    return count
+
+
+def check_number(
+    value: Any, name: str, low: float = -math.inf, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> float:
+    """Return a finite number, numpy's too, as Python's own if it lies in [low, high].
+
+    Args:
+        value: what was given.
+        name: of the argument, for the message.
+        low: the least value allowed.
+        high: the greatest value allowed.
+        above: refuse `low` itself too.
+        below: refuse `high` itself too.
+
+    Raises:
+        ValueError: it is no number, not finite, or lies outside.
+    """
+    if is_number(value):
+        good = math.isfinite(value) and low <= value <= high
+        if good and not (above and value == low) and not (below and value == high):
+            return float(value)
+    if math.isfinite(high):
+        bound = f" in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+    else:
+        bound = "" if math.isinf(low) else f" above {low:g}" if above else f" from {low:g} on"
+    raise ValueError(f"{name} must be a finite number{bound}, got {describe(value)}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number: Python's or numpy's, but not a bool."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_range(value: Any, name: str, low: float, high: float) -> tuple[float, float]:
+    """Return a number x, or a pair (from, to), as a pair of floats if low <= from <= to <= high.
+
+    Raises:
+        ValueError: it is neither, or lies outside.
+    """
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(map(is_number, pair)) or not low <= pair[0] <= pair[1] <= high:
+        wanted = f"a number or (from, to) with {low:g} <= from <= to <= {high:g}"
+        raise ValueError(f"{name} must be {wanted}, got {describe(value)}")
+    return float(pair[0]), float(pair[1])
+
+
+def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
+    """Return a value unchanged if it is one of the choices.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    choices = list(choices)
+    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {describe(value)}")
     return value
 
 
@@ -139,15 +242,15 @@ def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         ValueError: it does not broadcast to the shape of x, or is not finite.
     """
     try:
-        given = torch.as_tensor(value).detach()
-        if given.is_complex():
+        number = torch.as_tensor(value).detach()
+        if number.is_complex():
             raise TypeError("complex")
-        given = given.to(x)
-        full = given.expand(x.shape)
+        number = number.to(x)
+        full = number.expand(x.shape)
     except (TypeError, ValueError, RuntimeError) as error:
         got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
         raise ValueError(f"{name} must be a number or broadcast to {tuple(x.shape)}, got {got}") from error
-    if not torch.isfinite(given).all():
+    if not torch.isfinite(number).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return full
 
@@ -161,10 +264,10 @@ def chunks(count: int, batch_size: int | None, x: Tensor) -> Iterator[Tensor]:
         x: images, (B, C, H, W); the numbers lie on their device.
 
     Yields:
-        (n,) int64, n at most the chunk.
+        (n,) int64, n at most `batch_size`.
 
     Raises:
-        ValueError: chunk is not an integer of at least 1.
+        ValueError: batch_size is not an integer of at least 1.
     """
-    size = max(len(x), LEAST_CHUNK) if batch_size is None else check_positive("chunk", batch_size)
+    size = max(len(x), LEAST_BATCH) if batch_size is None else check_count(batch_size, "batch_size")
     yield from torch.arange(count, device=x.device).split(size)

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_images, check_number, check_positive
+from helpers._validate import check_count, check_images, check_number
 from helpers.capture import in_batches, logits
 from helpers.filters import blurred
 
@@ -62,7 +62,7 @@ def salient_region(maps: Tensor, threshold: float = KEEP) -> Tensor:
         raise ValueError(f"maps must be a non-empty floating-point tensor (..., H, W), got {got}")
     if not torch.isfinite(maps).all():
         raise ValueError("maps must be finite, got NaN or infinite values")
-    if check_number("threshold", threshold, 0) > 1:
+    if check_number(threshold, "threshold", 0) > 1:
         raise ValueError(f"threshold must be a share of the map's range, 0 to 1, got {threshold}")
     # Halves, since the range of finite numbers may not be finite; and the difference, so that the peak is always in.
     low, high = maps.amin((-2, -1), keepdim=True) / 2, maps.amax((-2, -1), keepdim=True) / 2
@@ -190,8 +190,8 @@ def accuracy_under_blur(
     for name, values in (("radii", radii), ("top", top)):
         if not isinstance(values, Sequence) or not values:
             raise ValueError(f"{name} must be a sequence of at least one number, got {values!r}")
-    whole = [check_positive("top", n) for n in top]
-    check_positive("batch", batch_size)
+    whole = [check_count(n, "top") for n in top]
+    check_count(batch_size, "batch_size")
     original = _hits(model, x, y, whole, batch_size)
     outside = [_hits(model, blur_outside(x, region, radius, leak=leak), y, whole, batch_size) for radius in radii]
     inside = [_hits(model, blur_inside(x, region, radius, leak=leak), y, whole, batch_size) for radius in radii]

@@ -15,7 +15,7 @@ Source: Collins, Achanta, Süsstrunk, "Deep feature factorization for concept di
 import torch
 from torch import Tensor
 
-from helpers._validate import check_positive
+from helpers._validate import check_count
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps
@@ -45,7 +45,7 @@ def nmf(
     Source: Lee and Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
     """
     v = _check(v, "v", 2)
-    check_positive("k", k)
+    check_count(k, "k")
     for name, value in (("iterations", iterations), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
             raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")

@@ -26,7 +26,7 @@ def blurred(x: Tensor, radius: float) -> Tensor:
         ValueError: bad `x`, or a radius that is negative or not finite.
     """
     check_images(x)
-    if check_number("radius", radius, 0) == 0:
+    if check_number(radius, "radius", 0) == 0:
         return x.clone()
     # A filter along one axis is a matrix: what it makes of each unit vector. Two products of matrices are many times
     # faster on a CPU than a convolution with 61 x 61 weights, which a radius of 10 takes.

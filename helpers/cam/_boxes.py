@@ -45,7 +45,7 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
         raise ValueError(f"maps must be a non-empty (B, H, W) or (B, K, H, W), got {got}")
     if not maps.is_floating_point() or not torch.isfinite(maps).all():
         raise ValueError(f"maps must be finite floating-point numbers, got {maps.dtype} or NaN or infinite values")
-    if check_number("threshold", threshold, 0) >= 1:
+    if check_number(threshold, "threshold", 0) >= 1:
         raise ValueError(f"threshold must be below 1, a share of the maximum, got {threshold!r}")
     flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
     top = flat.amax((1, 2), keepdim=True)
@@ -79,7 +79,7 @@ def localization_error(
 
     Source: Russakovsky et al., IJCV 2015, section 4.2; Zhou et al., CVPR 2016, table 2.
     """
-    if check_number("iou", iou, 0, above=True) > 1:
+    if check_number(iou, "iou", 0, above=True) > 1:
         raise ValueError(f"iou must be at most 1, got {iou!r}")
     if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
         got = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__

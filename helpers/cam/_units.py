@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_images, check_positive, check_target
+from helpers._validate import check_count, check_images, check_target
 from helpers.capture import activations
 
 BATCH = 100  # images a forward
@@ -48,7 +48,7 @@ def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor,
     if not layers:
         raise ValueError("model must have a linear layer, this one has none")
     weight = layers[-1].weight.detach()  # (classes, C)
-    if check_positive("k", k) > weight.shape[1]:
+    if check_count(k, "k") > weight.shape[1]:
         raise ValueError(f"k must be at most {weight.shape[1]}, the number of units, got {k}")
     try:
         wanted = torch.as_tensor(target)
@@ -91,9 +91,9 @@ def receptive_field_crop(
         raise ValueError(f"layer must be one name, got {layer!r}")
     check_images(images)
     height, width = images.shape[2:]
-    if check_positive("side", side) > min(height, width):
+    if check_count(side, "side") > min(height, width):
         raise ValueError(f"side must be at most {min(height, width)}, the images' own, got {side}")
-    if check_positive("n", n) > len(images):
+    if check_count(n, "n") > len(images):
         raise ValueError(f"n must be at most the number of images, {len(images)}, got {n}")
     wanted, tops = _unit_numbers(units), []
     for part in images.split(BATCH):

@@ -18,16 +18,7 @@ times in one forward (one ReLU used twice) is named call by call: "relu#1", "rel
 that give feature maps (B, C, h, w).
 """
 
-from helpers._validate import (
-    Target,
-    check_fill,
-    check_fit,
-    check_images,
-    check_number,
-    check_positive,
-    check_target,
-    chunks,
-)
+from helpers._validate import Target
 from helpers.capture._ablation import ablated_logits, activations_up_to, logits_from
 from helpers.capture._batches import in_batches
 from helpers.capture._hooks import Gradients, Masked, Score, activations, gradients, logits, masked_forward
@@ -42,13 +33,6 @@ __all__ = [
     "ablated_logits",
     "activations",
     "activations_up_to",
-    "check_fill",
-    "check_fit",
-    "check_images",
-    "check_number",
-    "check_positive",
-    "check_target",
-    "chunks",
     "gradients",
     "in_batches",
     "layer_names",

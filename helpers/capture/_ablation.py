@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_fit, check_images, check_positive
+from helpers._validate import check_count, check_fit, check_images
 from helpers.capture._hooks import logits, masked_forward
 from helpers.capture._state import INPUT, named_modules, preserved
 
@@ -143,7 +143,7 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COP
     Raises:
         ValueError: bad `x` or `layer`, or a layer whose output is not (B, C, ...).
     """
-    check_positive("copies", copies)
+    check_count(copies, "copies")
     if not isinstance(layer, str) or not layer:
         raise ValueError(f"layer must be one name, got {layer!r}")
     kept = masked_forward(model, x, {}, capture=layer)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_images, check_positive
+from helpers._validate import check_count, check_images
 
 
 def in_batches(
@@ -27,7 +27,7 @@ def in_batches(
     Raises:
         ValueError: x is not a non-empty (N, C, H, W), or size is less than 1.
     """
-    check_positive("size", batch_size)
+    check_count(batch_size, "batch_size")
     check_images(x)
 
     def part(one: Any, rows: slice) -> Any:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from helpers._validate import check_count, check_number, check_range
 from helpers.boxes import mask_boxes
 from helpers.data._draw import random as raster
 from helpers.data._draw.sdf import DIGIT_FONTS, glyph_field
@@ -93,10 +94,10 @@ def digits(
     Raises:
         ValueError: an argument outside its range, or an unknown font.
     """
-    n, size = raster.check_count("n", n, 0), raster.check_count("size", size, 12, 256)
-    rotate = raster.check_number("rotate", rotate, 0, 90)
-    shear, shift = raster.check_number("shear", shear, 0, 1), raster.check_number("shift", shift, 0, 14)
-    scale, stroke = raster.check_range("scale", scale, 0.2, 2), raster.check_range("stroke", stroke, -1, 3)
+    n, size = check_count(n, "n", 0), check_count(size, "size", 12, 256)
+    rotate = check_number(rotate, "rotate", 0, 90)
+    shear, shift = check_number(shear, "shear", 0, 1), check_number(shift, "shift", 0, 14)
+    scale, stroke = check_range(scale, "scale", 0.2, 2), check_range(stroke, "stroke", -1, 3)
     faces = _font_numbers(fonts)
     labels = raster.balanced_labels(raster.bit_stream(seed, LABELS), n, 10)
     bits = raster.bit_stream(seed, PARAMETERS)
@@ -140,11 +141,11 @@ def digit_scenes(
     Raises:
         ValueError: an argument outside its range, or more digits than the canvas has room for.
     """
-    n, size = raster.check_count("n", n, 0), raster.check_count("size", size, 28, 512)
+    n, size = check_count(n, "n", 0), check_count(size, "size", 28, 512)
     low, high = object_count("digits", digits)
     if background not in DIGIT_BACKGROUNDS:
         raise ValueError(f"background: got {background!r}, want one of {DIGIT_BACKGROUNDS}")
-    height, faces = raster.check_number("height", height, 8, size), _font_numbers(fonts)
+    height, faces = check_number(height, "height", 8, size), _font_numbers(fonts)
     patch = int(height * 1.3) + 3  # room for the turned, leaning, thickened digit
     side = cells(high)
     if side * patch > size:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from helpers.data._draw import random as raster
+from helpers._validate import check_count, check_number, check_range
 
 DISPLAY_PX = 128  # side of the display
 FREQUENCY, BANDWIDTH = 0.1, 0.1  # of the noise, in cycles a pixel
@@ -55,10 +55,10 @@ def band_noise(
         ValueError: an argument outside its range.
     Source: "Motion Clouds" (Leon et al., J. Neurophysiology 2012) of a single frame, as the what/where model uses them.
     """
-    n, size = raster.check_count("n", n, 1), raster.check_count("size", size, 8)
-    frequency = raster.check_number("frequency", frequency, 1e-3, 0.5)
-    bandwidth = raster.check_number("bandwidth", bandwidth, 1e-3, 0.5)
-    white = torch.randn(n, size, size, generator=torch.Generator().manual_seed(raster.check_count("seed", seed, 0)))
+    n, size = check_count(n, "n"), check_count(size, "size", 8)
+    frequency = check_number(frequency, "frequency", 1e-3, 0.5)
+    bandwidth = check_number(bandwidth, "bandwidth", 1e-3, 0.5)
+    white = torch.randn(n, size, size, generator=torch.Generator().manual_seed(check_count(seed, "seed", 0)))
     f = (torch.fft.fftfreq(size)[:, None].square() + torch.fft.rfftfreq(size).square()).sqrt()
     f[0, 0] = 1.0  # the mean, which is taken away below
     amplitude = torch.exp(-((f / frequency).log().square()) / (2 * math.log1p(bandwidth / frequency) ** 2)) / f
@@ -102,13 +102,13 @@ def noisy_displays(
         raise ValueError(f"digits: got {getattr(digits, 'shape', type(digits))}, want (N, 1, h, w) in [0, 1]")
     if digits.numel() == 0 or not (digits.min() >= 0 and digits.max() <= 1):
         raise ValueError("digits: want one image at least, of values in [0, 1]")
-    size = raster.check_count("size", size, 16)
+    size = check_count(size, "size", 16)
     if size % 2:
         raise ValueError(f"size: got {size}, want an even number: the centre lies between four pixels")
-    low, high = raster.check_range("contrast", contrast, 0, 1)
-    noise = raster.check_number("noise", noise, 0, 1)
+    low, high = check_range(contrast, "contrast", 0, 1)
+    noise = check_number(noise, "noise", 0, 1)
     n, height, width = len(digits), *digits.shape[2:]
-    draw = torch.Generator().manual_seed(raster.check_count("seed", seed, 0))
+    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     if places is None:
         places = _drawn_places(n, draw)
     elif not isinstance(places, Tensor) or places.shape != (n, 2) or places.dtype not in WHOLE:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from helpers._validate import check_count
 from helpers.data._digits import Digits
-from helpers.data._draw.random import check_count
 
 # Folder of each data set under data_dir(), and files without which it is not there.
 FOLDERS = {
@@ -145,7 +145,7 @@ def tiny_imagenet(
     """
     if split not in ("train", "val"):
         raise ValueError(f"split: got {split!r}, want 'train' or 'val'")
-    limit = None if per_class is None else check_count("per_class", per_class, 1)
+    limit = None if per_class is None else check_count(per_class, "per_class")
     folder = _folder("tiny-imagenet")
     wnids, names = _classes(folder, classes)
     rows = _train_rows(folder, wnids) if split == "train" else _val_rows(folder, wnids)
@@ -167,7 +167,7 @@ def _classes(folder: Path, chosen: Sequence[str] | int | None) -> tuple[tuple[st
     words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text(encoding="utf8").splitlines() if line)
     names = {wnid: words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids}
     if chosen is None or isinstance(chosen, int):
-        ids = wnids if chosen is None else wnids[: check_count("classes", chosen, 1, len(wnids))]
+        ids = wnids if chosen is None else wnids[: check_count(chosen, "classes", 1, len(wnids))]
         return tuple(ids), tuple(names[w] for w in ids)
     by_name = {name: wnid for wnid, name in reversed(names.items())}
     known, ids = {**by_name, **{w: w for w in wnids}}, []

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from helpers._validate import check_count, check_number, check_range
 from helpers.boxes import mask_boxes
 from helpers.data._draw import random as raster
 from helpers.data._draw.sdf import SHAPES
@@ -52,7 +53,7 @@ class Scenes(NamedTuple):
 
 def object_count(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
     """Return a number of objects, or a range (lo, hi), as a range; ValueError unless whole and within least to 16."""
-    low, high = raster.check_range(name, value, least, 16)
+    low, high = check_range(value, name, least, 16)
     if low != int(low) or high != int(high):
         raise ValueError(f"{name}: got {value!r}, want whole numbers")
     if high < 1:
@@ -102,12 +103,12 @@ def scenes(
     Raises:
         ValueError: an argument outside its range, or more objects than there is room for.
     """
-    n, size = raster.check_count("n", n, 0), raster.check_count("size", size, 32, 256)
+    n, size = check_count(n, "n", 0), check_count(size, "size", 32, 256)
     low, high = object_count("objects", objects, least=0)
-    bias = raster.check_number("bias", bias, 0, 1)
-    scale = raster.check_range("scale", scale, 0.1, 0.9)
-    shift = raster.check_count("background_shift", background_shift, 0)
-    written = raster.check_number("text", float(text) if isinstance(text, bool) else text, 0, 1)
+    bias = check_number(bias, "bias", 0, 1)
+    scale = check_range(scale, "scale", 0.1, 0.9)
+    shift = check_count(background_shift, "background_shift", 0)
+    written = check_number(float(text) if isinstance(text, bool) else text, "text", 0, 1)
     side, strip = cells(high), size * 7 // 32 if text else 0
     cell = size / side, (size - strip) / side  # width and height of the room of one object
     if cell[1] < 16:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from helpers.data._draw.random import check_count, check_number
+from helpers._validate import check_count, check_number
 from helpers.data._draw.sdf import DIGIT_FONTS
 
 LOST = 1e-3  # share of a letter's ink that may lie beyond the picture
@@ -69,8 +69,8 @@ def write(
     paint = _check(image, text, corner, value)
     if font not in DIGIT_FONTS:
         raise ValueError(f"font: got {font!r}, want one of {list(DIGIT_FONTS)}")
-    top, left = (check_count("corner", c, 0) for c in corner)
-    face = _font(font, check_number("height", height, 4, 1000))
+    top, left = (check_count(c, "corner", 0) for c in corner)
+    face = _font(font, check_number(height, "height", 4, 1000))
     tall, wide = image.shape[1:]
     rise = min(face.getbbox(one)[1] for one in text if not one.isspace())  # the empty rows above the writing
     drawn, boxes = np.zeros((tall, wide), np.float32), []
@@ -117,4 +117,4 @@ def _check(image: torch.Tensor, text: str, corner: tuple[int, int], value: float
     numbers = value if isinstance(value, tuple | list) else (value,)
     if len(numbers) not in (1, image.shape[0]):
         raise ValueError(f"value: got {value!r}, want one number, or one for each of {image.shape[0]} colours")
-    return torch.tensor([check_number("value", one, 0, 1) for one in numbers]).reshape(-1, 1, 1)
+    return torch.tensor([check_number(one, "value", 0, 1) for one in numbers]).reshape(-1, 1, 1)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import LEAST_CHUNK, Target, check_positive
+from helpers._validate import LEAST_BATCH, Target, check_count
 from helpers.capture import Score, gradients, layer_names, masked_forward
 from helpers.filters import upsample
 from helpers.licnn._inhibition import inhibition_mask, max_channel, unit_norm
@@ -147,7 +147,7 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
 
     Source: Marcinek 2020, section 2.2; Cao et al. 2018 take the five likeliest classes.
     """
-    check_positive("top", top)
+    check_count(top, "top")
 
     def likeliest(logits: Tensor) -> Tensor:
         if top > logits.shape[1]:
@@ -184,7 +184,7 @@ def _masked_sums(model: nn.Module, x: Tensor, masks: dict[str, Tensor]) -> dict[
     """
     shapes = {name: one.shape for name, one in masks.items()}
     flat = {name: one.reshape(len(x), -1, 1, *one.shape[-2:]) for name, one in masks.items()}  # (B, K, 1, h, w)
-    classes, at_once = next(iter(flat.values())).shape[1], max(1, LEAST_CHUNK // len(x))
+    classes, at_once = next(iter(flat.values())).shape[1], max(1, LEAST_BATCH // len(x))
     sums: dict[str, list[Tensor]] = {name: [] for name in masks}
     for first in range(0, classes, at_once):
         part = {name: one[:, first : first + at_once] for name, one in flat.items()}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_number, check_positive
+from helpers._validate import check_count, check_number
 
 ZONE_PX = 7  # k, side of the zone that inhibits a place, in places of the map (Cao et al., "selected intuitively")
 AVERAGE, DIFFERENCE = 0.1, 0.9  # a and b, weights of the two terms (likewise)
@@ -47,7 +47,7 @@ def inhibition_kernel(k: int = ZONE_PX) -> Tensor:
     Raises:
         ValueError: k is not an odd integer of at least 1.
     """
-    if check_positive("k", k) % 2 == 0:
+    if check_count(k, "k") % 2 == 0:
         raise ValueError(f"k must be odd, so that a place lies in the middle of its zone, got {k}")
     offset = torch.arange(k, dtype=torch.float64) - k // 2
     distance = torch.sqrt(offset[:, None].square() + offset.square()) / k
@@ -77,8 +77,8 @@ def lateral_inhibition(x: Tensor, k: int = ZONE_PX, a: float = AVERAGE, b: float
     """
     x = _check_maps(x).detach()
     weights = inhibition_kernel(k).tolist()
-    check_number("a", a, 0)
-    check_number("b", b, 0)
+    check_number(a, "a", 0)
+    check_number(b, "b", 0)
     height, width = x.shape[-2:]
     padded = F.pad(x, [k // 2] * 4)
     total, differences = torch.zeros_like(x), torch.zeros_like(x)

@@ -58,7 +58,7 @@ def detections(boxes: Tensor, truth: Tensor, *, iou: float = 0.5) -> Detections:
     boxes, truth = check_boxes(boxes, "boxes"), check_boxes(truth, "truth")
     if boxes.ndim != 3 or truth.ndim != 3 or len(boxes) != len(truth):
         raise ValueError(f"boxes must be (B, M, 4) and truth (B, T, 4), got {tuple(boxes.shape)}, {tuple(truth.shape)}")
-    if check_number("iou", iou, 0, above=True) > 1:
+    if check_number(iou, "iou", 0, above=True) > 1:
         raise ValueError(f"iou must be at most 1, got {iou!r}")
     there = ~boxes.isnan().any(-1)  # (B, M)
     if boxes.shape[1] == 0:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_fill, check_images, check_positive, check_target, chunks
+from helpers._validate import Target, check_count, check_fill, check_images, check_target, chunks
 from helpers.capture import Score, logits
 from helpers.capture._hooks import class_scores
 from helpers.device import widest_float
@@ -105,7 +105,7 @@ def _curve(
     shape = (*wanted.shape, *x.shape[-2:]) if several else (len(x), *x.shape[-2:])
     if maps.shape != shape:
         raise ValueError(f"maps must have shape {tuple(shape)}, one for each image and class, got {tuple(maps.shape)}")
-    check_positive("steps", steps)
+    check_count(steps, "steps")
     cover = check_fill(fill, x)
     order = maps.reshape(wanted.numel(), -1).argsort(dim=1, descending=True, stable=True)  # (B K, P)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=x.device).expand_as(order))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_positive
+from helpers._validate import check_count
 from helpers.device import widest_float
 from helpers.quadtree._leaves import check_image
 
@@ -59,7 +59,7 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     Raises:
         ValueError: as `build_quadtree`; or fewer leaves allowed than the smallest tree has.
     """
-    check_positive("leaves", leaves)
+    check_count(leaves, "leaves")
     images, several = check_image(image)
     scores = _scores(images, criterion, min_size)
     smallest = [len(tree) for tree in _collect([score == torch.inf for score in scores], images)]
@@ -91,7 +91,7 @@ def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
     """The criterion of every square, (B, n, n) a level, the whole first; inf: must be cut, -inf: may not be."""
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
-    if check_positive("min_size", min_size) & (min_size - 1):
+    if check_count(min_size, "min_size") & (min_size - 1):
         raise ValueError(f"min_size must be a power of two, got {min_size}")
     height, width = images.shape[-2:]
     side = 1 << (max(height, width) - 1).bit_length()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_positive
+from helpers._validate import check_count
 from helpers.quadtree._leaves import check_leaves, leaf_map
 
 
@@ -28,7 +28,7 @@ def exact_conv_sites(leaves: Tensor, kernel: int, layers: int = 1) -> Tensor:
     """
     size = check_leaves(leaves)[:, 2]
     _check_kernel(kernel)
-    depth = torch.arange(1, check_positive("layers", layers) + 1, device=size.device)
+    depth = torch.arange(1, check_count(layers, "layers") + 1, device=size.device)
     inner = (size - depth[:, None] * (kernel - 1)).clamp(min=0)  # (layers, L)
     return (size.square() - inner.square() + (inner > 0)).sum(1)
 
@@ -96,6 +96,6 @@ def _exact_places(leaves: Tensor, numbers: Tensor, reach: int) -> tuple[Tensor, 
 
 
 def _check_kernel(kernel: int) -> int:
-    if check_positive("kernel", kernel) % 2 == 0:
+    if check_count(kernel, "kernel") % 2 == 0:
         raise ValueError(f"kernel must be odd, so that it has a centre, got {kernel}")
     return kernel

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 
 import torch
 from torch import Tensor
+
+from helpers._validate import check_count, check_number
 
 R_MIN = 2**-5  # of the released code of 2024 (bicv/Retinotopy); 1 pixel of a 64-pixel image
 
@@ -39,7 +40,7 @@ def log_polar_grid(
 
 def fine_grid(n_radii: int, n_angles: int, r_min: float, r_max: float, start_angle: float) -> Tensor:
     """`log_polar_grid` in double precision."""
-    n_radii, n_angles = _count("n_radii", n_radii), _count("n_angles", n_angles)
+    n_radii, n_angles = check_count(n_radii, "n_radii", 2), check_count(n_angles, "n_angles", 2)
     r_min, r_max, start_angle = check_retina(r_min, r_max, start_angle)
     steps = torch.linspace(0, 1, n_radii, dtype=torch.float64)[:, None]
     radii = r_max * (r_min / r_max) ** steps  # (n_radii, 1)
@@ -49,10 +50,10 @@ def fine_grid(n_radii: int, n_angles: int, r_min: float, r_max: float, start_ang
 
 def check_retina(r_min: float, r_max: float, start_angle: float) -> tuple[float, float, float]:
     """Return radii and angle of a retina as floats; ValueError unless 0 < r_min < r_max and all are finite."""
-    r_min, r_max = check_real("r_min", r_min), check_real("r_max", r_max)
+    r_min, r_max = check_number(r_min, "r_min"), check_number(r_max, "r_max")
     if not 0 < r_min < r_max:
         raise ValueError(f"r_min and r_max must be 0 < r_min < r_max, got {r_min!r} and {r_max!r}")
-    return r_min, r_max, check_real("start_angle", start_angle)
+    return r_min, r_max, check_number(start_angle, "start_angle")
 
 
 def check_size(name: str, size: tuple[int, int], what: str = "(n_radii, n_angles)") -> tuple[int, int]:
@@ -60,7 +61,7 @@ def check_size(name: str, size: tuple[int, int], what: str = "(n_radii, n_angles
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise ValueError(f"{name} must be {what}, got {size!r}")
     first, second = what.strip("()").split(", ")
-    return _count(first, size[0]), _count(second, size[1])
+    return check_count(size[0], first, 2), check_count(size[1], second, 2)
 
 
 def check_fixations(x: Tensor, fixations: Tensor | None) -> Tensor:
@@ -76,21 +77,3 @@ def check_fixations(x: Tensor, fixations: Tensor | None) -> Tensor:
     if not (at.abs() <= 1).all():  # NaN too
         raise ValueError(f"{wanted} (the image's edges), got {at.min().item():.4g} .. {at.max().item():.4g}")
     return at if at.ndim == 3 else at[None]
-
-
-def _count(name: str, value: int) -> int:
-    """A number of circles, angles or pixels, numpy's integers too."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = 0
-    if isinstance(value, bool) or count < 2:
-        raise ValueError(f"{name} must be an integer of at least 2, got {value!r}")
-    return count
-
-
-def check_real(name: str, value: float) -> float:
-    """Return a finite number as a float; ValueError names the argument."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_images
-from helpers.retina._grid import R_MIN, check_fixations, check_real, check_retina, check_size, fine_grid
+from helpers._validate import check_images, check_number
+from helpers.retina._grid import R_MIN, check_fixations, check_retina, check_size, fine_grid
 
 
 def log_polar(
@@ -176,7 +176,7 @@ def cartesian(
     """
     check_images(x)
     at = check_fixations(x, fixations)
-    r_max = check_real("r_max", r_max)
+    r_max = check_number(r_max, "r_max")
     if r_max <= 0:
         raise ValueError(f"r_max must be above 0, got {r_max!r}")
     side = (

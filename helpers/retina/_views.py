@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_images
+from helpers._validate import check_images, check_number
 from helpers.networks import Card
-from helpers.retina._grid import R_MIN, check_real, check_size, fine_grid
+from helpers.retina._grid import R_MIN, check_size, fine_grid
 from helpers.retina._sampling import cartesian, log_polar
 
 
@@ -119,7 +119,7 @@ def views(x: Tensor, fixations: Tensor | None, network: nn.Module | Card, r_max:
     Raises:
         ValueError: as `view` and `log_polar`.
     """
-    kind, r_max = _name(network), check_real("r_max", r_max)
+    kind, r_max = _name(network), check_number(r_max, "r_max")
     if kind == "log-polar":
         return log_polar(x, fixations, r_min=R_MIN * r_max, r_max=r_max)
     card = getattr(network, "card", network)

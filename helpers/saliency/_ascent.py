@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_fill, check_number, check_positive
+from helpers._validate import check_count, check_fill, check_number
 from helpers.capture import INPUT, gradients
 
 
@@ -79,6 +79,6 @@ def _check(shape: tuple[int, int, int], l2: float, steps: int, lr: float) -> Non
     sides = tuple(shape) if isinstance(shape, Sequence) else ()
     if len(sides) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sides):
         raise ValueError(f"shape must be (C, H, W), three positive integers, got {shape!r}")
-    check_positive("steps", steps)
-    check_number("l2", l2, 0)
-    check_number("lr", lr, 0, above=True)
+    check_count(steps, "steps")
+    check_number(l2, "l2", 0)
+    check_number(lr, "lr", 0, above=True)

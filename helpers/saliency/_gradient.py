@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_fill, check_images, check_number, check_positive, check_target, chunks
+from helpers._validate import Target, check_count, check_fill, check_images, check_number, check_target, chunks
 from helpers.capture import INPUT, Score, gradients
 
 RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
@@ -110,7 +110,7 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017.
     """
-    check_positive("steps", steps)
+    check_count(steps, "steps")
     x = check_images(x).detach()
     start = check_fill(baseline, x, "baseline")
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
@@ -153,8 +153,8 @@ def smooth_gradient(
 
     Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
-    check_positive("samples", samples)
-    check_number("noise", noise, 0)
+    check_count(samples, "samples")
+    check_number(noise, "noise", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed must be an integer, got {seed!r}")
     x = check_images(x).detach()

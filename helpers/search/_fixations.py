@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import retina
-from helpers._validate import Target, check_images, check_positive, check_target
+from helpers._validate import Target, check_count, check_images, check_target
 from helpers.capture import preserved
 from helpers.retina._grid import check_fixations, check_size
 
@@ -30,7 +30,7 @@ def fixation_grid(n: int) -> Tensor:
         ValueError: n is not an integer of at least 1.
     Source: the released code (bicv/Retinotopy): `linspace(0, H, n + 2)[1:-1]`.
     """
-    axis = torch.linspace(-1, 1, check_positive("n", n) + 2)[1:-1]
+    axis = torch.linspace(-1, 1, check_count(n, "n") + 2)[1:-1]
     return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
 
 
@@ -62,7 +62,7 @@ def label_map(
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section I.
     """
     check_images(x)
-    check_positive("chunk", batch_size)
+    check_count(batch_size, "batch_size")
     view = retina.viewer(model) if view is None else view
     grid = fixation_grid(fixations) if isinstance(fixations, int) and not isinstance(fixations, bool) else None
     at = check_fixations(x, fixations if grid is None else grid.flatten(0, 1))

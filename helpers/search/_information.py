@@ -186,5 +186,5 @@ def _check_log(name: str, values: Tensor) -> Tensor:
     if not bool((total.abs() <= LOOSE).all()):
         hint = "; did you give probabilities in place of their logarithms?" if bool((values >= 0).any()) else ""
         raise ValueError(f"{name} must be log-probabilities, whose exponentials add up to 1{hint}")
-    check_number("labels", values.shape[-1], 1)
+    check_number(values.shape[-1], "labels", 1)
     return values

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import check_images, check_positive
+from helpers._validate import check_count, check_images
 from helpers.capture import preserved
 from helpers.networks import AngularPad2d
 from helpers.networks._architectures import Chain
@@ -75,7 +75,7 @@ class WhereNet(nn.Module):
 
     def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        check_positive("hidden", hidden)
+        check_count(hidden, "hidden")
         filters, side = ORIENTATIONS * PHASES, 2 * PER_CELL + 1
         self.retina = nn.Sequential(
             AngularPad2d(PER_CELL), nn.Conv2d(1, filters, side, PER_CELL, (PER_CELL, 0)), nn.ReLU(), nn.Flatten()
@@ -109,7 +109,7 @@ class WhatNet(Chain):
     """
 
     def __init__(self, classes: int = 10) -> None:
-        check_positive("classes", classes)
+        check_count(classes, "classes")
         super().__init__(
             nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.ReLU(),

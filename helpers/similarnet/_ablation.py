@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import check_images, check_number, check_positive, check_target
+from helpers._validate import check_count, check_images, check_number, check_target
 from helpers.cam._head import weighted_maps
 from helpers.capture import ablated_logits, activations, logits
 from helpers.device import widest_float
@@ -103,7 +103,7 @@ def importance_weights(
             f"sign must be one of {', '.join(SIGNS)} and normalization one of {', '.join(NORMALIZATIONS)}, "
             f"got {sign!r} and {normalization!r}"
         )
-    check_number("temperature", temperature, 0, above=True)
+    check_number(temperature, "temperature", 0, above=True)
     errors = _numbers("errors", errors)
     if isinstance(baseline, int | float) and not isinstance(baseline, bool):
         baseline = errors.new_tensor(baseline)
@@ -137,7 +137,7 @@ def mean_excitation_weights(model: nn.Module, layer: str, x: Tensor, *, batch_si
 
     Source: the authors' newer_GAP.lua.
     """
-    check_positive("batch", batch_size)
+    check_count(batch_size, "batch_size")
     if not isinstance(layer, str):
         raise ValueError(f"layer must be one name, got {layer!r}")
     total = sum(
@@ -230,7 +230,7 @@ def _numbers(name: str, given: Tensor) -> Tensor:
 
 def _losses(model: nn.Module, layer: str, x: Tensor, y: Tensor, error: str, batch_size: int) -> tuple[Tensor, Tensor]:
     """The loss of every image with all filters, (N,), and without each, (F, N)."""
-    check_positive("batch", batch_size)
+    check_count(batch_size, "batch_size")
     if not isinstance(layer, str):
         raise ValueError(f"layer must be one name, got {layer!r}")
     wanted, whole, without = _labels(y, len(check_images(x))).to(x.device), [], []

@@ -11,7 +11,7 @@ from skimage.measure import label, regionprops_table
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from helpers._validate import check_images, check_number, check_positive
+from helpers._validate import check_count, check_images, check_number
 from helpers.capture import activations_up_to, logits
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -133,7 +133,7 @@ def map_threshold(maps: Tensor, rule: str | float = "otsu") -> Tensor:
     if rule == "otsu":
         cuts = [_otsu(one) for one in flat.double().cpu().numpy()]
         return torch.tensor(cuts, dtype=torch.float64).to(flat)
-    if isinstance(rule, str) or check_number("rule", rule, 0, above=True) >= 1:
+    if isinstance(rule, str) or check_number(rule, "rule", 0, above=True) >= 1:
         raise ValueError(f"rule must be 'otsu', 'two sigma' or a share of the maximum in (0, 1), got {rule!r}")
     return flat.amax(1) * rule
 
@@ -163,7 +163,7 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
     Raises:
         ValueError: maps of another shape or not finite, thresholds that do not fit, or a min_area below 1.
     """
-    check_positive("min_area", min_area)
+    check_count(min_area, "min_area")
     _check(maps)
     try:
         cuts = torch.as_tensor(threshold).detach()
@@ -215,8 +215,8 @@ def read_hotspots(
         ValueError: bad `x`, boxes that are not (B, M, 4), inverted boxes, or sizes that are not positive.
     """
     check_images(x)
-    check_positive("side", side)
-    check_number("ink", ink, 0, above=True)
+    check_count(side, "side")
+    check_number(ink, "ink", 0, above=True)
     if not isinstance(boxes, Tensor) or boxes.ndim != 3 or len(boxes) != len(x) or boxes.shape[2] != 4:
         got = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
         raise ValueError(f"boxes must be ({len(x)}, M, 4), got {got}")

@@ -8,6 +8,8 @@ the raw bits of PCG64 (numpy guarantees that stream, not what `Generator` makes 
 import numpy as np
 from numpy.typing import NDArray
 
+from helpers._validate import check_count
+
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -18,9 +20,7 @@ FIELD_POINTS = 65  # grid points a side; the spacing 3/64 is a binary fraction, 
 
 def bit_stream(seed: int, *tags: int) -> np.random.PCG64:
     """Return the bit stream of `seed` that `tags` (small non-negative integers) select."""
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed: got {seed!r}, want an integer >= 0")
-    return np.random.PCG64([int(seed), *tags])
+    return np.random.PCG64([check_count(seed, "seed", 0), *tags])
 
 
 def uniforms(bits: np.random.PCG64, *shape: int) -> Double:
@@ -117,31 +117,3 @@ def to_bytes(values: Float) -> NDArray[np.uint8]:
 def from_bytes(values: NDArray[np.uint8]) -> Float:
     """Map bytes to float32 in [0, 1]."""
     return values.astype(np.float32) / np.float32(255)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def check_number(name: str, value: object, low: float, high: float) -> float:
-    """Return `value` as a float; ValueError unless it is a number in [low, high]."""
-    if not _is_number(value) or not low <= value <= high:
-        raise ValueError(f"{name}: got {value!r}, want a number in [{low:g}, {high:g}]")
-    return float(value)
-
-
-def check_range(name: str, value: object, low: float, high: float) -> tuple[float, float]:
-    """Return `value`, a number or a (lo, hi) pair, as a pair; ValueError unless low <= lo <= hi <= high."""
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(map(_is_number, pair)) or not low <= pair[0] <= pair[1] <= high:
-        raise ValueError(f"{name}: got {value!r}, want a number or (lo, hi) with {low:g} <= lo <= hi <= {high:g}")
-    return float(pair[0]), float(pair[1])
-
-
-def check_count(name: str, value: object, low: int, high: int | None = None) -> int:
-    """Return `value` as an int; ValueError unless it is an integer in low .. high."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        limit = "" if high is None else f" and <= {high}"
-        raise ValueError(f"{name}: got {value!r}, want an integer >= {low}{limit}")
-    return int(value)
