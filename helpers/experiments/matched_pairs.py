@@ -17,7 +17,7 @@ from helpers.data._scenes import DISPLAY, WINDOW
 from helpers.experiments.environment import run_environment
 from helpers.experiments.report import cached_part
 from helpers.experiments.train.command import trained
-from helpers.experiments.train.datasets import data_hash, held_out, prepare, world
+from helpers.experiments.train.datasets import data_hash, held_out, prepare
 from helpers.experiments.train.recipes import RECIPES
 
 SEED = 10_501  # of scenes that no network was trained or tested on
@@ -71,7 +71,7 @@ def pair(kind: str, out: Path, device: torch.device) -> Iterator[tuple[str, int,
             if seed == RECIPES[name].seeds[0]:
                 yield name, seed, networks.load(name, device)
                 continue
-            made = trained(name, seed, world(RECIPES[name], seed), out, device)
+            made = trained(name, seed, out, device)
             made.card = shipped  # what it sees of an image
             yield name, seed, made
 

@@ -99,20 +99,19 @@ def test_only_the_first_seed_is_shipped(monkeypatch, tmp_path):
         asked.append(("load", name, device))
         return SimpleNamespace(card=cards[name], number=len(asked))
 
-    def trained(name, seed, found, out, device):
-        asked.append(("trained", name, seed, found, out, device))
+    def trained(name, seed, out, device):
+        asked.append(("trained", name, seed, out, device))
         return SimpleNamespace(number=len(asked))
 
     monkeypatch.setattr(P.networks, "load", load)
     monkeypatch.setattr(P, "trained", trained)
-    monkeypatch.setattr(P, "world", lambda recipe, seed: (recipe.name, seed))
     for kind in P.PAIRS:
         asked.clear()
         found = list(P.pair(kind, tmp_path, CPU))
         wanted = [(name, seed) for name in P.PAIRS[kind] for seed in P.SEEDS[kind]]
         assert [(name, seed) for name, seed, _ in found] == wanted
         assert asked == [
-            ("load", name, CPU) if seed == 0 else ("trained", name, seed, (name, seed), tmp_path, CPU)
+            ("load", name, CPU) if seed == 0 else ("trained", name, seed, tmp_path, CPU)
             for name, seed in wanted
         ]
         assert [model.number for *_, model in found] == list(range(1, len(wanted) + 1))

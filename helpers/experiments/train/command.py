@@ -97,20 +97,20 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     return out / name / f"seed-{seed}"
 
 
-def trained(name: str, seed: int, found: DataSplit, out: Path, device: torch.device) -> nn.Module:
+def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
     """A network of the book, trained under a seed.
 
     Args:
         name: of its recipe.
         seed: of the run.
-        found: what it learns from.
         out: folder of the runs, which go on from their last checkpoints.
         device: where it is trained.
 
     Raises:
         RunError: a checkpoint that is damaged or of another run.
+        DataMissing: the recipe's data is not there.
     """
-    run = Run(RECIPES[name], found, seed, run_folder(out, name, seed), Machine(device))
+    run = Run(RECIPES[name], world(RECIPES[name], seed), seed, run_folder(out, name, seed), Machine(device))
     if run.checkpoint.exists():
         run.resume()
     run.train(progress=False)
