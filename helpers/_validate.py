@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,10 +61,9 @@ def check_fit(model: nn.Module, x: Tensor) -> Tensor:
     if x.dtype != first.dtype and not torch.is_autocast_enabled(x.device.type):
         raise ValueError(f"x must be {first.dtype}, as the network's weights are, got {x.dtype}")
     entry = next((m for m in model.modules() if getattr(m, "weight", None) is first), None)
-    if isinstance(entry, nn.Conv2d) and x.shape[1] != entry.in_channels:
-        raise ValueError(
-            f"x must have {entry.in_channels} channels, (B, {entry.in_channels}, H, W), got {tuple(x.shape)}"
-        )
+    channels = entry.in_channels if isinstance(entry, nn.Conv2d) else x.shape[1]
+    if x.shape[1] != channels:
+        raise ValueError(f"x must have {channels} channels, (B, {channels}, H, W), got {tuple(x.shape)}")
     return x
 
 
@@ -100,9 +99,32 @@ def check_target(target: Target, batch: int, classes: int | None = None) -> tupl
     return (chosen, True) if chosen.ndim == 2 else (chosen[:, None], False)  # (B,) -> (B, 1)
 
 
+def check_classes(target: Target, classes: int | None = None) -> tuple[Tensor, bool]:
+    """Bring a class, or K of them, that belong to no images into the shape (K,).
+
+    Args:
+        target: a class (int), or K classes (K,).
+        classes: number of classes of the network; None while it is not known: their range is then not looked at.
+
+    Returns:
+        The classes as int64 (K,), and whether several were asked for, so that results keep their K axis.
+
+    Raises:
+        ValueError: not integers, another shape, or a class outside 0 .. classes - 1.
+    """
+    try:
+        chosen = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"target must be a class or (K,) classes, got {target!r}") from error
+    if chosen.ndim > 1 or chosen.numel() == 0:
+        raise ValueError(f"target must be a class or (K,) classes, got shape {tuple(chosen.shape)}")
+    rows, _ = check_target(chosen.reshape(-1), chosen.numel(), classes)
+    return rows[:, 0], chosen.ndim == 1
+
+
 def describe(value: object) -> str:
-    """What a value is, for the end of an error: shape and dtype of a tensor, anything else itself."""
-    if isinstance(value, Tensor):
+    """What a value is, for the end of an error: shape and dtype of a tensor or an array, anything else itself."""
+    if isinstance(value, Tensor | np.ndarray):
         return f"{tuple(value.shape)} of {value.dtype}"
     text = repr(value)
     return text if len(text) <= 80 else type(value).__name__
@@ -113,9 +135,12 @@ def check_tensor(
     name: str,
     *layouts: str,
     kind: Literal["floating point", "bool", "integer", "real"] = "floating point",
+    low: float = -math.inf,
+    high: float = math.inf,
     finite: bool = True,
+    empty: bool = False,
 ) -> Tensor:
-    """Return a tensor unchanged if it is not empty and has one of the layouts.
+    """Return a tensor unchanged if it has one of the layouts, and numbers of the right kind and range.
 
     Args:
         value: what was given.
@@ -123,26 +148,28 @@ def check_tensor(
         layouts: the axes of each shape that will do, such as "B H W", "B K H W", "... 4", "... H W"; a number is the
             length that this axis must have.
         kind: of its numbers; "real" is anything but bool and complex.
+        low: the least value allowed.
+        high: the greatest value allowed.
         finite: refuse NaN and infinite values.
+        empty: allow a tensor without any number.
 
     Raises:
-        ValueError: not a tensor, empty, of another shape or dtype, or not finite.
+        ValueError: not a tensor, empty, of another shape or dtype, not finite, or out of range.
     """
     shapes = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch tensor {shapes}, got {type(value).__name__}")
-    if value.numel() == 0 or not any(_fits(value.shape, layout.split()) for layout in layouts):
-        raise ValueError(f"{name} must be a non-empty tensor {shapes}, got {tuple(value.shape)}")
-    is_kind = {
-        "floating point": value.is_floating_point(),
-        "bool": value.dtype == torch.bool,
-        "integer": not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool),
-        "real": not (value.is_complex() or value.dtype == torch.bool),
-    }[kind]
-    if not is_kind:
+    if not any(_fits(value.shape, layout.split()) for layout in layouts) or not (empty or value.numel()):
+        raise ValueError(f"{name} must be a {'' if empty else 'non-empty '}tensor {shapes}, got {tuple(value.shape)}")
+    floating, boolean = value.is_floating_point(), value.dtype == torch.bool
+    whole = not (floating or boolean or value.is_complex())
+    if not {"floating point": floating, "bool": boolean, "integer": whole, "real": floating or whole}[kind]:
         raise ValueError(f"{name} must be {kind}, got {value.dtype}")
-    if finite and value.is_floating_point() and not torch.isfinite(value).all():
+    if finite and floating and not torch.isfinite(value).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    if (math.isfinite(low) and (value < low).any()) or (math.isfinite(high) and (value > high).any()):
+        limits = f"be at least {low:g}" if math.isinf(high) else f"lie in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must {limits}, got {value.min().item():.4g} .. {value.max().item():.4g}")
     return value
 
 
@@ -160,14 +187,35 @@ def check_count(value: Any, name: str, low: int = 1, high: int | None = None) ->
     Raises:
         ValueError: it is not an integer, or lies outside.
     """
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = low - 1
-    if isinstance(value, bool) or count < low or (high is not None and count > high):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
         limits = f"of at least {low}" if high is None else f"in {low} .. {high}"
         raise ValueError(f"{name} must be an integer {limits}, got {describe(value)}")
-    return count
+    return int(value)
+
+
+def check_size(value: Any, name: str = "size") -> tuple[int, int]:
+    """Return height and width in pixels, (H, W), as Python's own integers if both are at least 1.
+
+    Raises:
+        ValueError: they are not two such integers.
+    """
+    try:
+        height, width = (check_count(side, name) for side in (value if isinstance(value, tuple | list) else ()))
+    except ValueError as error:
+        raise ValueError(f"{name} must be (H, W), two positive integers, got {describe(value)}") from error
+    return height, width
+
+
+def check_layer(value: Any, name: str = "layer") -> str:
+    """Return the name of one layer unchanged; whether the network has it is looked at where the network runs.
+
+    Raises:
+        ValueError: it is not a string.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be the name of one layer, got {describe(value)}")
+    return value
 
 
 def check_number(
@@ -186,10 +234,9 @@ def check_number(
     Raises:
         ValueError: it is no number, not finite, or lies outside.
     """
-    if is_number(value):
-        good = math.isfinite(value) and low <= value <= high
-        if good and not (above and value == low) and not (below and value == high):
-            return float(value)
+    inside = is_number(value) and math.isfinite(value) and low <= value <= high
+    if inside and not (above and value == low) and not (below and value == high):
+        return float(value)
     if math.isfinite(high):
         bound = f" in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
     else:
@@ -203,28 +250,29 @@ def is_number(value: object) -> bool:
 
 
 def check_range(value: Any, name: str, low: float, high: float) -> tuple[float, float]:
-    """Return a number x, or a pair (from, to), as a pair of floats if low <= from <= to <= high.
+    """Return a number, or a pair (from, to), as a pair of floats if low <= from <= to <= high.
 
     Raises:
         ValueError: it is neither, or lies outside.
     """
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(map(is_number, pair)) or not low <= pair[0] <= pair[1] <= high:
-        wanted = f"a number or (from, to) with {low:g} <= from <= to <= {high:g}"
-        raise ValueError(f"{name} must be {wanted}, got {describe(value)}")
+        limits = f"{low:g} <= from <= to <= {high:g}"
+        raise ValueError(f"{name} must be a number or (from, to) with {limits}, got {describe(value)}")
     return float(pair[0]), float(pair[1])
 
 
-def check_choice(value: Any, name: str, choices: Iterable[Any]) -> Any:
-    """Return a value unchanged if it is one of the choices.
+def check_choice(value: Any, name: str, choices: Collection[Any]) -> Any:
+    """Return the choice that a value is; numpy's numbers count as Python's, but True is not 1.
 
     Raises:
         ValueError: it is none of them.
     """
-    choices = list(choices)
-    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {describe(value)}")
-    return value
+    plain = value.item() if isinstance(value, np.generic) else value
+    for choice in choices:
+        if plain is choice or (type(plain) is type(choice) and plain == choice):
+            return choice
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {describe(value)}")
 
 
 def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
@@ -248,8 +296,8 @@ def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         number = number.to(x)
         full = number.expand(x.shape)
     except (TypeError, ValueError, RuntimeError) as error:
-        got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
-        raise ValueError(f"{name} must be a number or broadcast to {tuple(x.shape)}, got {got}") from error
+        shape = tuple(x.shape)
+        raise ValueError(f"{name} must be a number or broadcast to {shape}, got {describe(value)}") from error
     if not torch.isfinite(number).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return full
