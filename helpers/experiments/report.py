@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,12 +19,58 @@ from helpers.device import best_device
 from helpers.experiments.environment import ROOT
 from helpers.experiments.train.trainer import RunError, write_safely
 from helpers.results import FOLDER
+from helpers.results._format import Row, to_text
+
+
+class Record(NamedTuple):
+    """What a long run leaves behind.
+
+    Attributes:
+        header: how it was made, with the keys of `helpers.results.HEADER`, see `header`.
+        rows: what was measured, see `helpers.results.long_table`; or `frame(rows).round(6)`, half as large.
+    """
+
+    header: dict[str, Any]
+    rows: list[Row] | pd.DataFrame
+
+
+def header(
+    name: str,
+    environment: Mapping[str, Any],
+    *,
+    data: Mapping[str, str],
+    seeds: Sequence[int] | Mapping[str, Sequence[int]],
+    settings: Mapping[str, Any],
+    published: Mapping[str, Any] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """The header of a record.
+
+    Args:
+        name: of the record and of the module that makes it.
+        environment: as `run_environment` gives it.
+        data: SHA-256 of every set of data that was measured on.
+        seeds: of networks or draws.
+        settings: on which the numbers depend, of what JSON knows.
+        published: numbers of the source, with the source.
+        command: that makes it, by default the module's.
+    """
+    return {
+        "name": name,
+        "command": command or f"python -m helpers.experiments.{name} --publish",
+        **{key: environment[key] for key in ("commit", "device", "threads")},
+        "versions": {key: environment[key] for key in ("python", "torch")},
+        "data": dict(data),
+        "seeds": {key: list(some) for key, some in seeds.items()} if isinstance(seeds, Mapping) else list(seeds),
+        "settings": dict(settings),
+        "published": dict(published or {}),
+    }
 
 
 def run_record(
     name: str,
     about: str,
-    record: Callable[[Path, torch.device], dict[str, Any]],
+    record: Callable[[Path, torch.device], Record],
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Measure something at full scale and write it down: into --out, or, with --publish, where the book reads it.
@@ -50,19 +96,16 @@ def run_record(
         device = _device(options.device)
         # All that can fail is tried before the hours of measuring.
         options.out.mkdir(parents=True, exist_ok=True)
-        folders = [ROOT / "book" / "results", FOLDER] if options.publish else [options.out]
-        missing = [str(folder) for folder in folders if not folder.is_dir()]
-        if missing:
-            raise RunError(f"--publish works in a checkout of the book only: there is no {missing[0]}")
-        found = record(options.out, device)
+        folder = FOLDER if options.publish else options.out
+        if options.publish and not (ROOT / "book").is_dir():
+            raise RunError(f"--publish works in a checkout of the book only: there is no {ROOT / 'book'}")
+        result = record(options.out, device)
     except (RunError, DataMissing, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    # NaN, where there was nothing to measure, is written as null: JSON knows no NaN, and nothing measured is lost.
-    text = (json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    for folder in folders:
-        write_safely(folder / f"{name}.json", text)
-        print(folder / f"{name}.json")
+    path = folder / f"{name}.csv"
+    write_safely(path, to_text(*result).encode())
+    print(path)
     return 0
 
 
@@ -74,11 +117,11 @@ def summary(values: Tensor) -> dict[str, float]:
 
 
 def rounded(value: Any) -> Any:
-    """The same with every number to six decimals, which halves the record."""
+    """Nested measurements with every number to six decimals; goes when no record uses it."""
     if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
+        return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [rounded(one) for one in value]
+        return [rounded(inner) for inner in value]
     return round(value, 6) if isinstance(value, float) else value
 
 
@@ -95,14 +138,14 @@ def cached_part(path: Path, make: Callable[[], dict[str, Any]], settings: dict[s
     """
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf8"))
-            if found["settings"] == settings:
-                return found["part"]
+            cache = json.loads(path.read_text(encoding="utf8"))
+            if cache["settings"] == settings:
+                return cache["part"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error!s:.80}): remove it") from error
-    part = _plain(make())
-    write_safely(path, json.dumps({"settings": settings, "part": part}).encode())
-    return part
+    text = json.dumps({"settings": settings, "part": make()})
+    write_safely(path, text.encode())
+    return json.loads(text)["part"]  # what the next run will read: keys are strings, tuples lists
 
 
 def _device(name: str | None) -> torch.device:
@@ -113,12 +156,3 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
         raise RunError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
-
-
-def _plain(value: Any) -> Any:
-    """The same with None in place of numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

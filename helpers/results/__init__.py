@@ -1,28 +1,68 @@
-"""Results of runs too long for a chapter, as the chapters print them.
+"""Results of runs too long for a page, and of the networks' trainings, as the pages print them.
 
-Every file here is a copy of the one of the same name in the book's `book/results`, so that a chapter that runs alone,
-with nothing but the installed package, can show it. Each holds its command, the data's hash, commit and versions.
+Each is one file here, a record: how it was made, and one long table of what was measured (`helpers.results._format`).
+
+    >>> from helpers import results
+    >>> curves = results.read("retina", "curves")  # a pandas DataFrame
+    >>> curves.attrs["command"]
+    'python -m helpers.experiments.retina --publish'
+    >>> turned = curves.query("network == 'scenes-disc' and metric == 'turned'")
+    >>> turned.pivot(index="setting", columns="seed", values="value")  # doctest: +SKIP
 """
+
+from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
+from helpers.results._format import COLUMNS, DIMENSIONS, HEADER, frame, from_text, long_table, to_text, typed
+
+__all__ = ["COLUMNS", "DIMENSIONS", "FOLDER", "HEADER", "frame", "long_table", "names", "read", "to_text"]
 
 FOLDER = Path(__file__).resolve().parent
 
 
-def recorded(name: str) -> dict[str, Any]:
-    """The record of a long run.
+def names() -> list[str]:
+    """The names of all records."""
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
+
+
+def read(name: str, table: str | None = None) -> pd.DataFrame:
+    """A record, or one table of it.
 
     Args:
-        name: of the run, for example "localization".
+        name: of the record: of a long run, for example "localization", or of a network, for example "photos-gap".
+        table: a part of the record; None reads all, with the column `table`.
+
+    Returns:
+        One row for each number, in the columns of `DIMENSIONS` that are not empty, then `value`, and `error` and `n`
+        where there are any. The header is in `attrs`, with the keys of `HEADER` and perhaps more.
 
     Raises:
-        ValueError: there is no such record; near names are given.
+        ValueError: there is no such record, or it has no such table; near names are given.
     """
-    names = sorted(path.stem for path in FOLDER.glob("*.json"))
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=3) or names
-        raise ValueError(f"name: got {name!r}, want one of {', '.join(near)}")
+    _known("name", name, names())
+    rows = from_text((FOLDER / f"{name}.csv").read_text(encoding="utf8"))
+    if table is None:
+        return rows
+    _known("table", table, list(rows["table"].unique()))
+    part = typed(rows[rows["table"] == table].drop(columns="table").reset_index(drop=True))
+    part.attrs = rows.attrs
+    return part
+
+
+def _known(what: str, name: str, choices: Sequence[str]) -> None:
+    """Refuse a name that is none of the choices; the message gives those that are near."""
+    if name not in choices:
+        near = difflib.get_close_matches(str(name), choices, n=3) or choices
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, near))}, got {name!r}")
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """A record in the old form, nested dictionaries; goes when no page uses it."""
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf8"))
