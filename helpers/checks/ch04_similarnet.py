@@ -173,7 +173,7 @@ def baseline_table(answer: Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, 
     """Mean pixel AUC on cluttered canvases (N, 1, H, W) of four maps: weighted, uniform, random, the image itself."""
     net = load("lenet-mnist", "cpu")
     found = data.digit_scenes(60, seed=404, background="fragments")
-    features, mask = similarnet.features_at_any_size(net, found.images, "pool2"), found.masks.any(1)
+    features, mask = similarnet.features_at_any_size(net, found.images, layer="pool2"), found.masks.any(1)
     weights = torch.linspace(0.01, 0.12, 16)
     given = answer(features, found.images, mask, weights)
     names = ("weighted", "uniform", "random", "image")

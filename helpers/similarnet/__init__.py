@@ -2,9 +2,9 @@
 
 One call each::
 
-    baseline, errors = ablation_errors(model, "pool2", x, y)  # the error as it is, and without each filter
+    baseline, errors = ablation_errors(model, x, y, layer="pool2")  # the error as it is, and without each filter
     weights = importance_weights(baseline, errors)  # (F,)
-    maps = heatmap(features_at_any_size(model, pictures, "pool2"), weights)  # (B, h, w)
+    maps = heatmap(features_at_any_size(model, pictures, layer="pool2"), weights)  # (B, h, w)
 
 By hand, for a network in two parts, `features` and `head`::
 
@@ -16,22 +16,16 @@ Source: Ghosh, Bhattacharya, Basu Roy Chowdhury, "SIMILARnet: Simultaneous intel
 network", and the authors' released code, Advanced-GAP.
 """
 
-from helpers.similarnet._ablation import (
-    AblationErrors,
-    ablation_errors,
+from helpers.similarnet._ablation import AblationErrors, ablation_errors
+from helpers.similarnet._any_size import as_convolutions, features_at_any_size
+from helpers.similarnet._hotspots import hotspots, map_threshold
+from helpers.similarnet._reading import Reading, read_hotspots
+from helpers.similarnet._weights import (
     effective_number,
     heatmap,
     importance_weights,
     mean_excitation_weights,
     per_sample_weights,
-)
-from helpers.similarnet._hotspots import (
-    Reading,
-    as_convolutions,
-    features_at_any_size,
-    hotspots,
-    map_threshold,
-    read_hotspots,
 )
 
 __all__ = [

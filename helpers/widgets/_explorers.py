@@ -189,7 +189,7 @@ def filter_explorer(
     """
     if not images:
         raise ValueError("images must hold at least one image, got none")
-    features = {name: similarnet.features_at_any_size(model, image[None], layer) for name, image in images.items()}
+    features = {name: similarnet.features_at_any_size(model, image[None], layer=layer) for name, image in images.items()}
     filters = next(iter(features.values())).shape[1]
     if y.shape != (len(x),):
         raise ValueError(f"y must be ({len(x)},), a class an image, got {tuple(y.shape)}")

@@ -35,7 +35,7 @@ def picture(name: str) -> torch.Tensor:
 
 def hottest(image: torch.Tensor, rule: str, count: int, keep_pools: bool = False, cut: str = "two sigma"):
     weights = torch.tensor(recorded("similarnet")["networks"][0]["weights"][rule]).float()
-    maps = similarnet.features_at_any_size(load("lenet-mnist", "cpu"), image, "pool2", keep_pools=keep_pools)
+    maps = similarnet.features_at_any_size(load("lenet-mnist", "cpu"), image, layer="pool2", keep_pools=keep_pools)
     heat = upsample(similarnet.heatmap(maps, weights), tuple(image.shape[2:]))
     return similarnet.hotspots(heat, similarnet.map_threshold(heat, cut), min_area=100)[0, :count]
 

@@ -27,7 +27,7 @@ def by_class(model: nn.Module, part: DataSplit, found: Canvases, layer: str) -> 
     """`shares` of class-wise weights of filters: SIMILARnet's, and what they are to be compared with."""
     mixed = torch.randperm(len(part.train.labels), generator=torch.Generator().manual_seed(SEED))[:SAMPLE]
     x, y = (part.train.images[mixed].float() / 255).to(found.images), part.train.labels[mixed]
-    features = features_at_any_size(model, found.images, layer)
+    features = features_at_any_size(model, found.images, layer=layer)
     errors = ablation_errors(model, x, y, layer=layer, error="nll", per_class=True)
     raw = importance_weights(*errors, sign="code", normalization="none")  # (K, F)
     own = [x[y.to(x.device) == c][:200] for c in range(len(raw))]

@@ -55,7 +55,7 @@ def on_pictures(model: nn.Module, layer: str, weights: Mapping[str, Tensor]) -> 
     found: dict[str, dict[str, list[int]]] = {}
     for name, signs in SIGNS.items():
         image = picture(name, next(model.parameters()).device)
-        features = features_at_any_size(model, image, layer, keep_pools=False)
+        features = features_at_any_size(model, image, layer=layer, keep_pools=False)
         maps = {rule: upsample(heatmap(features, one), tuple(image.shape[2:])) for rule, one in weights.items()}
         maps["the image itself"] = image[:, 0]
         truth = torch.tensor(signs, device=image.device)[None].float()

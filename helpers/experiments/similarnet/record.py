@@ -145,7 +145,7 @@ def lenet_rows(model: nn.Module, found: DataSplit, seed: int, device: torch.devi
             name: localized(large(maps, one), one) for name, maps in heatmaps(model, one.images, weights).items()
         }
         for name in READ:
-            maps = heatmap(features_at_any_size(model, one.images, LAYER), weights[name])
+            maps = heatmap(features_at_any_size(model, one.images, layer=LAYER), weights[name])
             row["one digit"][background][f"{name}, blurred"] = localized(blurred(large(maps, one)), one)
         row["two digits"][background] = {**by_class(model, found, two, LAYER), **slid(model, two)}
         few = {name: weights[name] for name in READ}
@@ -173,7 +173,7 @@ def halves(model: nn.Module, errors: AblationErrors, found: DataSplit, device: t
     chosen = {"most missed": order[: filters // 2], "least missed": order[filters // 2 :]}
     chosen |= {f"random, {k + 1}": torch.randperm(filters, generator=draw)[: filters // 2] for k in range(HALVES)}
     drawn = [canvases(name, *ONE, device) for name in BACKGROUNDS if name.startswith("drawn")]
-    features = [features_at_any_size(model, one.images, LAYER) for one in drawn]
+    features = [features_at_any_size(model, one.images, layer=LAYER) for one in drawn]
     rows = {}
     for name, on in chosen.items():
         mask = torch.zeros(filters).index_fill(0, on, 1.0).to(device)
@@ -197,9 +197,9 @@ def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, de
 
 def heatmaps(model: nn.Module, images: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Heat maps (N, h, w) of images (N, 1, H, W) by weights (F,), with poolings and, but for permuted ones, without."""
-    features = features_at_any_size(model, images, LAYER)
+    features = features_at_any_size(model, images, layer=LAYER)
     found = {name: heatmap(features, one) for name, one in weights.items()}
-    features = features_at_any_size(model, images, LAYER, keep_pools=False)
+    features = features_at_any_size(model, images, layer=LAYER, keep_pools=False)
     fine = {name: one for name, one in weights.items() if "permuted" not in name}
     return found | {f"{name}, no poolings": heatmap(features, one) for name, one in fine.items()}
 

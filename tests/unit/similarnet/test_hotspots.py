@@ -76,7 +76,7 @@ def test_features_are_those_of_the_networks_first_part(name, size, dtype):
     net, x = NETS[name]().to(dtype), noise(2, 1, *size, dtype=dtype)
     with torch.no_grad():
         wanted = net.features(x)
-    found = features_at_any_size(net, x, LAST.get(name, "relu4"))
+    found = features_at_any_size(net, x, layer=LAST.get(name, "relu4"))
     assert found.dtype == dtype
     assert found.shape == wanted.shape
     torch.testing.assert_close(found, wanted)
@@ -97,7 +97,7 @@ def test_features_without_poolings_are_those_of_a_chain_without_them(name, size)
     net, x, last = NETS[name](), noise(2, 1, *size), LAST.get(name, "relu4")
     with torch.no_grad():
         wanted = without_pools(net, x, last)
-    found = features_at_any_size(net, x, last, keep_pools=False)
+    found = features_at_any_size(net, x, layer=last, keep_pools=False)
     assert found.shape[2:] == x.shape[2:]
     torch.testing.assert_close(found, wanted)
 
@@ -109,7 +109,7 @@ def test_every_layer_can_be_asked(layer, keep):
     names = [key for key, _ in net.named_children()]
     with torch.no_grad():
         wanted = net[: names.index(layer) + 1](x) if keep else without_pools(net, x, layer)
-    torch.testing.assert_close(features_at_any_size(net, x, layer, keep_pools=keep), wanted)
+    torch.testing.assert_close(features_at_any_size(net, x, layer=layer, keep_pools=keep), wanted)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -118,7 +118,7 @@ def test_a_large_image_takes_little_time(keep):
     with torch.no_grad():
         wanted = net.features(x) if keep else without_pools(net, x, "pool2")
     start = time.perf_counter()
-    found = features_at_any_size(net, x, "pool2", keep_pools=keep)
+    found = features_at_any_size(net, x, layer="pool2", keep_pools=keep)
     assert time.perf_counter() - start < 5  # asked for: 1 s on two cores; a busy machine is given more
     assert found.shape == (1, 16, *(LARGE if not keep else (LARGE[0] // 4, LARGE[1] // 4)))
     torch.testing.assert_close(found, wanted)
@@ -151,8 +151,8 @@ def test_a_large_image_takes_little_memory():
 def test_a_batch_gives_what_its_images_give_one_by_one():
     net, x = lenet(), noise(3, 1, 40, 33)
     for keep in (True, False):
-        whole = features_at_any_size(net, x, "pool2", keep_pools=keep)
-        parts = [features_at_any_size(net, one[None], "pool2", keep_pools=keep) for one in x]
+        whole = features_at_any_size(net, x, layer="pool2", keep_pools=keep)
+        parts = [features_at_any_size(net, one[None], layer="pool2", keep_pools=keep) for one in x]
         torch.testing.assert_close(whole, torch.cat(parts))
 
 
@@ -165,9 +165,9 @@ def test_the_network_and_the_images_are_left_alone(keep):
     x = noise(1, 1, 40, 33).requires_grad_()
     copy = x.detach().clone()
     with assert_untouched(net):
-        found = features_at_any_size(net, x, "conv2", keep_pools=keep)
+        found = features_at_any_size(net, x, layer="conv2", keep_pools=keep)
         with pytest.raises(ValueError, match="no layer"):
-            features_at_any_size(net, x, "relu9", keep_pools=keep)
+            features_at_any_size(net, x, layer="relu9", keep_pools=keep)
     assert not found.requires_grad
     assert torch.equal(x, copy)
     with torch.no_grad():  # the network's own hook has its say
@@ -181,21 +181,21 @@ def test_what_is_found_stays_when_what_follows_works_in_place():
     net.relu1.inplace = True
     with torch.no_grad():
         wanted = net.conv1(x)
-    torch.testing.assert_close(features_at_any_size(net, x, "conv1"), wanted)
+    torch.testing.assert_close(features_at_any_size(net, x, layer="conv1"), wanted)
 
 
 def test_evaluation_mode_whatever_the_network_is_in():
     net, x = vgg(norm=True), noise(3, 1, 32, 32)
     with torch.no_grad():
         wanted = net.features(x)
-    torch.testing.assert_close(features_at_any_size(net.train(), x, "relu4"), wanted)
+    torch.testing.assert_close(features_at_any_size(net.train(), x, layer="relu4"), wanted)
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_what_follows_the_layer_does_not_run(keep):
     net = lenet()
     net.flatten = Boom()
-    assert features_at_any_size(net, noise(1, 1, 28, 28), "pool2", keep_pools=keep).ndim == 4
+    assert features_at_any_size(net, noise(1, 1, 28, 28), layer="pool2", keep_pools=keep).ndim == 4
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -203,7 +203,7 @@ def test_the_network_is_left_alone_when_its_forward_raises(keep):
     net = lenet().train()
     net.relu2 = Boom()
     with assert_untouched(net), pytest.raises(RuntimeError, match="boom"):
-        features_at_any_size(net, noise(1, 1, 28, 28), "pool2", keep_pools=keep)
+        features_at_any_size(net, noise(1, 1, 28, 28), layer="pool2", keep_pools=keep)
 
 
 class Nested(nn.Module):
@@ -223,15 +223,15 @@ def test_poolings_inside_of_blocks_are_left_out_too():
     net, x = Nested(), noise(2, 1, 11, 14)
     with torch.no_grad():
         kept, wanted = net.last(F.relu(net.block(x))), net.last(F.relu(net.block[0](x)))
-    torch.testing.assert_close(features_at_any_size(net, x, "last"), kept)
-    torch.testing.assert_close(features_at_any_size(net, x, "last", keep_pools=False), wanted)
-    torch.testing.assert_close(features_at_any_size(net, x, "block", keep_pools=False), net.block[0](x).detach())
+    torch.testing.assert_close(features_at_any_size(net, x, layer="last"), kept)
+    torch.testing.assert_close(features_at_any_size(net, x, layer="last", keep_pools=False), wanted)
+    torch.testing.assert_close(features_at_any_size(net, x, layer="block", keep_pools=False), net.block[0](x).detach())
 
 
 @pytest.mark.parametrize(("x", "message"), BAD_X)
 def test_features_of_bad_images_are_refused(x, message):
     with pytest.raises(ValueError, match=message):
-        features_at_any_size(lenet(), x, "pool2")
+        features_at_any_size(lenet(), x, layer="pool2")
 
 
 @pytest.mark.parametrize(
@@ -249,41 +249,41 @@ def test_features_of_bad_images_are_refused(x, message):
 )
 def test_bad_layers_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):
-        features_at_any_size(lenet(), noise(1, 1, 28, 28), layer)
+        features_at_any_size(lenet(), noise(1, 1, 28, 28), layer=layer)
 
 
 def test_a_layer_that_never_runs_is_refused():
     net = Nested()
     net.idle = nn.ReLU()
     with pytest.raises(ValueError, match="layer: 'idle' does not run"):
-        features_at_any_size(net, noise(1, 1, 8, 8), "idle")
+        features_at_any_size(net, noise(1, 1, 8, 8), layer="idle")
 
 
 def test_a_layer_that_gives_no_tensor_is_refused():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, return_indices=True))
     with assert_untouched(net), pytest.raises(ValueError, match="layer"):
-        features_at_any_size(net, noise(1, 1, 8, 8), "1")
+        features_at_any_size(net, noise(1, 1, 8, 8), layer="1")
 
 
 @pytest.mark.parametrize("atrous", [1, 2])
 def test_poolings_that_others_pad_or_dilate_for_cannot_be_left_out(atrous):
     net, x = vgg(atrous=atrous), noise(1, 1, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(features_at_any_size(net, x, "relu4"), net.features(x))
+        torch.testing.assert_close(features_at_any_size(net, x, layer="relu4"), net.features(x))
     with assert_untouched(net), pytest.raises(ValueError, match="keep_pools must be True here"):
-        features_at_any_size(net, x, "relu4", keep_pools=False)
+        features_at_any_size(net, x, layer="relu4", keep_pools=False)
 
 
 def test_a_pooling_whose_dilation_is_written_as_a_pair_of_ones_can_be_left_out():
     net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, dilation=(1, 1))), noise(1, 1, 8, 8)
-    torch.testing.assert_close(features_at_any_size(net, x, "1", keep_pools=False), net[0](x).detach())
+    torch.testing.assert_close(features_at_any_size(net, x, layer="1", keep_pools=False), net[0](x).detach())
 
 
 def test_an_image_one_pixel_high_has_features_without_poolings():
     net, x = lenet(), noise(1, 1, 1, 9)
     with torch.no_grad():
         wanted = without_pools(net, x, "pool2")
-    torch.testing.assert_close(features_at_any_size(net, x, "pool2", keep_pools=False), wanted)
+    torch.testing.assert_close(features_at_any_size(net, x, layer="pool2", keep_pools=False), wanted)
 
 
 # A chain as convolutions.
@@ -1086,9 +1086,9 @@ def test_everything_is_the_same_on_the_gpu():
     found, net = read_scenes(n=6, size=96, digits=(1, 3)), load("lenet-mnist")
     there, images, boxes = load("lenet-mnist").cuda(), found.images.cuda(), found.boxes.cuda()
     for keep in (True, False):
-        maps = features_at_any_size(there, images, "pool2", keep_pools=keep)
+        maps = features_at_any_size(there, images, layer="pool2", keep_pools=keep)
         assert maps.device == images.device
-        wanted = features_at_any_size(net, found.images, "pool2", keep_pools=keep)
+        wanted = features_at_any_size(net, found.images, layer="pool2", keep_pools=keep)
         torch.testing.assert_close(maps.cpu(), wanted, atol=1e-3, rtol=1e-3)
     with torch.no_grad():
         dense, wanted = as_convolutions(there)(images), as_convolutions(net)(found.images)
