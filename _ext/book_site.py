@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402 (the root is on the path only now)
-from tools.networks import overview, sections  # noqa: E402
+from tools.networks_page import overview, sections  # noqa: E402
 
 log = logging.getLogger(__name__)
 

@@ -68,7 +68,7 @@ def environment(root: Path, chapter: str | None) -> dict[str, str]:
     run = run_dir(root)
     profile = run / "ipython" / "profile_default"
     (profile / "startup").mkdir(parents=True)
-    shutil.copy(HERE / "kernel" / "record.py", profile / "startup" / "00-record.py")
+    shutil.copy(HERE / "kernel" / "log_cells.py", profile / "startup" / "00-log-cells.py")
     shutil.copy(HERE / "kernel" / "config.py", profile / "ipython_kernel_config.py")
     paths = [str(HERE / "offline"), str(root), os.environ.get("PYTHONPATH", "")]
     return os.environ | {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.notebooks import code, markdown
 
-from tools import book, networks
+from tools import book, networks_page
 from tools.project import ROOT
 
 pytestmark = pytest.mark.book
@@ -153,12 +153,12 @@ RECORD = {
 
 
 def test_the_page_of_the_networks_says_what_the_files_say(tmp_path: Path) -> None:
-    for folder, content in (("helpers/weights", MADE_UP), ("book/results", RECORD)):
+    for folder, content in (("helpers/networks/files", MADE_UP), ("book/results", RECORD)):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "toy.json").write_text(json.dumps(content), encoding="utf8")
-    (line,) = [line for line in networks.overview(tmp_path).splitlines() if "toy" in line]
+    (line,) = [line for line in networks_page.overview(tmp_path).splitlines() if "toy" in line]
     assert line == "| [`toy`](#toy) | 91.23 % | 87.50 – 91.23 % | 2 | 1,234 | 6 kB |"
-    text = networks.sections(tmp_path)
+    text = networks_page.sections(tmp_path)
     for said in (
         "A toy. It sees the inscribed disc. Toys: 3 training and 4 test images.",
         "`SmallVGG`, filters by stage 4, 8+8 with batch normalisation, ending in GMP.",

@@ -16,7 +16,7 @@ SEES = {
 
 def manifests(root: Path) -> list[Row]:
     """The manifests of the shipped networks, by name."""
-    paths = sorted((root / "helpers" / "weights").glob("*.json"))
+    paths = sorted((root / "helpers" / "networks" / "files").glob("*.json"))
     return [json.loads(path.read_text(encoding="utf8")) for path in paths]
 
 
