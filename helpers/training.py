@@ -1,34 +1,39 @@
-"""Short trainings, live in a chapter: one loop for all of them."""
+"""Trainings: one loop for the short ones, live in a chapter, and the long ones of `helpers.experiments`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from helpers._validate import check_count, check_tensor, describe
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of an epoch, counted from 0: inputs and their targets
+
+
+class LossError(ValueError):
+    """A loss that is no longer finite.
+
+    Attributes:
+        value: of the loss.
+        epoch: in which it was met, counted from 0.
+    """
+
+    def __init__(self, value: float, epoch: int, step: int) -> None:
+        super().__init__(f"the loss became {value} at step {step}: lower the learning rate, check the images")
+        self.value, self.epoch = value, epoch
 
 
 def _check(images: Tensor, labels: Tensor) -> None:
     """Refuse what cannot be trained on or measured."""
-    if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
+    check_tensor(images, "images", "N C H W", kind="real", finite=False)
     if labels.shape != (len(images),) or labels.dtype != torch.int64:
-        raise ValueError(
-            f"labels must be ({len(images)},) of int64, one an image, got {tuple(labels.shape)} of {labels.dtype}"
-        )
-
-
-def _check_range(labels: Tensor, logits: Tensor) -> None:
-    """Refuse labels that the network has no logit for."""
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise ValueError(
-            f"labels must lie in 0 .. {logits.shape[1] - 1}, as the network has logits, got {low} .. {high}"
-        )
+        raise ValueError(f"labels must be ({len(images)},) of int64, one an image, got {describe(labels)}")
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -36,6 +41,98 @@ def _device(model: nn.Module) -> torch.device:
     if first is None:
         raise ValueError("model must have parameters, got a network without any")
     return first.device
+
+
+@contextmanager
+def _modes_restored(model: nn.Module) -> Iterator[None]:
+    """Leave every module in training or evaluation mode as it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _class_loss(labels: Tensor) -> Loss:
+    """The cross-entropy, in nats, that refuses labels (N,) which the network has no logit for."""
+    low, high = int(labels.min()), int(labels.max())
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if low < 0 or high >= logits.shape[1]:
+            limits = f"0 .. {logits.shape[1] - 1}, as the network has logits"
+            raise ValueError(f"labels must lie in {limits}, got {low} .. {high}")
+        return F.cross_entropy(logits, targets)
+
+    return loss
+
+
+def fit_batches(
+    model: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    steps: int,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    first_epoch: int = 0,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    on_step: Callable[[Tensor, Tensor, float], None] | None = None,
+    on_epoch: Callable[[int, list[float]], None] | None = None,
+    progress: bool = True,
+    label: str = "training",
+) -> list[float]:
+    """The one training loop: steps of an optimiser over batches that are made epoch by epoch.
+
+    Args:
+        model: stays on its device; it is left in training mode.
+        batches: of an epoch, counted from 0, the inputs (B, ...) and their targets (B, ...), in any memory.
+        loss: of a batch's outputs and targets, a scalar.
+        optimiser: of the model's parameters.
+        epochs: passes, those before `first_epoch` included.
+        steps: batches a pass, for the progress bar.
+        schedule: of the learning rate; it steps after every batch.
+        first_epoch: where to go on; model, optimiser and schedule must be as they were then.
+        forward: outputs of a batch of inputs on the model's device; the model itself when None.
+        on_step: called after every step with outputs, targets and the loss.
+        on_epoch: called after every epoch with its number, from 0, and the loss of each of its steps; it may evaluate
+            the model and keep a checkpoint.
+        progress: show a progress bar.
+        label: of the bar.
+
+    Returns:
+        The loss of every step.
+
+    Raises:
+        LossError: the loss is no longer finite; the weights are those before that step.
+        ValueError: a network without parameters.
+    """
+    device, forward = _device(model), forward or model
+    losses: list[float] = []
+    with tqdm(total=epochs * steps, initial=first_epoch * steps, unit="step", disable=not progress, leave=False) as bar:
+        for epoch in range(first_epoch, epochs):
+            bar.set_description(f"{label}, epoch {epoch + 1}/{epochs}")
+            model.train()
+            start = len(losses)
+            for inputs, targets in batches(epoch):
+                targets = targets.to(device)
+                outputs = forward(inputs.to(device))
+                value = loss(outputs, targets)
+                if not torch.isfinite(value):
+                    raise LossError(value.item(), epoch, len(losses))
+                optimiser.zero_grad()
+                value.backward()
+                optimiser.step()
+                if schedule is not None:
+                    schedule.step()
+                losses.append(value.item())
+                if on_step is not None:
+                    on_step(outputs, targets, losses[-1])
+                bar.update()
+            if on_epoch is not None:
+                on_epoch(epoch, losses[start:])
+    return losses
 
 
 def fit(
@@ -75,37 +172,27 @@ def fit(
     """
     if loss is None:
         _check(images, labels)
+        loss = _class_loss(labels)
     elif images.ndim < 2 or len(images) == 0 or labels.ndim == 0 or len(labels) != len(images):
         got = f"{tuple(images.shape)} and {tuple(labels.shape)}"
         raise ValueError(f"images and labels must be a non-empty (N, ...) and (N, ...), got {got}")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs and batch must be at least 1, got {epochs} and {batch_size}")
+    epochs, batch_size = check_count(epochs, "epochs"), check_count(batch_size, "batch_size")
     device = _device(model)
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
     optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     order = torch.Generator().manual_seed(seed)
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    losses: list[float] = []
-    steps = [chunk for _ in range(epochs) for chunk in torch.randperm(len(images), generator=order).split(batch_size)]
-    try:
-        for chunk in tqdm(steps, desc="training", unit="step", disable=not progress, leave=False):
-            outputs = model(images[chunk].to(device))
-            if not losses and loss is None:
-                _check_range(labels, outputs)
-            value = (loss or F.cross_entropy)(outputs, labels[chunk].to(device))
-            if not torch.isfinite(value):
-                raise ValueError(f"the loss became {value.item()} at step {len(losses)}: lower lr ({lr}), check images")
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            losses.append(value.item())
-    finally:
-        model.to(memory_format=torch.contiguous_format)
-        for module, mode in modes.items():
-            module.training = mode
-    return losses
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(len(images), generator=order).split(batch_size):
+            yield images[rows], labels[rows]
+
+    with _modes_restored(model):
+        try:
+            steps = -(-len(images) // batch_size)
+            return fit_batches(model, batches, loss, optimiser, epochs=epochs, steps=steps, progress=progress)
+        finally:
+            model.to(memory_format=torch.contiguous_format)
 
 
 def predict(
@@ -120,22 +207,15 @@ def predict(
         prepare: what is done to the images of a batch, on the model's device, before the model sees them.
 
     Raises:
-        ValueError: images is not a non-empty (N, C, H, W), or batch is less than 1.
+        ValueError: images is not a non-empty (N, C, H, W), or batch_size is less than 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch must be at least 1, got {batch_size}")
-    if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"images must be a non-empty (N, C, H, W), got {tuple(images.shape)}")
+    check_count(batch_size, "batch_size")
+    check_tensor(images, "images", "N C H W", kind="real", finite=False)
     device = _device(model)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            chunks = (chunk.to(device) for chunk in images.split(batch_size))
-            return torch.cat([model(prepare(chunk) if prepare else chunk).cpu() for chunk in chunks])
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with _modes_restored(model), torch.no_grad():
+        model.eval()
+        batches = (batch.to(device) for batch in images.split(batch_size))
+        return torch.cat([model(prepare(batch) if prepare else batch).cpu() for batch in batches])
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:

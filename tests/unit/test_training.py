@@ -141,11 +141,11 @@ def test_logits_that_are_no_numbers_have_no_accuracy():
         accuracy(linear(), images * float("nan"), labels)
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 1, "batch": 0}])
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"epochs": 1, "batch_size": 0}])
 def test_settings_out_of_range(settings):
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="of at least 1"):
         fit(linear(), *blobs(4), progress=False, **settings)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="of at least 1"):
         predict(linear(), blobs(4)[0], batch_size=0)
 
 
@@ -268,7 +268,7 @@ def test_bad_input_with_a_loss_names_the_arguments(images, labels, named):
 
 
 def test_settings_and_networks_are_checked_with_a_loss_too():
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="of at least 1"):
         fit(regression(), *vectors(), epochs=0, progress=False, loss=F.mse_loss)
     with pytest.raises(ValueError, match="must have parameters"):
         fit(nn.Identity(), *vectors(), epochs=1, progress=False, loss=F.mse_loss)

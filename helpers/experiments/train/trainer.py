@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from helpers.device import seed_everything
 from helpers.experiments.environment import run_environment
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, prepare
 from helpers.experiments.train.recipes import Recipe
-from helpers.retina._views import VIEWS
-from helpers.training import predict
+from helpers.retina import VIEWS
+from helpers.training import LossError, fit_batches, predict
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
@@ -32,6 +33,36 @@ UNCOMPARED = ("name", "about")  # of a recipe: words that change no weight
 
 class RunError(Exception):
     """A run that cannot be started or gone on with; the message says why and what to do."""
+
+
+@contextmanager
+def damage_refused(checkpoint: Path, remedy: str) -> Iterator[None]:
+    """Say that a checkpoint is damaged, and what to do, whatever goes wrong while it is read.
+
+    Raises:
+        RunError: the one raised inside, or that the file is damaged.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{checkpoint} is damaged ({reason:.80}); {remedy}") from error
+
+
+@contextmanager
+def divergence_refused() -> Iterator[None]:
+    """Say that a training that diverged can be gone on with before it did.
+
+    Raises:
+        RunError: the loss inside is no longer finite.
+    """
+    try:
+        yield
+    except LossError as error:
+        stopped = f"the loss became {error.value} in epoch {error.epoch + 1}"
+        raise RunError(f"{stopped}: the last checkpoint is kept") from error
 
 
 @dataclass(frozen=True)
@@ -126,13 +157,8 @@ class Run:
         Raises:
             RunError: a checkpoint that is damaged or belongs to another recipe; the run is then unusable.
         """
-        try:
+        with damage_refused(self.checkpoint, "start anew with --restart"):
             self._resume()
-        except RunError:
-            raise
-        except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RunError(f"{self.checkpoint} is damaged ({reason}); start anew with --restart") from error
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.machine.device, weights_only=True)
@@ -175,49 +201,60 @@ class Run:
         write_safely(self.folder / HISTORY, json.dumps(self.history, indent=1).encode())
 
     def train(self, progress: bool = True) -> None:
-        """Train the epochs that are left, with a checkpoint after each."""
-        for epoch in range(len(self.history), self.recipe.epochs):
-            start = time.perf_counter()
-            loss, hits = self._epoch(epoch, progress)
-            seconds = time.perf_counter() - start
-            name, test = next(iter(self.world.tests.items()))
-            right = accuracy(self.logits(test), test.labels)
-            self.history.append(
-                {"epoch": epoch + 1, "loss": loss, "train": hits, "test": right, "seconds": round(seconds, 2)}
-            )
-            self.save()
-            if progress:
-                line = f"loss {loss:.3f}, training {hits:.2%}, {name} {right:.2%}, {seconds:.0f} s"
-                print(f"epoch {epoch + 1}/{self.recipe.epochs}: {line}", flush=True)
+        """Train the epochs that are left, with a checkpoint after each.
 
-    def _epoch(self, epoch: int, progress: bool) -> tuple[float, float]:
-        """One pass; returns the mean loss (nats) and the accuracy met on the way, in [0, 1]."""
+        Raises:
+            RunError: the loss is no longer finite; the last checkpoint is kept.
+        """
+        recipe, images = self.recipe, self.world.train.images
+        loss_sum, hits, start = 0.0, 0, time.perf_counter()
+
+        def forward(x: Tensor) -> Tensor:
+            with self.machine.autocast():
+                return self.model(VIEWS[recipe.view](x).contiguous(memory_format=torch.channels_last))
+
+        def loss(logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+
+        def count(logits: Tensor, labels: Tensor, value: float) -> None:
+            nonlocal loss_sum, hits
+            loss_sum += value * len(labels)
+            hits += int((logits.argmax(1) == labels).sum())
+
+        def finish(epoch: int, losses: list[float]) -> None:
+            nonlocal loss_sum, hits, start
+            self._finish_epoch(loss_sum / len(images), hits / len(images), time.perf_counter() - start, progress)
+            loss_sum, hits, start = 0.0, 0, time.perf_counter()
+
+        with divergence_refused():
+            fit_batches(
+                self.model, self._batches, loss, self.optimiser, schedule=self.schedule, epochs=recipe.epochs,
+                steps=-(-len(images) // recipe.batch), first_epoch=len(self.history), forward=forward, on_step=count,
+                on_epoch=finish, progress=progress, label=f"{recipe.name}, seed {self.seed}",
+            )  # fmt: skip
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, on the run's device, as the network is to see them but for its view."""
         images, labels = self.world.train
         # A stream of its own for every epoch: going on after a kill needs no memory of earlier draws.
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(images), generator=draw)
-        total, hits = 0.0, 0
-        self.model.train()
-        steps = order.split(self.recipe.batch)
-        label = f"{self.recipe.name}, seed {self.seed}, epoch {epoch + 1}/{self.recipe.epochs}"
-        for chunk in tqdm(steps, desc=label, unit="step", disable=not progress, leave=False):
-            x, y = self._batch(images[chunk]), labels[chunk].to(self.machine.device)
-            x = augmented(x, draw) if self.recipe.augment else x
-            with self.machine.autocast():
-                logits = self.model(VIEWS[self.recipe.view](x).contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=self.recipe.label_smoothing)
-            if not torch.isfinite(loss):
-                raise RunError(f"the loss became {loss.item()} in epoch {epoch + 1}: the last checkpoint is kept")
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-            self.schedule.step()
-            total += loss.item() * len(chunk)
-            hits += int((logits.argmax(1) == y).sum())
-        return total / len(images), hits / len(images)
+        for rows in torch.randperm(len(images), generator=draw).split(self.recipe.batch):
+            x = prepare(self.recipe, images[rows].to(self.machine.device))
+            yield augmented(x, draw) if self.recipe.augment else x, labels[rows]
 
-    def _batch(self, images: Tensor) -> Tensor:
-        return prepare(self.recipe, images.to(self.machine.device))
+    def _finish_epoch(self, loss: float, train_accuracy: float, seconds: float, progress: bool) -> None:
+        """Measure the network on the first test set, and keep the epoch: mean loss (nats), shares in [0, 1]."""
+        name, test = next(iter(self.world.tests.items()))
+        test_accuracy = accuracy(self.logits(test), test.labels)
+        epoch = len(self.history) + 1
+        self.history.append(
+            {"epoch": epoch, "loss": loss, "train": train_accuracy, "test": test_accuracy, "seconds": round(seconds, 2)}
+        )
+        self.save()
+        if progress:
+            line = f"loss {loss:.3f}, training {train_accuracy:.2%}, {name} {test_accuracy:.2%}, {seconds:.0f} s"
+            with tqdm.external_write_mode():
+                print(f"epoch {epoch}/{self.recipe.epochs}: {line}", flush=True)
 
     def logits(self, test: LabeledImages) -> Tensor:
         """Logits (N, K) of a test set, on the CPU."""

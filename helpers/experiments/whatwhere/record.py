@@ -22,9 +22,10 @@ from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.environment import run_environment
 from helpers.experiments.report import run_record
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, data_hash
-from helpers.experiments.train.trainer import RunError, write_state
+from helpers.experiments.train.trainer import RunError, damage_refused, divergence_refused, write_state
 from helpers.experiments.whatwhere.saccades import DISPLAY, TESTED, WINDOW, best_blur, scanned, searched, window
 from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view
+from helpers.training import Batches, fit_batches
 
 NAME = "whatwhere"
 SEEDS = (0, 1, 2)
@@ -37,7 +38,6 @@ PART = 2000  # displays made at once
 MAP_DIGITS = 100  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
 ECCENTRICITIES_PX = tuple(range(0, 44, 4))
 CONTRASTS = (0.7, 0.5, 0.3)
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 # Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020: text, figures and released code.
 PUBLISHED: dict[str, Any] = {
@@ -112,7 +112,7 @@ def train(
     losses: list[float] = []
     named = json.dumps({**(identity or {}), "epochs": epochs, "steps": steps, "lr": LR, "batch": BATCH}, sort_keys=True)
     if checkpoint.exists():
-        try:
+        with damage_refused(checkpoint, "remove it"):
             state = torch.load(checkpoint, map_location=device, weights_only=True)
             if state["identity"] != named:
                 raise RunError(f"{checkpoint} was made with other settings: remove it or give another --out")
@@ -120,25 +120,17 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])
             losses = list(state["losses"])
-        except RunError:
-            raise
-        except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
-            raise RunError(f"{checkpoint} is damaged ({error!s:.80}): remove it") from error
-    for epoch in range(len(losses), epochs):
-        model.train()
-        spent = 0.0
-        for x, y in tqdm(batches(epoch), desc=f"{checkpoint.stem}, {epoch + 1}/{epochs}", total=steps, leave=False):
-            value = loss(model(x.to(device)), y.to(device))
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            schedule.step()
-            spent += value.item()
-        if not math.isfinite(spent):
-            raise RunError(f"the loss became {spent} in epoch {epoch + 1}: the last checkpoint is kept")
-        losses.append(spent / steps)
+
+    def save(epoch: int, step_losses: list[float]) -> None:
+        losses.append(sum(step_losses) / steps)
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         write_state(checkpoint, {**state, "losses": losses, "identity": named})
+
+    with divergence_refused():
+        fit_batches(
+            model, batches, loss, optimiser, schedule=schedule, epochs=epochs, steps=steps, first_epoch=len(losses),
+            on_epoch=save, label=checkpoint.stem,
+        )  # fmt: skip
     model.eval()
     return losses
 
