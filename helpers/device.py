@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from helpers._validate import check_count
+
 VARIABLE = "HELPERS_DEVICE"
 SEEDS = 2**32  # numpy's global generator takes 32 bits
 
@@ -24,12 +26,32 @@ def best_device() -> torch.device:
     Raises:
         ValueError: HELPERS_DEVICE names no device, or one that is not there.
     """
-    wanted = os.environ.get(VARIABLE, "").strip()
-    if wanted:
-        return _usable(wanted)
+    name = os.environ.get(VARIABLE, "").strip()
+    if name:
+        return usable_device(name, VARIABLE)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def usable_device(device: torch.device | str | None, name: str = "device") -> torch.device:
+    """A device that is there and takes tensors.
+
+    Args:
+        device: the device or its name ("cpu", "cuda:1", ...); None for `best_device()`.
+        name: of the argument or option, for the message.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if device is None:
+        return best_device()
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"{name} must be one that is there (cpu, cuda, mps), got {device!r}") from error
+    return place
 
 
 def widest_float(device: torch.device) -> torch.dtype:
@@ -55,9 +77,7 @@ def seed_everything(seed: int) -> torch.Generator:
     Raises:
         ValueError: not an integer, or outside the range.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < SEEDS:
-        raise ValueError(f"seed must be an integer in 0 .. 2**32 - 1, got {seed!r}")
-    seed = int(seed)
+    seed = check_count(seed, "seed", 0, SEEDS - 1)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- libraries that draw from numpy's global generator are meant here
     torch.manual_seed(seed)  # cuda and mps too
@@ -72,23 +92,24 @@ class Timing:
 
 
 @contextmanager
-def timed(label: str | None = None) -> Iterator[Timing]:
-    """Measure the wall-clock time of a block; work queued on a GPU is waited for at both ends.
+def timed(label: str | None = None, *, clock: Callable[[], float] | None = None) -> Iterator[Timing]:
+    """Measure the time of a block; work queued on a GPU is waited for at both ends.
 
     Args:
         label: printed with the time at the end, also after an exception; nothing is printed without one.
+        clock: what is read (s); None for the wall clock, `time.perf_counter`.
 
     Yields:
         An object whose `seconds` holds the time (s) once the block has ended.
     """
-    timing = Timing()
-    _synchronise()
-    start = time.perf_counter()
+    timing, clock = Timing(), clock or time.perf_counter
+    synchronize()
+    start = clock()
     try:
         yield timing
     finally:
-        _synchronise()
-        timing.seconds = time.perf_counter() - start
+        synchronize()
+        timing.seconds = clock() - start
         if label is not None:
             print(f"{label}: {timing.seconds:.2f} s")
 
@@ -101,28 +122,18 @@ def median_time(run: Callable[[], Any], times: int = 9) -> float:
         times: calls; what else the machine does disturbs some of them.
 
     Raises:
-        ValueError: times is below 1.
+        ValueError: times is not an integer of at least 1.
     """
-    if times < 1:
-        raise ValueError(f"times must be at least 1, got {times}")
-    taken = []
-    for _ in range(times):
-        with timed() as clock:
+    seconds = []
+    for _ in range(check_count(times, "times")):
+        with timed() as timing:
             run()
-        taken.append(clock.seconds)
-    return median(taken)
+        seconds.append(timing.seconds)
+    return median(seconds)
 
 
-def _usable(wanted: str) -> torch.device:
-    try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"{VARIABLE} must name a device that is there (cpu, cuda, mps), got {wanted!r}") from error
-    return device
-
-
-def _synchronise() -> None:
+def synchronize() -> None:
+    """Wait until all work queued on GPUs is done; nothing where there is none."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     if torch.backends.mps.is_available():

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from helpers.device import best_device
+from helpers.device import usable_device
 from helpers.networks import _architectures as architectures
 from helpers.networks import _torchvision as imagenet
 from helpers.networks._card import Card, WeightsError
@@ -122,7 +122,7 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
         WeightsError: a file that is damaged, or is not the one that belongs there.
         WeightsMissing: torchvision's weights are not in torch's cache; the message says how to get them.
     """
-    place = best_device() if device is None else _device(device)
+    place = usable_device(device)
     if str(name).startswith(PREFIX):
         return imagenet.load(name, download=download).to(place).eval()
     found = card(name)
@@ -172,16 +172,6 @@ def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
     about = f"{found.about}; rebuilt with {about}" if changes else found.about
     made.card = replace(found, about=about, arguments=arguments, accuracy=float("nan"))
     return made.eval()
-
-
-def _device(device: torch.device | str) -> torch.device:
-    """A device that is there."""
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"device must be one that is there (cpu, cuda, mps), got {device!r}") from error
-    return place
 
 
 def _file(found: Card) -> Path:

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from helpers.device import best_device
+from helpers.device import synchronize, timed, usable_device
 from helpers.experiments.benchmark.cases import SUITES, Case, setting
 from helpers.tables import table
 
@@ -60,17 +60,10 @@ def costs(case: Case, side: int, device: torch.device, rounds: int) -> dict[str,
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    _synchronise(device)
-    start = clock()
-    run()
-    _synchronise(device)
-    return clock() - start
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
+    """The time (s) of a call: on a CPU the processor's own, which other programs do not disturb."""
+    with timed(clock=time.process_time if device.type == "cpu" else time.perf_counter) as timing:
+        run()
+    return timing.seconds
 
 
 def own_peak_mb(case: Case, who: str, side: int, device: torch.device) -> float | None:
@@ -80,11 +73,11 @@ def own_peak_mb(case: Case, who: str, side: int, device: torch.device) -> float 
         model(x)
     run = functools.partial(case.ours if who == "ours" else case.theirs, model, x, target)
     if device.type == "cuda":
-        _synchronise(device)
+        synchronize()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
-        _synchronise(device)
+        synchronize()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     before = _high_water_mb() if device.type == "cpu" else None
     if before is None:
@@ -147,10 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.size < 32 or options.rounds < 1:
         parser.error("--size must be at least 32 and --rounds at least 1")
     try:
-        device = torch.device(options.device) if options.device else best_device()
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        parser.error(f"--device {options.device}: {str(error).splitlines()[0]}")
+        device = usable_device(options.device, "--device")
+    except ValueError as error:
+        parser.error(str(error))
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from statistics import median
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from helpers.data import Digits, noisy_displays
 from helpers.data._displays import Displays
+from helpers.device import timed
 from helpers.filters import blurred
 from helpers.retina import cartesian
 from helpers.search import dual_pathway, label_map
@@ -107,13 +107,12 @@ def scanned(
     seconds: dict[str, list[float]] = {"scan": [], "saccade": []}
     rows: dict[str, list[Tensor]] = {"scan, most confident": [], "scan, summed evidence": [], "saccade": []}
     for some in x.split(SCAN_BATCH):
-        start = time.perf_counter()
-        all_of = scan(what, some).cpu()
-        middle = time.perf_counter()
-        led = dual_pathway(what, where, some, 1, view=window).views[:, 1].cpu()
-        end = time.perf_counter()
-        seconds["scan"].append((middle - start) / len(some))
-        seconds["saccade"].append((end - middle) / len(some))
+        with timed() as scan_time:
+            all_of = scan(what, some).cpu()
+        with timed() as saccade_time:
+            led = dual_pathway(what, where, some, 1, view=window).views[:, 1].cpu()
+        seconds["scan"].append(scan_time.seconds / len(some))
+        seconds["saccade"].append(saccade_time.seconds / len(some))
         surest = all_of.amax(-1).argmax(1)
         rows["scan, most confident"].append(all_of[torch.arange(len(some)), surest])
         rows["scan, summed evidence"].append(all_of.sum(1))
