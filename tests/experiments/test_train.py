@@ -392,7 +392,7 @@ def test_a_loss_that_explodes_is_said_and_the_checkpoint_kept(tmp_path):
         (["scenes-gap", "--epochs", "0"], "--epochs must be at least 1"),
         (["scenes-gap", "--classes", "goldfish"], "--classes is for the photo networks"),
         (["scenes-gap", "--images", "3"], "--images must be at least one batch (64)"),
-        (["scenes-gap", "--device", "tpu"], "--device tpu"),
+        (["scenes-gap", "--device", "tpu"], "--device must be one that is there (cpu, cuda, mps), got 'tpu'"),
         (["photos-gap", "--data", "nowhere"], "Tiny ImageNet is not in nowhere"),
         (["lenet-mnist", "--data", "nowhere"], "MNIST is not in nowhere"),
         (["scenes-gap", "--seeds", "-1"], "seed"),

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from helpers.data import DataMissing
-from helpers.device import best_device
+from helpers.device import usable_device
 from helpers.experiments.train import publish
-from helpers.experiments.train.datasets import DataSplit, check_seed, world
+from helpers.experiments.train.datasets import check_seed, world
 from helpers.experiments.train.recipes import RECIPES, Recipe
 from helpers.experiments.train.trainer import CHECKPOINT, Machine, Run, RunError
 from helpers.networks import _store as store
@@ -84,12 +84,9 @@ def chosen_machine(options: argparse.Namespace) -> Machine:
         RunError: there is no such device.
     """
     try:
-        device = torch.device(options.device) if options.device else best_device()
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        given = f"--device {options.device}: " if options.device else ""
-        raise RunError(given + str(error).splitlines()[0]) from error
-    return Machine(device, options.bfloat16)
+        return Machine(usable_device(options.device, "--device"), options.bfloat16)
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
