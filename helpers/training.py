@@ -228,4 +228,25 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     logits = predict(model, images)
     if logits.isnan().any():
         raise ValueError("the logits are NaN: check images for NaN and infinite values")
-    return (logits.argmax(1) == labels.cpu()).double().mean().item()
+    return topk_correct(logits, labels).double().mean().item()
+
+
+def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """Whether the label is among the k largest logits.
+
+    Args:
+        logits: (..., K), on any device; log-probabilities and scores of other kinds will do.
+        labels: integers (...), or of a shape that broadcasts to it, on any device.
+        k: how many answers are allowed, 1 .. K.
+
+    Returns:
+        (...) bool, on the device of the logits.
+
+    Raises:
+        ValueError: k is not an integer in 1 .. K.
+    """
+    check_count(k, "k", 1, logits.shape[-1])
+    labels = labels.to(logits.device)
+    if k == 1:
+        return logits.argmax(-1) == labels
+    return (logits.topk(k, dim=-1).indices == labels[..., None]).any(-1)

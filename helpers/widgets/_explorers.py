@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from helpers import background, cam, licnn, plots, saliency, similarnet
 from helpers.capture import logits, masked_forward
-from helpers.licnn._inhibition import AVERAGE, DIFFERENCE, ZONE_PX
+from helpers.licnn._inhibition import AVERAGE, DIFFERENCE, ZONE_SIDE
 from helpers.networks import Card, normalize
 from helpers.plots._film import picture_tag
+from helpers.training import topk_correct
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
 
@@ -189,7 +190,9 @@ def filter_explorer(
     """
     if not images:
         raise ValueError("images must hold at least one image, got none")
-    features = {name: similarnet.features_at_any_size(model, image[None], layer=layer) for name, image in images.items()}
+    features = {
+        name: similarnet.features_at_any_size(model, image[None], layer=layer) for name, image in images.items()
+    }
     filters = next(iter(features.values())).shape[1]
     if y.shape != (len(x),):
         raise ValueError(f"y must be ({len(x)},), a class an image, got {tuple(y.shape)}")
@@ -204,8 +207,9 @@ def filter_explorer(
 
     def draw(_change: object = None) -> None:
         on = torch.tensor([float(switch.value) for switch in switches]).to(weights)
-        right = masked_forward(model, x, {layer: on[:, None, None]}).logits.argmax(1) == y.to(x.device)
-        about = f"{int(on.sum())} of {filters} filters on; {right.float().mean():.1%} of {len(x)} digits named rightly"
+        answers = masked_forward(model, x, {layer: on[:, None, None]}).logits
+        share = topk_correct(answers, y).float().mean()
+        about = f"{int(on.sum())} of {filters} filters on; {share:.1%} of {len(x)} digits named rightly"
         found = similarnet.heatmap(features[which.value], weights * on)
         picture = plots.maps(cam.upsample(found, tuple(images[which.value].shape[1:])), label="heat")
         view.value = picture_tag(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
@@ -248,7 +252,7 @@ def attention_explorer(model: nn.Module, images: Tensor, labels: Tensor | None =
     choice = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="class", **wide)
     a = ipywidgets.FloatSlider(value=AVERAGE, min=0, max=1, step=0.05, description="a", **late)
     b = ipywidgets.FloatSlider(value=DIFFERENCE, min=0, max=2, step=0.05, description="b", **late)
-    k = ipywidgets.SelectionSlider(options=list(range(1, 16, 2)), value=ZONE_PX, description="k", **late)
+    k = ipywidgets.SelectionSlider(options=list(range(1, 16, 2)), value=ZONE_SIDE, description="k", **late)
     mode = ipywidgets.Dropdown(options=["response", "gradient"], description="mode", **wide)
     radius = ipywidgets.FloatSlider(value=5, min=0, max=10, step=0.5, description="blur radius", **late)
     view = ipywidgets.HTML()

@@ -7,7 +7,7 @@ from support.untouched import Boom
 from torch import nn
 
 from helpers.device import seed_everything
-from helpers.training import accuracy, fit, predict
+from helpers.training import accuracy, fit, predict, topk_correct
 
 
 def blobs(n=200, seed=0):
@@ -97,6 +97,20 @@ def test_accuracy_counts():
 
     images = torch.tensor([1.0, 1, -1, -1]).view(4, 1, 1, 1)
     assert accuracy(Fixed(), images, torch.tensor([0, 0, 0, 1])) == 0.75
+
+
+def test_the_label_among_the_largest_logits():
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, float("-inf"), 2.0, 1.0]])
+    labels = torch.tensor([1, 0])
+    assert [topk_correct(logits, labels, k).tolist() for k in (1, 2, 3, 4)] == [
+        [False, False], [True, False], [True, True], [True, True],
+    ]  # fmt: skip
+    assert topk_correct(logits, torch.tensor([0, 2])).tolist() == [True, True]
+    views = torch.stack([logits, logits.flip(1)], dim=1)  # two images, two views
+    assert topk_correct(views, labels[:, None], 2).tolist() == [[True, False], [False, True]]
+    for k in (0, 5, 1.5):
+        with pytest.raises(ValueError, match=r"^k must be an integer in 1 \.\. 4"):
+            topk_correct(logits, labels, k)
 
 
 def test_a_diverging_loss_is_said():

@@ -18,6 +18,7 @@ from helpers.experiments.train.recipes import PUBLISHED, RECIPES, Recipe
 from helpers.experiments.train.trainer import Run, RunError, accuracy, logits, write_safely
 from helpers.networks import _store as store
 from helpers.plots import curves
+from helpers.training import topk_correct
 
 RESULTS = ROOT / "book" / "results"
 
@@ -58,9 +59,9 @@ def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, LabeledImages]
 
 def by_class(scores: Tensor, labels: Tensor) -> list[float | None]:
     """Share of each class's images that are classified as it, (K,); None where a class has none."""
-    right = (scores.argmax(1) == labels).double()
+    correct = topk_correct(scores, labels).double()
     counts = torch.bincount(labels, minlength=scores.shape[1])
-    shares = torch.bincount(labels, weights=right, minlength=scores.shape[1]) / counts
+    shares = torch.bincount(labels, weights=correct, minlength=scores.shape[1]) / counts
     return [share if count else None for share, count in zip(shares.tolist(), counts.tolist(), strict=True)]
 
 

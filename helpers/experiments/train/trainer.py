@@ -22,7 +22,7 @@ from helpers.experiments.environment import run_environment
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, prepare
 from helpers.experiments.train.recipes import Recipe
 from helpers.retina import VIEWS
-from helpers.training import LossError, fit_batches, predict
+from helpers.training import LossError, fit_batches, predict, topk_correct
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
@@ -219,7 +219,7 @@ class Run:
         def count(logits: Tensor, labels: Tensor, value: float) -> None:
             nonlocal loss_sum, hits
             loss_sum += value * len(labels)
-            hits += int((logits.argmax(1) == labels).sum())
+            hits += int(topk_correct(logits, labels).sum())
 
         def finish(epoch: int, losses: list[float]) -> None:
             nonlocal loss_sum, hits, start
@@ -272,4 +272,4 @@ def logits(recipe: Recipe, model: nn.Module, images: Tensor) -> Tensor:
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
     """Share of rows of `scores` (N, K) whose label is among their `top` greatest, in [0, 1]."""
-    return (scores.topk(top, dim=1).indices == labels[:, None]).any(1).double().mean().item()
+    return topk_correct(scores, labels, top).double().mean().item()

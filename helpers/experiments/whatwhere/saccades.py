@@ -16,6 +16,7 @@ from helpers.device import timed
 from helpers.filters import blurred
 from helpers.retina import cartesian
 from helpers.search import dual_pathway, label_map
+from helpers.training import topk_correct
 
 DISPLAY, WINDOW = 128, 28  # pixels a side
 TESTED = 1000  # displays for each eccentricity and contrast
@@ -73,7 +74,7 @@ def searched(
     seen = dual_pathway(what, where, x, SACCADES, view=window, cautious=cautious)
     off = ((seen.fixations * DISPLAY / 2) - places[:, None]).norm(dim=-1)  # pixels beside the digit
     right = {"views": seen.views, "beliefs": seen.beliefs}
-    hits = {name: (one.argmax(-1).cpu() == labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
+    hits = {name: topk_correct(one.cpu(), labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
     moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
     others = {"lightest spot": lightest(x, blur_px), "true place": places * 2 / DISPLAY}
     led = {name: named(what, x, at) for name, at in others.items()}
@@ -117,5 +118,5 @@ def scanned(
         rows["scan, most confident"].append(all_of[torch.arange(len(some)), surest])
         rows["scan, summed evidence"].append(all_of.sum(1))
         rows["saccade"].append(led)
-    right = {name: (torch.cat(one).argmax(1) == labels).float().mean().item() for name, one in rows.items()}
+    right = {name: topk_correct(torch.cat(one), labels).float().mean().item() for name, one in rows.items()}
     return right | {"seconds a display": {name: median(one) for name, one in seconds.items()}}
