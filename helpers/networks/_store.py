@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize as tv_normalize
 
 from helpers.device import usable_device
 from helpers.networks import _architectures as architectures
@@ -224,8 +225,7 @@ def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"images must lie in [0, 1] (or be uint8 in 0 .. 255), got {low:.4g} .. {high:.4g}")
-    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (found.mean, found.std))
-    return (images - mean) / std
+    return tv_normalize(images, list(found.mean), list(found.std))
 
 
 def write(network: nn.Module, manifest: dict[str, Any], folder: Path = FILES) -> Path:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.functional import normalize
 
 from helpers.data import (
     BACKGROUNDS,
@@ -241,9 +242,7 @@ def data_hash(found: DataSplit) -> str:
 
 def prepare(recipe: Recipe, images: Tensor) -> Tensor:
     """Images (B, C, H, W), uint8, as a network expects them: in [0, 1], then normalised as the recipe says."""
-    x = images.float() / 255
-    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
-    return (x - mean) / std
+    return normalize(images.float() / 255, list(recipe.mean), list(recipe.std))
 
 
 def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
