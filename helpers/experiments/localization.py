@@ -24,23 +24,26 @@ from helpers.cam import largest_component_box, localization_error, pooling_head,
 from helpers.capture import in_batches, logits
 from helpers.data import Photos, scenes, tiny_imagenet
 from helpers.experiments.environment import run_environment
-from helpers.experiments.report import run_record
-from helpers.experiments.train.command import run_folder
+from helpers.experiments.report import Record, best_on_even, header, run_record
+from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import TEST_SEED, data_hash, held_out, prepare, world
 from helpers.experiments.train.recipes import RECIPES
 from helpers.experiments.train.trainer import Machine, Run
 from helpers.metrics import blurred_map, box_iou, box_mask
 from helpers.networks import normalize
+from helpers.results import Row, long_table
 from helpers.saliency import class_saliency, saliency_box
+from helpers.training import topk_correct
 
 NAME = "localization"
-COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 SIDE = 64  # pixels
 THRESHOLDS = tuple(step / 20 for step in range(20))  # shares of a map's maximum
 SIZES = tuple(step / 20 for step in range(1, 21))  # side of a centred box, in sides of the image
 CELL = 8  # pixels of a place of the last maps
+IOU = 0.5  # overlap from which on a box counts as right, as in `localization_error`
 SMALL = 0.25  # share of the image below which an object counts as small
 NETWORKS = ("photos-gap", "photos-gmp", "photos-200")
+SCENE_NETWORKS = ("scenes-gap", "scenes-gmp")
 SCENES = 1000
 EPOCHS, RATE, SEED = 2, 0.01, 1  # of photos-gap's further training
 SHAPES: dict[str, dict[str, Any]] = {
@@ -48,8 +51,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "trained on without the last pooling": {"stages": ((24,), (48,), (96, 192, 192))},
     "trained on à trous": {"atrous": 1},
 }
-# Error in percent, top-1 and top-5, on ILSVRC's validation images: Zhou et al. 2016, table 2.
+# Error in percent, top-1 and top-5, on ILSVRC's validation images.
 PUBLISHED = {
+    "source": "Zhou et al. 2016, table 2",
     "GoogLeNet-GAP": (56.40, 43.00),
     "VGG-GAP": (57.20, 45.14),
     "GoogLeNet-GMP": (57.78, 45.26),
@@ -57,6 +61,9 @@ PUBLISHED = {
     "AlexNet-GAP": (67.19, 52.16),
     "gradient of GoogLeNet": (61.31, 50.55),
 }
+METRICS = ("known", "top1", "top5", "small", "iou", "area")
+AS_IT_IS = "as it is"
+ATROUS = "à trous, the same weights"
 Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]  # network, images, their classes -> (N, SIDE, SIDE)
 
 
@@ -94,12 +101,12 @@ def class_maps(
     large = F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False) if times > 1 else x
     head = pooling_head(model, large)
     maps = weighted_maps(head.maps, change(head.weight[labels])[:, None])[:, 0]
-    return upsample(maps, tuple(x.shape[2:]), offset=getattr(model, "offset", 0.0) if times == 1 else 0.0)
+    return upsample(maps, (x.shape[2], x.shape[3]), offset=getattr(model, "offset", 0.0) if times == 1 else 0.0)
 
 
 def blurred_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """The absolute gradient averaged over squares of 8 x 8 pixels, as coarse as the maps, (N, H, W)."""
-    return upsample(F.avg_pool2d(class_saliency(model, x, labels)[:, None], CELL)[:, 0], tuple(x.shape[2:]))
+    return upsample(F.avg_pool2d(class_saliency(model, x, labels)[:, None], CELL)[:, 0], (x.shape[2], x.shape[3]))
 
 
 def downsampled_truth(truth: Tensor) -> Tensor:
@@ -108,80 +115,88 @@ def downsampled_truth(truth: Tensor) -> Tensor:
     return upsample(F.avg_pool2d(inside[:, None], CELL)[:, 0], (SIDE, SIDE))
 
 
-def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, named: Tensor) -> dict[str, Any]:
+def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, correct: Tensor) -> dict[str, Any]:
     """Errors along an axis of settings, and at the setting that one half of the images chooses.
 
     Args:
         boxes: (N, 4) for each setting.
         axis: the settings.
         truth: (N, 4).
-        named: (2, N) bool, whether the class is the best answer, or among the five best.
+        correct: (2, N) bool, whether the class is the best answer, or among the five best.
+
+    Returns:
+        On the images with odd numbers, for each setting: the share of boxes that are off ("known", of "small" objects,
+        and with the class, "top1" and "top5"), mean overlap ("iou"), mean share of the image ("area"); the "axis", and
+        the position of the setting that is "chosen" on the images with even numbers.
     """
-    even, odd = (torch.arange(len(truth)) % 2 == half for half in (0, 1))
-    choose = [localization_error(one[even], truth[even], *named[:, even]).known for one in boxes]
-    told = [localization_error(one[odd], truth[odd], *named[:, odd]) for one in boxes]
+    odd = torch.arange(len(truth)) % 2 == 1
     small = odd & ((truth[:, 2:] - truth[:, :2]).prod(1) < SMALL * SIDE**2)
-    off = [localization_error(one[small], truth[small], *named[:, small]).known for one in boxes]
-    areas = [((one[:, 2:] - one[:, :2]).prod(1).nan_to_num(0) / SIDE**2)[odd].mean().item() for one in boxes]
-    overlap = [box_iou(one, truth).nan_to_num(0)[odd].mean().item() for one in boxes]
-    best = min(range(len(axis)), key=lambda i: choose[i])
-    rows = {"known": [e.known for e in told], "top1": [e.top1 for e in told], "top5": [e.top5 for e in told]}
-    return {"axis": list(axis), **rows, "small": off, "iou": overlap, "area": areas, "chosen": best}
+    errors = [localization_error(some[odd], truth[odd], *correct[:, odd]) for some in boxes]
+    overlaps = torch.stack([box_iou(some, truth).nan_to_num(0) for some in boxes])  # (settings, N)
+    areas = [((some[:, 2:] - some[:, :2]).prod(1).nan_to_num(0) / SIDE**2)[odd].mean().item() for some in boxes]
+    return {
+        "axis": list(axis),
+        **{key: [getattr(error, key) for error in errors] for key in ("known", "top1", "top5")},
+        "small": [localization_error(some[small], truth[small], *correct[:, small]).known for some in boxes],
+        "iou": [overlap[odd].mean().item() for overlap in overlaps],
+        "area": areas,
+        "chosen": best_on_even((overlaps >= IOU).double()),
+    }
 
 
-def by_threshold(maps: Tensor, truth: Tensor, named: Tensor) -> dict[str, Any]:
+def by_threshold(maps: Tensor, truth: Tensor, correct: Tensor) -> dict[str, Any]:
     """`scores` of maps (N, H, W) along the thresholds."""
-    return scores([largest_component_box(maps, t) for t in THRESHOLDS], THRESHOLDS, truth, named)
+    return scores([largest_component_box(maps, t) for t in THRESHOLDS], THRESHOLDS, truth, correct)
 
 
-def centred(count: int, size: float) -> Tensor:
+def centred_box(count: int, size: float) -> Tensor:
     """The same centred box for every image, (N, 4)."""
     low, high = SIDE * (1 - size) / 2, SIDE * (1 + size) / 2
     return torch.tensor([low, low, high, high]).expand(count, 4)
 
 
-def topk_correct(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+def top1_and_top5(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Whether the class is the best answer, and whether it is among the five best: (2, N) bool, on the CPU."""
-    right = in_batches(logits, model, x).topk(5, 1).indices.cpu() == labels[:, None]  # (N, 5)
-    return torch.stack([right[:, 0], right.any(1)])
+    scores = in_batches(logits, model, x).cpu()
+    return torch.stack([topk_correct(scores, labels, k) for k in (1, 5)])
 
 
-def measured(model: nn.Module, x: Tensor, found: Photos, methods: Mapping[str, Maps]) -> dict[str, Any]:
+def measured(model: nn.Module, x: Tensor, photos: Photos, methods: Mapping[str, Maps]) -> dict[str, Any]:
     """Classification and localisation errors of one network, on the images with odd numbers.
 
     Args:
         model: the network.
         x: images as it expects them, (N, 3, 64, 64).
-        found: their labels and boxes.
+        photos: their labels and boxes.
         methods: maps by name.
     """
-    named = topk_correct(model, x, found.labels)
+    correct = top1_and_top5(model, x, photos.labels)
     odd = torch.arange(len(x)) % 2 == 1
-    rows = {
-        name: by_threshold(in_batches(method, model, x, found.labels).cpu(), found.boxes, named)
+    maps = {
+        name: by_threshold(in_batches(method, model, x, photos.labels).cpu(), photos.boxes, correct)
         for name, method in tqdm(methods.items(), desc="maps", leave=False)
     }
-    wrong = 1 - named[:, odd].double().mean(1)
+    wrong = 1 - correct[:, odd].double().mean(1)
     return {
         "images": int(odd.sum()),
         "classification": dict(zip(("top1", "top5"), wrong.tolist(), strict=True)),
-        "maps": rows,
+        "maps": maps,
     }
 
 
-def baselines(x: Tensor, found: Photos, named: Tensor) -> dict[str, Any]:
+def baselines(x: Tensor, photos: Photos, correct: Tensor) -> dict[str, Any]:
     """Boxes that know nothing of the network: a centred one, one from the image's contrast, the true one told coarsely.
 
     Args:
         x: images, (N, 3, 64, 64).
-        found: their labels and boxes.
-        named: (2, N) bool, as `topk_correct` gives it.
+        photos: their labels and boxes.
+        correct: (2, N) bool, as `top1_and_top5` gives it.
     """
-    boxes = [centred(len(x), size) for size in SIZES]
+    boxes = [centred_box(len(x), size) for size in SIZES]
+    contrast = in_batches(lambda _, x: blurred_map(x), nn.Identity(), x).cpu()
     return {
-        "centred box": scores(boxes, SIZES, found.boxes, named),
-        "contrast": by_threshold(in_batches(lambda _, x: blurred_map(x), None, x).cpu(), found.boxes, named),
-        "true box, 8 x 8": by_threshold(downsampled_truth(found.boxes), found.boxes, named),
+        "centred box": scores(boxes, SIZES, photos.boxes, correct),
+        "contrast": by_threshold(contrast, photos.boxes, correct),
     }
 
 
@@ -192,7 +207,7 @@ def gradient_boxes(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 def less_mean(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Takes from each unit's weights their mean over the classes: other maps, the very same probabilities."""
-    return lambda w: w - model.fc.weight.detach().mean(0)
+    return lambda w: w - model.get_parameter("fc.weight").detach().mean(0)
 
 
 def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -> nn.Module:
@@ -216,57 +231,117 @@ def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -
     return run.model.eval()
 
 
-def on_scenes(out: Path, device: torch.device) -> dict[str, Any]:
-    """GAP against GMP on drawn scenes, three trainings of each."""
-    test, rows = scenes(SCENES, TEST_SEED + 1), {}
-    found = Photos(test.images, test.labels[:, 0], test.boxes[:, 0], (), ())
+def on_scenes(out: Path, device: torch.device) -> dict[str, dict[str, Any]]:
+    """GAP against GMP on drawn scenes, three trainings of each: name -> seed -> as `measured`."""
+    test = scenes(SCENES, TEST_SEED + 1)
+    photos = Photos(test.images, test.labels[:, 0], test.boxes[:, 0], (), ())
     methods = {"CAM": class_maps, "CAM, all weights one": partial(class_maps, change=torch.ones_like)}
-    for name in ("scenes-gap", "scenes-gmp"):
-        recipe = RECIPES[name]
-        x = normalize(test.images, name).to(device)
-        for seed in recipe.seeds:
-            run = Run(recipe, world(recipe, seed), seed, run_folder(out, name, seed), Machine(device))
-            if run.checkpoint.exists():
-                run.resume()
-            run.train()
-            rows[f"{name}, seed {seed}"] = measured(run.model.eval(), x, found, methods)
+    return {
+        name: {
+            str(seed): measured(
+                trained(name, seed, out, device), normalize(test.images, name).to(device), photos, methods
+            )
+            for seed in RECIPES[name].seeds
+        }
+        for name in SCENE_NETWORKS
+    }  # fmt: skip
+
+
+def on_photographs(name: str, photos: Photos, device: torch.device) -> dict[str, Any]:
+    """Everything about one network on photographs: as `measured`, with the network à trous, and baselines."""
+    x, model = prepare(RECIPES[name], photos.images).to(device), networks.load(name, device)
+    methods: dict[str, Maps] = {
+        "CAM": class_maps,
+        **{f"CAM, {key}": partial(class_maps, change=change) for key, change in WEIGHTS.items()},
+        "CAM, weights less their mean over the classes": partial(class_maps, change=less_mean(model)),
+        "CAM, image twice as large": partial(class_maps, times=2),
+        "gradient, 8 x 8": blurred_gradient,
+    }
+    correct = top1_and_top5(model, x, photos.labels)
+    boxes = in_batches(gradient_boxes, model, x, photos.labels).cpu()
+    return {
+        **measured(model, x, photos, methods),
+        ATROUS: measured(networks.rebuilt(model, atrous=1), x, photos, {"CAM": class_maps}),
+        "baselines": {
+            **baselines(x, photos, correct),
+            "gradient and colours": scores([boxes], [0.95], photos.boxes, correct),
+        },
+    }
+
+
+def box_rows(curves: Mapping[str, Any], **what: Any) -> list[Row]:
+    """The rows of `scores`, method by method: "curves" of every setting, and "scores" at the chosen one.
+
+    Args:
+        curves: method -> as `scores` gives it.
+        what: columns that are the same in all rows.
+    """
+    rows: list[Row] = []
+    for method, result in curves.items():
+        by_setting = {metric: dict(zip(result["axis"], result[metric], strict=True)) for metric in METRICS}
+        every = long_table(by_setting, "metric", "setting", table="curves", method=method, **what)
+        chosen = result["axis"][result["chosen"]]
+        rows += every + [row | {"table": "scores"} for row in every if row["setting"] == chosen]
     return rows
 
 
-def record(out: Path, device: torch.device) -> dict[str, Any]:
-    """Everything that is measured, as `book/results` keeps it."""
-    result: dict[str, Any] = {
-        "name": NAME,
-        "command": COMMAND,
-        "facts": run_environment(device),
+def measured_rows(result: Mapping[str, Any], **what: Any) -> list[Row]:
+    """The rows of `measured`, and of baselines where there are any: "classification", "curves" and "scores"."""
+    wrong = long_table(result["classification"], "metric", table="classification", n=result["images"], **what)
+    return wrong + box_rows({**result["maps"], **result.get("baselines", {})}, **what)
+
+
+def rows(
+    photographs: Mapping[str, Any], scene_networks: Mapping[str, Any], reshaped: Mapping[str, Any]
+) -> list[Row]:  # fmt: skip
+    """The rows of the whole record.
+
+    Args:
+        photographs: name -> as `on_photographs` gives it.
+        scene_networks: as `on_scenes` gives it.
+        reshaped: shape -> as `measured`, of photos-gap trained on.
+    """
+    seed = {name: RECIPES[name].seeds[0] for name in NETWORKS}  # that of the shipped network
+    table: list[Row] = []
+    for name, result in photographs.items():
+        table += measured_rows(result, network=name, seed=seed[name], variant=AS_IT_IS)
+        table += measured_rows(result[ATROUS], network=name, seed=seed[name], variant=ATROUS)
+    for shape, result in reshaped.items():
+        table += measured_rows(result, network="photos-gap", seed=seed["photos-gap"], variant=shape)
+    for name, by_seed in scene_networks.items():
+        for number, result in by_seed.items():
+            table += measured_rows(result, network=name, seed=int(number), variant=AS_IT_IS)
+    return table
+
+
+def settings() -> dict[str, Any]:
+    """On what the numbers depend."""
+    return {
         "side": SIDE,
-        "networks": {},
+        "small objects, share of the image": SMALL,
+        "trained on": {"epochs": EPOCHS, "rate": RATE, "seed": SEED, "shapes": SHAPES},
     }
-    result |= {"published": {key: list(pair) for key, pair in PUBLISHED.items()}, "data": {}}
-    result["scenes"] = on_scenes(out, device)
-    plain = {"CAM": class_maps}
+
+
+def record(out: Path, device: torch.device) -> Record:
+    """The whole record."""
+    on_drawn = on_scenes(out, device)
+    photographs, data, reshaped = {}, {}, {}
     for name in NETWORKS:
         recipe = RECIPES[name]
-        found = tiny_imagenet("val", recipe.classes or None)
-        x, model = prepare(recipe, found.images).to(device), networks.load(name, device)
-        more = {f"CAM, {key}": partial(class_maps, change=change) for key, change in WEIGHTS.items()}
-        more["CAM, weights less their mean over the classes"] = partial(class_maps, change=less_mean(model))
-        more["CAM, image twice as large"] = partial(class_maps, times=2)
-        more["gradient, 8 x 8"] = blurred_gradient
-        row = measured(model, x, found, {**plain, **more})
-        row["à trous, the same weights"] = measured(networks.rebuilt(model, atrous=1), x, found, plain)
-        named = topk_correct(model, x, found.labels)
-        row["baselines"] = baselines(x, found, named)
-        boxes = in_batches(gradient_boxes, model, x, found.labels).cpu()
-        row["baselines"]["gradient and colours"] = scores([boxes], [0.95], found.boxes, named)
-        result["networks"][name] = row
-        result["data"][name] = data_hash(held_out(recipe))
+        photos = tiny_imagenet("val", recipe.classes or None)
+        photographs[name] = on_photographs(name, photos, device)
+        data[name] = data_hash(held_out(recipe))
         if name == "photos-gap":
-            result["resolution"] = {
-                shape: measured(trained_on(changes, out / f"shape-{i}", device), x, found, plain)
-                for i, (shape, changes) in enumerate(SHAPES.items())
-            }
-    return result
+            x = prepare(recipe, photos.images).to(device)
+            for i, (shape, changes) in enumerate(SHAPES.items()):
+                model = trained_on(changes, out / f"shape-{i}", device)
+                reshaped[shape] = measured(model, x, photos, {"CAM": class_maps})
+    seeds = {name: RECIPES[name].seeds for name in SCENE_NETWORKS}
+    about = header(
+        NAME, run_environment(device), data=data, seeds=seeds, settings=settings(), published=PUBLISHED
+    )  # fmt: skip
+    return Record(about, rows(photographs, on_drawn, reshaped))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.data import searched_scenes, tiny_imagenet
 from helpers.data._scenes import DISPLAY, WINDOW
 from helpers.experiments.environment import run_environment
-from helpers.experiments.report import cached_part
+from helpers.experiments.report import cached_part, header
 from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import data_hash, held_out, prepare
 from helpers.experiments.train.recipes import RECIPES
@@ -43,7 +44,7 @@ class Searched(NamedTuple):
     boxes: Tensor
 
 
-def images(kind: str, device: torch.device) -> Searched:
+def load_images(kind: str, device: torch.device) -> Searched:
     """The images of a pair: 2,000 scenes of 128 pixels, or the validation photographs of the pair's classes.
 
     Raises:
@@ -51,11 +52,17 @@ def images(kind: str, device: torch.device) -> Searched:
     """
     recipe = RECIPES[PAIRS[kind][0]]
     if kind == "photos":
-        found = tiny_imagenet("val", recipe.classes)
-        return Searched(prepare(recipe, found.images).to(device), found.labels, found.boxes)
+        photos = tiny_imagenet("val", recipe.classes)
+        return Searched(prepare(recipe, photos.images).to(device), photos.labels, photos.boxes)
     drawn = searched_scenes(SCENES, SEED)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (recipe.mean, recipe.std))
-    return Searched(((drawn.images - mean) / std).to(device), drawn.labels[:, 0], drawn.boxes[:, 0])
+    x = normalize(drawn.images, list(recipe.mean), list(recipe.std))
+    return Searched(x.to(device), drawn.labels[:, 0], drawn.boxes[:, 0])
+
+
+def object_middles(images: Searched) -> Tensor:
+    """The middles of the true boxes, to whole pixels, (N, 2) in [-1, 1]."""
+    middle = (images.boxes[:, :2] + images.boxes[:, 2:]) / 2
+    return middle.round() * 2 / images.x.shape[-1] - 1
 
 
 def pair(kind: str, out: Path, device: torch.device) -> Iterator[tuple[str, int, nn.Module]]:
@@ -66,20 +73,19 @@ def pair(kind: str, out: Path, device: torch.device) -> Iterator[tuple[str, int,
         DataMissing: Tiny ImageNet is wanted and not there.
     """
     for name in PAIRS[kind]:
-        shipped = networks.card(name)
         for seed in SEEDS[kind]:
             if seed == RECIPES[name].seeds[0]:
                 yield name, seed, networks.load(name, device)
                 continue
-            made = trained(name, seed, out, device)
-            made.card = shipped  # what it sees of an image
-            yield name, seed, made
+            model = trained(name, seed, out, device)
+            model.card = networks.card(name)  # ty: ignore[invalid-assignment] -- a module keeps any attribute
+            yield name, seed, model
 
 
 def by_network(
     record: str,
     kind: str,
-    found: Searched,
+    images: Searched,
     measure: Callable[[nn.Module, int], dict[str, Any]],
     settings: dict[str, Any],
     out: Path,
@@ -90,7 +96,7 @@ def by_network(
     Args:
         record: its name, the first part of the files' names.
         kind: of the pair.
-        found: the images.
+        images: that are measured on.
         measure: of a network and its seed.
         settings: what the measurement depends on beside the images.
         out: folder of the files and of the networks' runs.
@@ -103,20 +109,15 @@ def by_network(
         RunError: a damaged file, or a run that is damaged or another one's.
         DataMissing: Tiny ImageNet is wanted and not there.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, seed, model in tqdm(pair(kind, out, device), desc=f"{record}, {kind}"):
-        part = out / f"{record}-{name}-{seed}.json"
-        made = cached_part(part, partial(measure, model, seed), settings | {"images": len(found.x)})
-        rows.setdefault(name, {})[str(seed)] = made
-    return rows
+        path = out / f"{record}-{name}-{seed}.json"
+        part = cached_part(path, partial(measure, model, seed), settings | {"images": len(images.x)})
+        results.setdefault(name, {})[str(seed)] = part
+    return results
 
 
-def origin(record: str, device: torch.device) -> dict[str, Any]:
-    """Name, command, machine, data and seeds, as every record of the pairs tells them."""
-    return {
-        "name": record,
-        "command": f"python -m helpers.experiments.{record} --publish",
-        "facts": run_environment(device),
-        "data": {names[0]: data_hash(held_out(RECIPES[names[0]])) for names in PAIRS.values()},
-        "seeds": {kind: list(seeds) for kind, seeds in SEEDS.items()},
-    }
+def pair_header(record: str, device: torch.device, settings: dict[str, Any]) -> dict[str, Any]:
+    """The header of a record of the pairs."""
+    data = {names[0]: data_hash(held_out(RECIPES[names[0]])) for names in PAIRS.values()}
+    return header(record, run_environment(device), data=data, seeds=SEEDS, settings=settings)

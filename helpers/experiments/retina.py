@@ -19,9 +19,18 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 from tqdm.auto import tqdm
 
-from helpers.experiments.matched_pairs import PAIRS, REACH, Searched, by_network, images, origin
-from helpers.experiments.report import rounded, run_record, summary
+from helpers.experiments.matched_pairs import (
+    PAIRS,
+    REACH,
+    Searched,
+    by_network,
+    load_images,
+    object_middles,
+    pair_header,
+)
+from helpers.experiments.report import Record, run_record, summary
 from helpers.filters import blurred
+from helpers.results import Row, frame, long_table
 from helpers.retina import R_MIN, log_polar, viewer
 from helpers.search import View, label_map
 
@@ -50,89 +59,119 @@ def transformed(x: Tensor, at: Tensor, turn: float = 0.0, zoom: float = 1.0) -> 
     return affine(moved, turn, [0, 0], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
 
 
-def middles(found: Searched, kind: str) -> Tensor:
+def middles(images: Searched, kind: str) -> Tensor:
     """Where the gaze belongs, (N, 2) in [-1, 1]: on a scene's object, in the middle of a photograph."""
-    if kind == "photos":
-        return torch.zeros(len(found.x), 2)
-    middle = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-    return middle.round() * 2 / found.x.shape[-1] - 1
+    return torch.zeros(len(images.x), 2) if kind == "photos" else object_middles(images)
 
 
-def hits(model: nn.Module, found: Searched, at: Tensor, kind: str, change: Change, view: View | None = None) -> Tensor:
-    """Which images are named rightly from their middles after a change, (N,); `view` in place of the network's own."""
-    rows, view = [], viewer(model, REACH[kind]) if view is None else view
-    for part in torch.arange(len(found.x)).split(BATCH):
-        x = change(found.x[part.to(found.x.device)], at[part])
+def hits(model: nn.Module, images: Searched, at: Tensor, kind: str, change: Change, view: View | None = None) -> Tensor:
+    """Which images are named rightly from their middles after a change.
+
+    Args:
+        model: the network.
+        images: N of them.
+        at: the middles, (N, 2) in [-1, 1].
+        kind: of the images, "scenes" or "photos".
+        change: of images and their middles.
+        view: in place of the network's own.
+
+    Returns:
+        0 or 1 for each image, (N,).
+    """
+    right, view = [], viewer(model, REACH[kind]) if view is None else view
+    for part in torch.arange(len(images.x)).split(BATCH):
+        x = change(images.x[part.to(images.x.device)], at[part])
         answer = label_map(model, x, torch.zeros(1, 2), view)[:, 0].argmax(-1)
-        rows.append(answer.cpu() == found.labels[part])
-    return torch.cat(rows).double()
+        right.append(answer.cpu() == images.labels[part])
+    return torch.cat(right).double()
 
 
-def displaced(model: nn.Module, found: Searched, at: Tensor, kind: str, pixels: int) -> Tensor:
+def displaced(model: nn.Module, images: Searched, at: Tensor, kind: str, pixels: int) -> Tensor:
     """Which share of looks from so many pixels beside the middle is answered rightly, (N,)."""
     angles = torch.arange(WAYS) * 2 * math.pi / WAYS
-    step = (pixels * torch.stack([angles.cos(), angles.sin()], 1)).round() * 2 / found.x.shape[-1]
+    step = (pixels * torch.stack([angles.cos(), angles.sin()], 1)).round() * 2 / images.x.shape[-1]
     places = (at[:, None] + step[: 1 if pixels == 0 else WAYS]).clamp(-1, 1)
-    answer = label_map(model, found.x, places, viewer(model, REACH[kind])).argmax(-1)
-    return (answer.cpu() == found.labels[:, None]).double().mean(1)
+    answer = label_map(model, images.x, places, viewer(model, REACH[kind])).argmax(-1)
+    return (answer.cpu() == images.labels[:, None]).double().mean(1)
 
 
-def measured(model: nn.Module, found: Searched, kind: str) -> dict[str, Any]:
-    """The curves of one network, with standard errors over the images; of a retina also without its aliasing."""
-    at = middles(found, kind)
-    turned = [
-        hits(model, found, at, kind, lambda x, p, a=a: transformed(x, p, turn=a))
-        for a in tqdm(TURNS, desc="turns", leave=False)
-    ]
-    zoomed = [
-        hits(model, found, at, kind, lambda x, p, z=z: transformed(x, p, zoom=z))
-        for z in tqdm(ZOOMS, desc="zooms", leave=False)
-    ]
+def measured(model: nn.Module, images: Searched, kind: str) -> dict[str, Any]:
+    """The curves of one network, with standard errors over the images; of a retina also without its aliasing.
+
+    Returns:
+        The metrics of `axes`, a list of `summary` each, and single metrics.
+    """
+    at = middles(images, kind)
+
+    def changed(change: Change) -> Tensor:
+        return hits(model, images, at, kind, change)
+
+    turned = [changed(partial(transformed, turn=turn)) for turn in tqdm(TURNS, desc="turns", leave=False)]
+    zoomed = [changed(partial(transformed, zoom=zoom)) for zoom in tqdm(ZOOMS, desc="zooms", leave=False)]
     smoothed = [
-        hits(model, found, at, kind, lambda x, p, b=b: blurred(transformed(x, p), b))
-        for b in tqdm(BLURS_PX, desc="blurs", leave=False)
+        changed(lambda x, p, sigma=sigma: blurred(transformed(x, p), sigma))
+        for sigma in tqdm(BLURS_PX, desc="blurs", leave=False)
     ]
-    shifted = [displaced(model, found, at, kind, d) for d in tqdm(SHIFTS_PX, desc="shifts", leave=False)]
+    shifted = [displaced(model, images, at, kind, px) for px in tqdm(SHIFTS_PX, desc="shifts", leave=False)]
     middle = zoomed[ZOOMS.index(1.0)]
     extra = {}
     if model.card.view == "log-polar":
         clean = partial(log_polar, r_min=R_MIN * REACH[kind], r_max=REACH[kind], antialias=True)
-        extra["anti-aliased"] = summary(hits(model, found, at, kind, transformed, clean))
+        extra["anti-aliased"] = summary(hits(model, images, at, kind, transformed, clean))
     return {
-        "turned": [summary(one) for one in turned],
-        "zoomed": [summary(one) for one in zoomed],
-        "blurred": [summary(one) for one in smoothed],
-        "shifted": [summary(one) for one in shifted],
-        "lost by the worst turn": summary(turned[0] - min(turned, key=lambda one: one.mean())),
+        "turned": [summary(right) for right in turned],
+        "zoomed": [summary(right) for right in zoomed],
+        "blurred": [summary(right) for right in smoothed],
+        "shifted": [summary(right) for right in shifted],
+        "lost by the worst turn": summary(turned[0] - min(turned, key=lambda right: right.mean())),
         "lost by half the size": summary(middle - zoomed[0]),
         "lost by 16 px": summary(shifted[0] - shifted[SHIFTS_PX.index(16)]),
         **extra,
     }
 
 
-def record(out: Path, device: torch.device) -> dict[str, Any]:
+def axes() -> dict[str, tuple[float, ...]]:
+    """The settings of each metric that is a curve: degrees, magnifications, pixels, pixels."""
+    return {"turned": TURNS, "zoomed": ZOOMS, "blurred": BLURS_PX, "shifted": SHIFTS_PX}
+
+
+def rows(results: dict[str, Any], kind: str, count: int) -> list[Row]:
+    """The rows of one world's networks, the table "curves"; metrics that are no curves have no setting.
+
+    Args:
+        results: name -> seed -> as `measured` gives it.
+        kind: "scenes" or "photos".
+        count: of images.
+    """
+    settings = axes()
+    curves = {
+        name: {
+            seed: {
+                metric: dict(zip(settings[metric], values, strict=True)) if metric in settings else values
+                for metric, values in metrics.items()
+            }
+            for seed, metrics in by_seed.items()
+        }
+        for name, by_seed in results.items()
+    }
+    return long_table(curves, "network", "seed", "metric", "setting", table="curves", set=kind, n=count)
+
+
+def record(out: Path, device: torch.device) -> Record:
     """The whole record."""
-    rows: dict[str, Any] = {}
-    settings = {
-        "turns": list(TURNS), "zooms": list(ZOOMS), "blurs": list(BLURS_PX), "shifts": list(SHIFTS_PX), "ways": WAYS,
-        "reach": REACH,
-    }  # fmt: skip
+    settings = {key: list(values) for key, values in (
+        ("turns", TURNS), ("zooms", ZOOMS), ("blurs", BLURS_PX), ("shifts", SHIFTS_PX)
+    )} | {"ways": WAYS, "reach": REACH}  # fmt: skip
+    measurements: list[Row] = []
     for kind in PAIRS:
-        found = images(kind, device)
+        images = load_images(kind, device)
 
-        def measure(model: nn.Module, seed: int, found: Searched = found, kind: str = kind) -> dict[str, Any]:
-            return measured(model, found, kind)
+        def measure(model: nn.Module, seed: int, images: Searched = images, kind: str = kind) -> dict[str, Any]:
+            return measured(model, images, kind)
 
-        networks = by_network(NAME, kind, found, measure, settings, out, device)
-        rows[kind] = {"images": len(found.x), "networks": networks}
-    return rounded({
-        **origin(NAME, device),
-        "turns (degrees)": list(TURNS),
-        "zooms": list(ZOOMS),
-        "blurs (px)": list(BLURS_PX),
-        "shifts (px)": list(SHIFTS_PX),
-        "pairs": rows,
-    })  # fmt: skip
+        results = by_network(NAME, kind, images, measure, settings, out, device)
+        measurements += rows(results, kind, len(images.x))
+    return Record(pair_header(NAME, device, settings), frame(measurements).round(6))
 
 
 def main(arguments: list[str] | None = None) -> int:

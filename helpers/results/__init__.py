@@ -20,9 +20,9 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.results._format import COLUMNS, DIMENSIONS, HEADER, frame, from_text, long_table, to_text, typed
+from helpers.results._format import COLUMNS, DIMENSIONS, HEADER, Row, frame, from_text, long_table, to_text, typed
 
-__all__ = ["COLUMNS", "DIMENSIONS", "FOLDER", "HEADER", "frame", "long_table", "names", "read", "to_text"]
+__all__ = ["COLUMNS", "DIMENSIONS", "FOLDER", "HEADER", "Row", "frame", "long_table", "names", "read", "to_text"]
 
 FOLDER = Path(__file__).resolve().parent
 

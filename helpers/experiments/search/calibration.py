@@ -1,4 +1,4 @@
-"""Probabilities made to mean what they say: one temperature for all views, or what each class of confidence has proved.
+"""Probabilities made to mean what they say: one temperature for all views, or what each bin of confidence has proved.
 
 Log-probabilities (N, U, K) of N images seen from U places, of which (N,) labels are true.
 """
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
-BINS = 10  # classes of confidence, as many views in each
-MARGIN = 1e-3  # of a drawer's probability from 1, and above chance
-TIE = 1e-4  # of the old confidence added to the new one: within a drawer the surer view stays the surer one
+BINS = 10  # of confidence, as many views in each
+MARGIN = 1e-3  # of a bin's probability from 1, and above chance
+TIE = 1e-4  # of the old confidence added to the new one: within a bin the surer view stays the surer one
 
 
 def apply_temperature(log_p: Tensor, temperature: float) -> Tensor:
@@ -22,50 +22,50 @@ def apply_temperature(log_p: Tensor, temperature: float) -> Tensor:
     return (log_p / temperature).log_softmax(-1)
 
 
-def best_temperature(labels: Tensor, truth: Tensor) -> float:
+def best_temperature(log_p: Tensor, truth: Tensor) -> float:
     """The temperature of `TEMPERATURES` under which the true labels are likeliest, over all views.
 
     Args:
-        labels: log-probabilities, (N, U, K).
+        log_p: log-probabilities, (N, U, K).
         truth: (N,).
 
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
 
     def likelihood(temperature: float) -> float:
-        at = truth[:, None, None].expand(-1, labels.shape[1], 1)
-        return apply_temperature(labels, temperature).gather(2, at).mean().item()
+        index = truth[:, None, None].expand(-1, log_p.shape[1], 1)
+        return apply_temperature(log_p, temperature).gather(2, index).mean().item()
 
     return max(TEMPERATURES, key=likelihood)
 
 
-def histogram_binning(labels: Tensor, truth: Tensor, bins: int = BINS) -> Callable[[Tensor], Tensor]:
-    """Views sorted by confidence into drawers of equal size; each view's answer gets the drawer's share of right ones.
+def histogram_binning(log_p: Tensor, truth: Tensor, bins: int = BINS) -> Callable[[Tensor], Tensor]:
+    """Views sorted by confidence into bins of equal size; each view's answer gets the bin's share of right ones.
 
     Args:
-        labels: log-probabilities, (N, U, K).
+        log_p: log-probabilities, (N, U, K).
         truth: (N,).
         bins: how many.
 
     Returns:
         A function of log-probabilities (..., K): no answer changes, the other labels share the rest evenly; within a
-        drawer the order of the views stays as it was.
+        bin the order of the views stays as it was.
 
     Source: Zadrozny and Elkan, "Obtaining calibrated probability estimates from decision trees and naive Bayesian
     classifiers", ICML 2001 (histogram binning).
     """
-    count = labels.shape[-1]
-    sure = labels.amax(-1).exp()
-    edges = sure.flatten().double().quantile(torch.arange(1, bins, dtype=torch.float64) / bins).to(sure)
-    drawer = torch.bucketize(sure, edges)
-    right = (labels.argmax(-1) == truth[:, None]).double()
-    shares = torch.stack([right[drawer == k].mean() if (drawer == k).any() else right.mean() for k in range(bins)])
-    shares = shares.clamp(1 / count + MARGIN, 1 - MARGIN).to(labels)
+    classes = log_p.shape[-1]
+    confidence = log_p.amax(-1).exp()
+    edges = confidence.flatten().double().quantile(torch.arange(1, bins, dtype=torch.float64) / bins).to(confidence)
+    of_bin = torch.bucketize(confidence, edges)
+    right = (log_p.argmax(-1) == truth[:, None]).double()
+    shares = torch.stack([right[of_bin == k].mean() if (of_bin == k).any() else right.mean() for k in range(bins)])
+    shares = shares.clamp(1 / classes + MARGIN, 1 - MARGIN).to(log_p)
 
-    def mended(log_p: Tensor) -> Tensor:
-        sure = log_p.amax(-1).exp()
-        top = (shares[torch.bucketize(sure, edges)] + TIE * sure)[..., None]
-        answer = F.one_hot(log_p.argmax(-1), count).bool()
-        return torch.where(answer, top, (1 - top) / (count - 1)).log()
+    def calibrated(log_p: Tensor) -> Tensor:
+        confidence = log_p.amax(-1).exp()
+        top = (shares[torch.bucketize(confidence, edges)] + TIE * confidence)[..., None]
+        answer = F.one_hot(log_p.argmax(-1), classes).bool()
+        return torch.where(answer, top, (1 - top) / (classes - 1)).log()
 
-    return mended
+    return calibrated

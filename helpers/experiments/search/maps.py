@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from helpers.cam import grad_cam, largest_component_box, upsample
 from helpers.capture import activations, in_batches, layer_names
 from helpers.experiments.matched_pairs import GRID, Searched
-from helpers.experiments.report import summary
+from helpers.experiments.report import best_on_even, summary
 from helpers.factors import deep_feature_factorization
 from helpers.metrics import best_inside, box_iou, box_mask, in_out_ratio, mass_in_mask, pointing_game
 from helpers.retina import R_MIN, inverse_log_polar, log_polar
@@ -20,21 +20,21 @@ from helpers.search import fixation_grid, fixations_inside
 
 PARTS = 4  # of the factorisation
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of boxes, in shares of a map's maximum
-FOUND_IOU = 0.5
+FOUND_IOU = 0.5  # overlap from which on an object counts as found
 BATCH = 100
 
 
-def cam_from(model: nn.Module, x: Tensor, truth: Tensor, at: Tensor, reach: float) -> Tensor:
+def cam_from(model: nn.Module, x: Tensor, truth: Tensor, fixations: Tensor, reach: float) -> Tensor:
     """Grad-CAM of a log-polar network from one fixation an image, (N, 2), brought back onto the image, (N, S, S)."""
-    layer, shape = layer_names(model, nn.ReLU)[-1], tuple(x.shape[-2:])
-    radii = {"r_min": R_MIN * reach, "r_max": reach}
+    layer, shape = layer_names(model, nn.ReLU)[-1], (x.shape[-2], x.shape[-1])
+    r_min = R_MIN * reach
 
-    def computed(network: nn.Module, x: Tensor, truth: Tensor, at: Tensor) -> Tensor:
-        seen = log_polar(x, at[:, None], **radii)[:, 0]
-        cam = upsample(grad_cam(network, seen, truth, layer=layer), tuple(seen.shape[-2:]))
-        return inverse_log_polar(cam[:, None, None], shape, at[:, None], **radii)[:, 0, 0]
+    def computed(network: nn.Module, x: Tensor, truth: Tensor, fixations: Tensor) -> Tensor:
+        seen = log_polar(x, fixations[:, None], r_min=r_min, r_max=reach)[:, 0]
+        maps = upsample(grad_cam(network, seen, truth, layer=layer), (seen.shape[-2], seen.shape[-1]))
+        return inverse_log_polar(maps[:, None, None], shape, fixations[:, None], r_min=r_min, r_max=reach)[:, 0, 0]
 
-    return in_batches(computed, model, x, truth.to(x.device), at.to(x.device), batch_size=BATCH)
+    return in_batches(computed, model, x, truth.to(x.device), fixations.to(x.device), batch_size=BATCH)
 
 
 def deep_maps(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def deep_maps(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
     A network for discs is shown the whole image, whatever its size; one for log-polar views sees it from its centre,
     and its maps are brought back.
     """
-    layer, shape = layer_names(model, nn.ReLU)[-1], tuple(x.shape[-2:])
+    layer, shape = layer_names(model, nn.ReLU)[-1], (x.shape[-2], x.shape[-1])
     polar = model.card.view == "log-polar"
 
     def computed(network: nn.Module, x: Tensor, truth: Tensor) -> Tensor:
@@ -51,40 +51,42 @@ def deep_maps(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
         cam = grad_cam(network, seen, truth, layer=layer)
         parts = deep_feature_factorization(activations(network, seen, layer)[layer], PARTS, together=False)
         signed = grad_cam(network, seen, truth, layer=layer, relu=False)
-        own = (parts * signed[:, None]).sum((2, 3)) / parts.square().sum((2, 3)).sqrt().clamp(min=1e-12)
-        mine = parts[torch.arange(len(parts)), own.argmax(1)]  # the part that the class's evidence lies on
-        maps = torch.stack([cam, parts[:, 0], mine], 1)  # (B, 3, h, w)
-        stretched = upsample(maps, tuple(seen.shape[-2:]))
+        overlap = (parts * signed[:, None]).sum((2, 3)) / parts.square().sum((2, 3)).sqrt().clamp(min=1e-12)
+        of_class = parts[torch.arange(len(parts)), overlap.argmax(1)]  # the part that the class's evidence lies on
+        maps = torch.stack([cam, parts[:, 0], of_class], 1)  # (B, 3, h, w)
+        stretched = upsample(maps, (seen.shape[-2], seen.shape[-1]))
         return inverse_log_polar(stretched[:, None], shape, r_min=R_MIN)[:, 0] if polar else stretched
 
     maps = in_batches(computed, model, x, truth.to(x.device), batch_size=BATCH)
     return dict(zip(("Grad-CAM", "largest factor", "factor of the class"), maps.unbind(1), strict=True))
 
 
-def boxed(maps: Tensor, boxes: Tensor) -> dict[str, Any]:
+def box_scores(maps: Tensor, boxes: Tensor) -> dict[str, Any]:
     """How well boxes around maps (N, S, S) fit, at the threshold that the even images choose, on the odd ones."""
-    overlaps = [box_iou(largest_component_box(maps, t).to(boxes), boxes).nan_to_num(0) for t in THRESHOLDS]
-    best = max(range(len(THRESHOLDS)), key=lambda i: overlaps[i][::2].mean())
-    odd = overlaps[best][1::2]
+    overlaps = torch.stack(
+        [box_iou(largest_component_box(maps, t).to(boxes), boxes).nan_to_num(0) for t in THRESHOLDS]
+    )  # (thresholds, N)
+    best = best_on_even(overlaps)
+    odd = overlaps[best, 1::2]
     return {"threshold": THRESHOLDS[best], "iou": summary(odd), "found": summary((odd >= FOUND_IOU).double())}
 
 
-def localised(maps: dict[str, Tensor], found: Searched) -> dict[str, Any]:
+def localised(maps: dict[str, Tensor], images: Searched) -> dict[str, Any]:
     """Pointing game, mass in the box, box overlap and in/out ratio of maps (N, S, S), all at least 0."""
-    shape = tuple(found.x.shape[-2:])
-    masks = box_mask(found.boxes, shape)
+    shape = (images.x.shape[-2], images.x.shape[-1])
+    masks = box_mask(images.boxes, shape)
     partial = ~masks.flatten(1).all(1)  # a box of the whole image cannot be missed
     grid = fixation_grid(GRID)
-    inside = fixations_inside(found.boxes, grid, shape)
-    rows = {}
-    for name, one in tqdm(maps.items(), desc="maps", leave=False):
-        one = one.cpu().float()
-        at = F.grid_sample(one[:, None], grid.expand(len(one), -1, -1, -1), align_corners=False)[:, 0]
-        rows[name] = {
-            "pointing game": summary(pointing_game(one, masks)[partial]),
-            "mass in the box": summary(mass_in_mask(one, masks)[partial]),
-            "best fixation inside": summary(best_inside(at, inside)[partial]),
-            "in/out ratio": in_out_ratio(at.clamp(min=0), inside).item(),
-            **boxed(one[partial], found.boxes[partial]),
+    inside = fixations_inside(images.boxes, grid, shape)
+    results: dict[str, Any] = {}
+    for name, values in tqdm(maps.items(), desc="maps", leave=False):
+        values = values.cpu().float()
+        looks = F.grid_sample(values[:, None], grid.expand(len(values), -1, -1, -1), align_corners=False)[:, 0]
+        results[name] = {
+            "pointing game": summary(pointing_game(values, masks)[partial]),
+            "mass in the box": summary(mass_in_mask(values, masks)[partial]),
+            "best fixation inside": summary(best_inside(looks, inside)[partial]),
+            "in/out ratio": in_out_ratio(looks.clamp(min=0), inside).item(),
+            **box_scores(values[partial], images.boxes[partial]),
         }
-    return rows | {"images": int(partial.sum())}
+    return results | {"images": int(partial.sum())}

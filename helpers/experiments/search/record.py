@@ -14,8 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.experiments.matched_pairs import GRID, PAIRS, REACH, SEEDS, Searched, by_network, images, origin
-from helpers.experiments.report import rounded, run_record, summary
+from helpers.experiments.matched_pairs import (
+    GRID,
+    PAIRS,
+    REACH,
+    SEEDS,
+    Searched,
+    by_network,
+    load_images,
+    object_middles,
+    pair_header,
+)
+from helpers.experiments.report import Record, run_record, summary
 from helpers.experiments.search.calibration import (
     BINS,
     TEMPERATURES,
@@ -25,6 +35,7 @@ from helpers.experiments.search.calibration import (
 )
 from helpers.experiments.search.maps import FOUND_IOU, PARTS, THRESHOLDS, cam_from, deep_maps, localised
 from helpers.metrics import blurred_map, center_map
+from helpers.results import Row, frame, long_table
 from helpers.retina import viewer
 from helpers.search import (
     POLICIES,
@@ -36,6 +47,7 @@ from helpers.search import (
     search_precomputed,
     spread_map,
 )
+from helpers.training import topk_correct
 
 NAME = "search"
 SACCADES = 5
@@ -46,205 +58,252 @@ FOLLOWED = tuple(name for name in POLICIES if name != "expected")
 
 def right(log_p: Tensor, labels: Tensor) -> Tensor:
     """Whether the best answer is the label: (N, ..., K) and (N,) -> (N, ...) as numbers."""
-    return (log_p.argmax(-1).cpu() == labels.view(-1, *[1] * (log_p.ndim - 2))).double()
+    return topk_correct(log_p.cpu(), labels.view(-1, *[1] * (log_p.ndim - 2))).double()
 
 
-def by_score(glance: Tensor, labels: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+def by_score(glance: Tensor, log_p: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """The views of a search that goes from the best place to the next, none twice, and the beliefs: (N, S + 1, K) each.
 
     Args:
         glance: log-probabilities from the centre, (N, K).
-        labels: those from all fixations, (N, U, K), the centre's in the middle.
+        log_p: those from all fixations, (N, U, K), the centre's in the middle.
         score: of the places, (N, U).
     """
-    centre = torch.tensor([labels.shape[1] // 2])  # seen by the glance
+    centre = torch.tensor([log_p.shape[1] // 2])  # seen by the glance
     best = score.index_fill(1, centre, float("-inf")).argsort(1, descending=True)[:, :SACCADES]
-    seen = labels.gather(1, best[..., None].expand(-1, -1, labels.shape[-1]))
+    seen = log_p.gather(1, best[..., None].expand(-1, -1, log_p.shape[-1]))
     views = torch.cat([glance[:, None], seen], 1)
     return views, views.cumsum(1).log_softmax(-1)  # fused under an even prior
 
 
 def policies(
-    glance: Tensor, labels: Tensor, truth: Tensor, logits: Tensor | None = None, accuracy: Tensor | None = None
+    glance: Tensor, log_p: Tensor, truth: Tensor, logits: Tensor | None = None, accuracy: Tensor | None = None
 ) -> dict[str, Any]:
     """Accuracy after 0 to 5 saccades of every policy: of the last view alone, and of all views fused.
 
     Args:
         glance: log-probabilities from the centre, (N, K).
-        labels: those from all fixations, (N, U, K).
+        log_p: those from all fixations, (N, U, K).
         truth: (N,).
         logits: from all fixations, before the softmax, (N, U, K); the policy "max_logit" goes where one is greatest.
         accuracy: how often the network was right from each place on other images, (N, U), for the policy "expected".
     """
-    at = fixation_grid(GRID).flatten(0, 1)
-    traces = {name: search_precomputed(name, glance, labels, at, SACCADES, target=truth) for name in FOLLOWED}
+    fixations = fixation_grid(GRID).flatten(0, 1)
+    traces = {name: search_precomputed(name, glance, log_p, fixations, SACCADES, target=truth) for name in FOLLOWED}
     if accuracy is not None:
-        traces["expected"] = search_precomputed("expected", glance, labels, at, SACCADES, accuracy=accuracy)
-    looks = {name: (trace.views, trace.beliefs, trace.forwards) for name, trace in traces.items()}
+        traces["expected"] = search_precomputed("expected", glance, log_p, fixations, SACCADES, accuracy=accuracy)
+    searches = {name: (trace.log_p, trace.beliefs, trace.forward_passes) for name, trace in traces.items()}
     if logits is not None:
-        looks["max_logit"] = (*by_score(glance, labels, logits.amax(-1)), 1 + len(at))
+        searches["max_logit"] = (*by_score(glance, log_p, logits.amax(-1)), 1 + len(fixations))
     by_chance = right(traces["random"].beliefs, truth)
-    rows = {}
-    for name, (views, beliefs, forwards) in looks.items():
+    results: dict[str, Any] = {}
+    for name, (views, beliefs, forwards) in searches.items():
         alone, fused = right(views, truth), right(beliefs, truth)
-        rows[name] = {
-            "alone": [summary(one) for one in alone.T],
-            "fused": [summary(one) for one in fused.T],
-            "fused, more than random": [summary(one) for one in (fused - by_chance).T],
+        results[name] = {
+            "alone": [summary(hits) for hits in alone.T],
+            "fused": [summary(hits) for hits in fused.T],
+            "fused, more than random": [summary(more) for more in (fused - by_chance).T],
             "views": forwards,
         }
-    again = search_precomputed("information_gain_bound", glance, labels, at, SACCADES, inhibit=False)
-    rows["information_gain_bound, returns allowed"] = {
-        "fused": [summary(one) for one in right(again.beliefs, truth).T],
-        "returns": summary((again.places[:, 1:] == again.places[:, :-1]).double().mean(1)),
+    again = search_precomputed("information_gain_bound", glance, log_p, fixations, SACCADES, inhibit=False)
+    results["information_gain_bound, returns allowed"] = {
+        "fused": [summary(hits) for hits in right(again.beliefs, truth).T],
+        "returns": summary((again.choices[:, 1:] == again.choices[:, :-1]).double().mean(1)),
     }
-    return rows
+    return results
 
 
-def calibrated(glance: Tensor, labels: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
+def calibrated(glance: Tensor, log_p: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
     """The policies with probabilities as they are, and calibrated in two ways, each half of the images on the other.
 
     How often the network is right from each place, for the policy "expected", is learned from the other half too.
 
     Args:
         glance: log-probabilities from the centre, (N, K).
-        labels: those from all fixations, (N, U, K).
+        log_p: those from all fixations, (N, U, K).
         truth: (N,).
         logits: from all fixations, before the softmax, (N, U, K).
     """
     halves = slice(0, None, 2), slice(1, None, 2)
-    both = torch.cat([glance[:, None], labels], 1)  # (N, 1 + U, K)
+    both = torch.cat([glance[:, None], log_p], 1)  # (N, 1 + U, K)
     seen = {name: both.clone() for name in ("as they are", "by temperature", "by confidence")}
-    accuracy, temperatures = labels.new_empty(labels.shape[:2]), []
+    accuracy, temperatures = log_p.new_empty(log_p.shape[:2]), []
     for here, there in (halves, halves[::-1]):
-        temperatures.append(best_temperature(labels[there], truth[there]))
+        temperatures.append(best_temperature(log_p[there], truth[there]))
         seen["by temperature"][here] = apply_temperature(both[here], temperatures[-1])
-        seen["by confidence"][here] = histogram_binning(labels[there], truth[there])(both[here])
-        accuracy[here] = right(labels[there], truth[there]).mean(0).to(labels)
-    rows: dict[str, Any] = {"temperatures": temperatures}
-    for name, one in seen.items():
-        views = one[:, 1:]
-        rows[name] = {
-            "policies": policies(one[:, 0], views, truth, logits, accuracy),
-            "whole grid": whole(views, truth),
+        seen["by confidence"][here] = histogram_binning(log_p[there], truth[there])(both[here])
+        accuracy[here] = right(log_p[there], truth[there]).mean(0).to(log_p)
+    results: dict[str, Any] = {"temperatures": temperatures}
+    for name, answers in seen.items():
+        views = answers[:, 1:]
+        results[name] = {
+            "policies": policies(answers[:, 0], views, truth, logits, accuracy),
+            "whole grid": whole_grid(views, truth),
             "claimed more than right": summary((views.amax(-1).exp() - right(views, truth)).mean(1)),
         }
-    return rows
+    return results
 
 
-def whole(labels: Tensor, truth: Tensor) -> dict[str, Any]:
-    """What all fixations (N, U, K) together say, no label told: votes, mean probability, summed evidence."""
-    votes = F.one_hot(labels.argmax(-1), labels.shape[-1]).double().sum(1)
-    ways = {"votes": votes, "mean probability": labels.exp().mean(1), "summed evidence": labels.sum(1)}
-    return {name: summary(right(one, truth)) for name, one in ways.items()}
+def whole_grid(log_p: Tensor, truth: Tensor) -> dict[str, Any]:
+    """What all fixations (N, U, K) say together, no label known: votes, mean probability, summed evidence."""
+    votes = F.one_hot(log_p.argmax(-1), log_p.shape[-1]).double().sum(1)
+    ways = {"votes": votes, "mean probability": log_p.exp().mean(1), "summed evidence": log_p.sum(1)}
+    return {name: summary(right(answers, truth)) for name, answers in ways.items()}
 
 
-def chosen(labels: Tensor, score: Tensor) -> Tensor:
+def best_view(log_p: Tensor, score: Tensor) -> Tensor:
     """The views with the greatest score: (N, U, K) and (N, U) -> (N, K)."""
-    return labels[torch.arange(len(labels)), score.argmax(1).to(labels.device)]
+    return log_p[torch.arange(len(log_p)), score.argmax(1).to(log_p.device)]
 
 
-def tried(labels: Tensor, others: Tensor | None, truth: Tensor) -> dict[str, Any]:
+def tried(log_p: Tensor, others: Tensor | None, truth: Tensor) -> dict[str, Any]:
     """Label-driven search among ever more fixations, in random order, and its references.
 
     "wrong label found" is how often the view chosen for a label that is not there answers with that label.
 
     Args:
-        labels: log-probabilities from the grid's fixations, (N, U, K).
+        log_p: log-probabilities from the grid's fixations, (N, U, K).
         others: from as many random places, (N, U, K), or None.
         truth: (N,).
     """
     draw = torch.Generator().manual_seed(0)
-    order = torch.rand(labels.shape[:2], generator=draw).argsort(1)
-    count = labels.shape[-1]
-    wrong = (truth + torch.randint(1, count, truth.shape, generator=draw)) % count
-    mixed = labels.gather(1, order[..., None].expand_as(labels).to(labels.device))
-
-    def at(log_p: Tensor, which: Tensor) -> Tensor:
-        return likelihood_map(log_p, which)
-
-    rows: dict[str, list[Any]] = {}
-    for number in TRIED:
-        some = mixed[:, :number]
-        found = {
-            "known label": right(chosen(some, at(some, truth)), truth),
-            "most confident": right(chosen(some, some.amax(-1)), truth),
+    order = torch.rand(log_p.shape[:2], generator=draw).argsort(1)
+    classes = log_p.shape[-1]
+    wrong = (truth + torch.randint(1, classes, truth.shape, generator=draw)) % classes
+    mixed = log_p.gather(1, order[..., None].expand_as(log_p).to(log_p.device))
+    results: dict[str, list[Any]] = {}
+    for count in TRIED:
+        some = mixed[:, :count]
+        hits = {
+            "known label": right(best_view(some, likelihood_map(some, truth)), truth),
+            "most confident": right(best_view(some, some.amax(-1)), truth),
             "any of them": right(some, truth).amax(1),
-            "wrong label found": right(chosen(some, at(some, wrong)), wrong),
+            "wrong label found": right(best_view(some, likelihood_map(some, wrong)), wrong),
         }
         if others is not None:
-            crops = others[:, :number]
-            found["known label, random places"] = right(chosen(crops, at(crops, truth)), truth)
-        for name, values in found.items():
-            rows.setdefault(name, []).append(summary(values))
-    return rows
+            crops = others[:, :count]
+            hits["known label, random places"] = right(best_view(crops, likelihood_map(crops, truth)), truth)
+        for name, values in hits.items():
+            results.setdefault(name, []).append(summary(values))
+    return results
 
 
-def looked_at(model: nn.Module, found: Searched, kind: str) -> Tensor:
+def at_object(model: nn.Module, images: Searched, kind: str) -> Tensor:
     """The answers from the middle of the true box, (N, K)."""
-    middle = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2).round() * 2 / found.x.shape[-1] - 1
-    return label_map(model, found.x, middle[:, None], viewer(model, REACH[kind]))[:, 0].cpu()
+    middle = object_middles(images)
+    return label_map(model, images.x, middle[:, None], viewer(model, REACH[kind]))[:, 0].cpu()
 
 
-def measured(model: nn.Module, found: Searched, kind: str, seed: int) -> dict[str, Any]:
+def random_places(model: nn.Module, images: Searched, kind: str, seed: int) -> Tensor:
+    """The answers from as many random places as the grid has, (N, U, K)."""
+    reach = fixation_grid(GRID).max().item()
+    draw = torch.Generator().manual_seed(seed)
+    places = (torch.rand(len(images.x), GRID**2, 2, generator=draw) * 2 - 1) * reach
+    return label_map(model, images.x, places, viewer(model, REACH[kind])).cpu()
+
+
+def measured(model: nn.Module, images: Searched, kind: str, seed: int) -> dict[str, Any]:
     """Everything about one network."""
-    view, shape = viewer(model, REACH[kind]), tuple(found.x.shape[-2:])
-    logits = label_map(model, found.x, GRID, view, logits=True).cpu()  # (N, 7, 7, K)
-    labels = logits.log_softmax(-1)
-    glance = label_map(model, found.x, torch.zeros(1, 2), view)[:, 0].cpu()
-    flat, raw, truth = labels.flatten(1, 2), logits.flatten(1, 2), found.labels
-    crops = None
+    view, shape = viewer(model, REACH[kind]), (images.x.shape[-2], images.x.shape[-1])
+    logits = label_map(model, images.x, GRID, view, logits=True).cpu()  # (N, 7, 7, K)
+    log_p, truth = logits.log_softmax(-1), images.labels
+    glance = label_map(model, images.x, torch.zeros(1, 2), view)[:, 0].cpu()
+    others = None
     if kind == "scenes" and seed == SEEDS[kind][0]:  # as dear as the grid: for the first network of each kind
-        reach = fixation_grid(GRID).max().item()
-        places = (torch.rand(len(truth), GRID**2, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1) * reach
-        crops = label_map(model, found.x, places, view).cpu()
-    bound = information_gain_bound(glance, labels)
+        others = random_places(model, images, kind, seed)
+    bound = information_gain_bound(glance, log_p)
     maps = {
-        "likelihood": likelihood_map(labels, truth),
-        "confidence": confidence_map(labels),
+        "likelihood": likelihood_map(log_p, truth),
+        "confidence": confidence_map(log_p),
         "bound on the gain": bound - bound.amin((1, 2), keepdim=True),
     }
     likeliest = fixation_grid(GRID).flatten(0, 1)[maps["likelihood"].flatten(1).argmax(1)]
-    maps = {name: spread_map(one, shape) for name, one in maps.items()} | deep_maps(model, found.x, truth)
+    maps = {name: spread_map(values, shape) for name, values in maps.items()} | deep_maps(model, images.x, truth)
     if model.card.view == "log-polar":
-        maps["Grad-CAM from the likeliest fixation"] = cam_from(model, found.x, truth, likeliest, REACH[kind])
-    looked = looked_at(model, found, kind)
+        maps["Grad-CAM from the likeliest fixation"] = cam_from(model, images.x, truth, likeliest, REACH[kind])
+    confidence, hits = glance.amax(1).exp(), right(glance, truth)
+    flat = log_p.flatten(1, 2)
     return {
-        "glance": summary(right(glance, truth)),
-        "at the object": summary(right(looked, truth)),
-        "confidence when wrong": summary(glance.amax(1).exp()[right(glance, truth) == 0]),
-        "confidence when right": summary(glance.amax(1).exp()[right(glance, truth) == 1]),
-        "searches": calibrated(glance, flat, truth, raw),
-        "tried": tried(flat, crops, truth),
-        "maps": localised(maps, found),
+        "glance": summary(hits),
+        "at the object": summary(right(at_object(model, images, kind), truth)),
+        "confidence when wrong": summary(confidence[hits == 0]),
+        "confidence when right": summary(confidence[hits == 1]),
+        "searches": calibrated(glance, flat, truth, logits.flatten(1, 2)),
+        "tried": tried(flat, others, truth),
+        "maps": localised(maps, images),
     }
 
 
-def record(out: Path, device: torch.device) -> dict[str, Any]:
+def map_rows(results: dict[str, Any], table: str, **what: Any) -> list[Row]:
+    """The rows of what `localised` gives."""
+    maps = {name: metrics for name, metrics in results.items() if name != "images"}
+    return long_table(maps, "method", "metric", table=table, n=results["images"], **what)
+
+
+def network_rows(result: dict[str, Any], **what: Any) -> list[Row]:
+    """The rows of one network, as `measured` gives it.
+
+    The tables: "glance", how often and how surely it is right without a search; "policies", by calibration
+    (`variant`), policy (`method`) and number of saccades (`step`); "grid", all fixations together; "calibration";
+    "tried", by number of fixations (`step`); "maps".
+    """
+    once = ("glance", "at the object", "confidence when wrong", "confidence when right")
+    searches = {name: parts for name, parts in result["searches"].items() if name != "temperatures"}
+
+    def each(key: str) -> dict[str, Any]:
+        return {name: parts[key] for name, parts in searches.items()}
+
+    temperatures = {"by temperature": {"temperature": result["searches"]["temperatures"]}}
+    excess = {name: {"claimed more than right": value} for name, value in each("claimed more than right").items()}
+    fixations = {way: dict(zip(TRIED, values, strict=True)) for way, values in result["tried"].items()}
+    return [
+        *long_table({name: result[name] for name in once}, "metric", table="glance", **what),
+        *long_table(each("policies"), "variant", "method", "metric", "step", table="policies", **what),
+        *long_table(each("whole grid"), "variant", "method", table="grid", metric="accuracy", **what),
+        *long_table(temperatures, "variant", "metric", "step", table="calibration", **what),
+        *long_table(excess, "variant", "metric", table="calibration", **what),
+        *long_table(fixations, "method", "step", table="tried", metric="accuracy", **what),
+        *map_rows(result["maps"], "maps", **what),
+    ]
+
+
+def rows(results: dict[str, Any], baselines: dict[str, Any], kind: str) -> list[Row]:
+    """The rows of one world.
+
+    Args:
+        results: name -> seed -> as `measured` gives it.
+        baselines: as `localised` gives them.
+        kind: "scenes" or "photos".
+    """
+    networks = [
+        row
+        for name, by_seed in results.items()
+        for seed, result in by_seed.items()
+        for row in network_rows(result, set=kind, network=name, seed=seed)
+    ]
+    return networks + map_rows(baselines, "baselines", set=kind)
+
+
+def record(out: Path, device: torch.device) -> Record:
     """The whole record."""
-    rows: dict[str, Any] = {}
     settings = {
         "grid": GRID, "saccades": SACCADES, "tried": list(TRIED), "temperatures": list(TEMPERATURES),
         "drawers": BINS, "parts": PARTS,
         "thresholds": list(THRESHOLDS), "found": FOUND_IOU, "reach": REACH,
     }  # fmt: skip
+    measurements: list[Row] = []
+    shown: dict[str, Any] = {"images": {}, "size": {}}
     for kind in PAIRS:
-        found = images(kind, device)
-        shape = tuple(found.x.shape[-2:])
-        base = {"centre": center_map(found.x), "blurred contrast": blurred_map(found.x)}
+        images = load_images(kind, device)
+        shown["images"][kind], shown["size"][kind] = len(images.x), images.x.shape[-1]
 
-        def measure(model: nn.Module, seed: int, found: Searched = found, kind: str = kind) -> dict[str, Any]:
-            return measured(model, found, kind, seed)
+        def measure(model: nn.Module, seed: int, images: Searched = images, kind: str = kind) -> dict[str, Any]:
+            return measured(model, images, kind, seed)
 
-        networks = by_network(NAME, kind, found, measure, settings, out, device)
-        row = {"images": len(found.x), "size": shape[0], "networks": networks}
-        rows[kind] = row | {"baselines": localised(base, found)}
-    return rounded({
-        **origin(NAME, device),
-        "grid": GRID,
-        "tried": list(TRIED),
-        "worlds": rows,
-    })  # fmt: skip
+        results = by_network(NAME, kind, images, measure, settings, out, device)
+        baselines = {"centre": center_map(images.x), "blurred contrast": blurred_map(images.x)}
+        measurements += rows(results, localised(baselines, images), kind)
+    return Record(pair_header(NAME, device, settings | shown), frame(measurements).round(6))
 
 
 def main(arguments: list[str] | None = None) -> int:
