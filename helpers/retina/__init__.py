@@ -8,10 +8,11 @@ to edge along each axis.
 from helpers.networks import AngularPad2d
 from helpers.retina._grid import R_MIN, log_polar_grid
 from helpers.retina._sampling import cartesian, inverse_log_polar, log_polar
-from helpers.retina._views import LogPolar, inscribed_disc, view, viewer, views
+from helpers.retina._views import VIEWS, LogPolar, inscribed_disc, view, viewer, views
 
 __all__ = [
     "R_MIN",
+    "VIEWS",
     "AngularPad2d",
     "LogPolar",
     "cartesian",

@@ -1,21 +1,32 @@
-"""Where a log-polar retina samples, and what may be given as a fixation."""
+"""Where a log-polar retina samples, and what may be given as a retina and as fixations."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count, check_number
+from helpers._validate import check_count, check_number, check_tensor, describe
 
 R_MIN = 2**-5  # of the released code of 2024 (bicv/Retinotopy); 1 pixel of a 64-pixel image
+
+
+class Geometry(NamedTuple):
+    """A log-polar retina: its numbers of circles and of samples on each, its radii, the angle of its column 0."""
+
+    n_radii: int
+    n_angles: int
+    r_min: float
+    r_max: float
+    start_angle: float
 
 
 def log_polar_grid(
     n_radii: int, n_angles: int, r_min: float = R_MIN, r_max: float = 1.0, start_angle: float = 0.0
 ) -> Tensor:
-    """Places that a retina samples: on circles whose radii fall geometrically, evenly along each.
+    """The samples of a retina around its fixation: on circles whose radii fall geometrically, evenly along each.
 
     Implements :eq:`eq-log-polar`: r_i = r_max (r_min / r_max)^(i / (n_radii - 1)), chapter 6. Row 0 is the
     **periphery** (radius `r_max`), the last row the fovea (`r_min`); column j is the angle
@@ -35,45 +46,49 @@ def log_polar_grid(
         ValueError: counts below 2, radii that are not 0 < r_min < r_max, an angle that is not finite.
     Source: Jérémie, Daucé and Perrinet, arXiv 2402.15480; the released code's grid (`r_min = 2**-5`).
     """
-    return fine_grid(n_radii, n_angles, r_min, r_max, start_angle).float()
+    return sample_offsets(check_geometry((n_radii, n_angles), r_min, r_max, start_angle)).float()
 
 
-def fine_grid(n_radii: int, n_angles: int, r_min: float, r_max: float, start_angle: float) -> Tensor:
+def sample_offsets(geometry: Geometry) -> Tensor:
     """`log_polar_grid` in double precision."""
-    n_radii, n_angles = check_count(n_radii, "n_radii", 2), check_count(n_angles, "n_angles", 2)
-    r_min, r_max, start_angle = check_retina(r_min, r_max, start_angle)
+    n_radii, n_angles, r_min, r_max, start_angle = geometry
     steps = torch.linspace(0, 1, n_radii, dtype=torch.float64)[:, None]
     radii = r_max * (r_min / r_max) ** steps  # (n_radii, 1)
     angles = start_angle + torch.arange(n_angles, dtype=torch.float64) * (2 * math.pi / n_angles)
     return torch.stack([radii * angles.cos(), radii * angles.sin()], dim=-1)
 
 
-def check_retina(r_min: float, r_max: float, start_angle: float) -> tuple[float, float, float]:
-    """Return radii and angle of a retina as floats; ValueError unless 0 < r_min < r_max and all are finite."""
-    r_min, r_max = check_number(r_min, "r_min"), check_number(r_max, "r_max")
-    if not 0 < r_min < r_max:
-        raise ValueError(f"r_min and r_max must be 0 < r_min < r_max, got {r_min!r} and {r_max!r}")
-    return r_min, r_max, check_number(start_angle, "start_angle")
-
-
-def check_size(name: str, size: tuple[int, int], what: str = "(n_radii, n_angles)") -> tuple[int, int]:
-    """Return two counts of at least 2 as integers; ValueError names the argument."""
+def check_geometry(size: Any, r_min: Any, r_max: Any, start_angle: Any) -> Geometry:
+    """The retina of these numbers; ValueError unless it has 2 circles of 2 samples, 0 < r_min < r_max, all finite."""
     if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise ValueError(f"{name} must be {what}, got {size!r}")
-    first, second = what.strip("()").split(", ")
-    return check_count(size[0], first, 2), check_count(size[1], second, 2)
+        raise ValueError(f"size must be (n_radii, n_angles), got {describe(size)}")
+    n_radii, n_angles = check_count(size[0], "n_radii", 2), check_count(size[1], "n_angles", 2)
+    r_max = check_number(r_max, "r_max", 0, above=True)
+    r_min = check_number(r_min, "r_min", 0, r_max, above=True, below=True)
+    return Geometry(n_radii, n_angles, r_min, r_max, check_number(start_angle, "start_angle"))
 
 
-def check_fixations(x: Tensor, fixations: Tensor | None) -> Tensor:
-    """Fixations of images (B, C, H, W) as (B or 1, U, 2), in double precision on the CPU."""
+def check_fixations(fixations: Any, batch: int) -> Tensor:
+    """Fixations of a batch of images as (1, U, 2), shared by all, or (B, U, 2), float64 on the CPU.
+
+    Args:
+        fixations: (U, 2) or (B, U, 2), x and y in [-1, 1]; None is the centre.
+        batch: B, the number of images.
+
+    Raises:
+        ValueError: another shape, no fixation, no numbers, or one outside the image.
+    """
     if fixations is None:
         return torch.zeros(1, 1, 2, dtype=torch.float64)
-    wanted = f"fixations must be (U, 2) or ({len(x)}, U, 2), U at least 1, of numbers in [-1, 1]"
-    if not isinstance(fixations, Tensor) or fixations.ndim not in (2, 3) or fixations.shape[-1] != 2:
-        raise ValueError(f"{wanted}, got {tuple(fixations.shape) if isinstance(fixations, Tensor) else fixations!r}")
-    if fixations.shape[-2] == 0 or (fixations.ndim == 3 and len(fixations) != len(x)):
-        raise ValueError(f"{wanted}, got {tuple(fixations.shape)}")
-    at = fixations.detach().cpu().double()
-    if not (at.abs() <= 1).all():  # NaN too
-        raise ValueError(f"{wanted} (the image's edges), got {at.min().item():.4g} .. {at.max().item():.4g}")
-    return at if at.ndim == 3 else at[None]
+    check_tensor(fixations, "fixations", "U 2", f"{batch} U 2", kind="real")
+    check_inside(fixations, "fixations")
+    fixations = fixations.detach().cpu().double()
+    return fixations if fixations.ndim == 3 else fixations[None]
+
+
+def check_inside(points: Tensor, name: str) -> Tensor:
+    """Return points unchanged if all of their coordinates lie in [-1, 1], that is inside the image."""
+    if points.min() < -1 or points.max() > 1:
+        reach = f"{points.min().item():.4g} .. {points.max().item():.4g}"
+        raise ValueError(f"{name} must lie in [-1, 1], from edge to edge of the image, got {reach}")
+    return points

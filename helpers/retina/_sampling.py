@@ -1,4 +1,7 @@
-"""Views of images from one or many fixations, in log-polar and in Cartesian coordinates, and the way back."""
+"""Views of images from one or many fixations, in log-polar and in Cartesian coordinates, and the way back.
+
+The public functions check their arguments once; the `sample_...` functions take what was checked.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_images, check_number
-from helpers.retina._grid import R_MIN, check_fixations, check_retina, check_size, fine_grid
+from helpers._validate import check_count, check_images, check_number, check_size, check_tensor
+from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry, sample_offsets
 
 
 def log_polar(
@@ -49,48 +52,67 @@ def log_polar(
     Source: as `log_polar_grid`; the pyramid is Williams, "Pyramidal parametrics", SIGGRAPH 1983.
     """
     check_images(x)
-    at = check_fixations(x, fixations)  # (B or 1, U, 2)
-    n_radii, n_angles = check_size("size", size)
-    places = fine_grid(n_radii, n_angles, r_min, r_max, start_angle)
-    if not antialias:
-        return _sampled(x, at, places)
-    # Distance between neighbouring samples, in pixels, circle by circle: along the angle and along the radius.
+    fixations = check_fixations(fixations, len(x))
+    return sample_log_polar(x, fixations, check_geometry(size, r_min, r_max, start_angle), antialias)
+
+
+def sample_log_polar(x: Tensor, fixations: Tensor, geometry: Geometry, antialias: bool = False) -> Tensor:
+    """`log_polar` of arguments that were checked: fixations (B or 1, U, 2), float64 on the CPU."""
+    if antialias:
+        return _sample_antialiased(x, fixations, geometry)
+    return sample_around(x, fixations, sample_offsets(geometry))
+
+
+def _sample_antialiased(x: Tensor, fixations: Tensor, geometry: Geometry) -> Tensor:
+    """Every circle of samples from copies of the images whose pixels are as large as its samples are far apart."""
+    n_radii, n_angles, r_min, r_max, _ = geometry
+    shape, offsets = (x.shape[-2], x.shape[-1]), sample_offsets(geometry)
+    # Distance between neighbouring samples, in pixels, circle by circle: along the angle or along the radius.
     per_radius = max(2 * math.pi / n_angles, math.log(r_max / r_min) / (n_radii - 1))
-    apart = places[:, 0].norm(dim=-1) * min(x.shape[-2:]) / 2 * per_radius
-    level = apart.log2().clamp(min=0)  # (n_radii,): 0 is the image itself, 1 half as many pixels a side
-    level = level.clamp(max=math.floor(math.log2(min(x.shape[-2:]))))
-    seen = x.new_zeros(len(x), at.shape[1], x.shape[1], n_radii, n_angles)
-    copy = x
-    for number in range(int(level.max().ceil()) + 1):
-        weight = (1 - (level - number).abs()).clamp(min=0)
+    spacing = offsets[:, 0].norm(dim=-1) * min(shape) / 2 * per_radius
+    level = spacing.log2().clamp(min=0)  # (n_radii,): 0 is the image itself, 1 half as many pixels a side
+    level = level.clamp(max=math.floor(math.log2(min(shape))))
+    views = x.new_zeros(len(x), fixations.shape[1], x.shape[1], n_radii, n_angles)
+    smaller = x
+    for halvings in range(int(level.max().ceil()) + 1):
+        weight = (1 - (level - halvings).abs()).clamp(min=0)
         rows = weight.nonzero()[:, 0]  # neighbours, as the level falls from the rim to the fovea
         if len(rows):
-            part = _sampled(copy, at, places[rows], number, x.shape[-2:])
-            share = weight[rows, None].to(seen)
-            seen = seen.index_add(3, rows.to(x.device), part * share)
+            samples = sample_around(smaller, fixations, offsets[rows], halvings, shape)
+            views = views.index_add(3, rows.to(x.device), samples * weight[rows, None].to(views))
         # Where a side is odd the last pixel is a mean of those that are left.
-        copy = F.avg_pool2d(copy, 2, ceil_mode=True, count_include_pad=False)
-    return seen
+        smaller = F.avg_pool2d(smaller, 2, ceil_mode=True, count_include_pad=False)
+    return views
 
 
-def _sampled(x: Tensor, at: Tensor, places: Tensor, halvings: int = 0, shape: tuple[int, int] | None = None) -> Tensor:
-    """Images at places around fixations: (B, C, H, W), (B or 1, U, 2) and (h, w, 2) -> (B, U, C, h, w).
+def sample_around(
+    x: Tensor, fixations: Tensor, offsets: Tensor, halvings: int = 0, shape: tuple[int, int] | None = None
+) -> Tensor:
+    """Images around fixations, bilinear, 0 beyond the edges.
 
-    Places are in half the image's shorter side. After `halvings` x is a smaller copy of images of `shape`.
+    Args:
+        x: images, (B, C, H, W).
+        fixations: (B or 1, U, 2), float64 on the CPU.
+        offsets: of the samples from a fixation, (h, w, 2), float64, in half the image's shorter side.
+        halvings: how many times the sides of `x` were halved.
+        shape: (H, W) before that; that of `x` when None.
+
+    Returns:
+        (B, U, C, h, w).
     """
     height, width = shape or x.shape[-2:]
     short = min(height, width)
     # From half shorter sides to the units of grid_sample, in which every image reaches from -1 to 1.
     unit = torch.tensor([short / width, short / height], dtype=torch.float64)
-    to = at[:, :, None, None] + places * unit  # (B or 1, U, h, w, 2)
+    points = fixations[:, :, None, None] + offsets * unit  # (B or 1, U, h, w, 2)
     if halvings:  # the copy of an odd side reaches beyond the image
         rows, columns = x.shape[-2:]
-        to = (to + 1) * torch.tensor([width / columns, height / rows], dtype=torch.float64) / 2**halvings - 1
+        points = (points + 1) * torch.tensor([width / columns, height / rows], dtype=torch.float64) / 2**halvings - 1
     # Half precision holds no place to a pixel: such images are sampled in single precision.
-    fine = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    to = to.flatten(1, 2).to(fine.dtype).to(x.device).expand(len(x), -1, -1, -1)
-    seen = F.grid_sample(fine, to, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return seen.to(x.dtype).unflatten(2, (-1, len(places))).transpose(1, 2)
+    precise = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    points = points.flatten(1, 2).to(precise.dtype).to(x.device).expand(len(x), -1, -1, -1)
+    samples = F.grid_sample(precise, points, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return samples.to(x.dtype).unflatten(2, (-1, len(offsets))).transpose(1, 2)
 
 
 def inverse_log_polar(
@@ -122,23 +144,18 @@ def inverse_log_polar(
         ValueError: views that are not (B, U, C, n_radii >= 2, n_angles >= 2) of finite numbers, a shape that is not two
             integers of at least 2, other numbers of fixations, or radii that are refused.
     """
-    if not isinstance(views, Tensor) or views.ndim != 5 or min(views.shape[-2:]) < 2:
-        got = tuple(views.shape) if isinstance(views, Tensor) else type(views).__name__
-        raise ValueError(f"views must be (B, U, C, n_radii >= 2, n_angles >= 2), got {got}")
-    if not views.is_floating_point() or views.numel() == 0:
-        raise ValueError(f"views must be floating point and not empty, got {views.dtype}, {tuple(views.shape)}")
-    if not torch.isfinite(views).all():
-        raise ValueError("views must be finite, got NaN or infinite values")
-    height, width = check_size("shape", shape, "(height, width)")
-    r_min, r_max, start_angle = check_retina(r_min, r_max, start_angle)
-    at = check_fixations(views, fixations)
-    if at.shape[1] != views.shape[1]:
-        raise ValueError(f"fixations must be {views.shape[1]}, one a view, got {at.shape[1]}")
-    n_radii, n_angles = views.shape[-2:]
+    check_tensor(views, "views", "B U C n_radii n_angles")
+    if min(views.shape[-2:]) < 2:
+        raise ValueError(f"views must be (B, U, C, n_radii >= 2, n_angles >= 2), got {tuple(views.shape)}")
+    height, width = check_size(shape, "shape")
+    n_radii, n_angles, r_min, r_max, start_angle = check_geometry(views.shape[-2:], r_min, r_max, start_angle)
+    fixations = check_fixations(fixations, len(views))
+    if fixations.shape[1] != views.shape[1]:
+        raise ValueError(f"fixations must be {views.shape[1]}, one a view, got {fixations.shape[1]}")
     # Pixels from each fixation, in half the shorter side: (B or 1, U, H, W).
     y, x = ((torch.arange(n, dtype=torch.float64) + 0.5) * 2 / min(height, width) for n in (height, width))
     half = torch.tensor([width, height], dtype=torch.float64) / min(height, width)
-    centre = (at + 1) * half
+    centre = (fixations + 1) * half
     dx = (x - centre[..., 0, None])[:, :, None, :]
     dy = (y - centre[..., 1, None])[:, :, :, None]
     radius = (dx.square() + dy.square()).sqrt()
@@ -146,12 +163,12 @@ def inverse_log_polar(
     column = (torch.atan2(dy, dx) - start_angle).remainder(2 * math.pi) * n_angles / (2 * math.pi)
     # The first column again behind the last one: between the two the circle closes.
     closed = torch.cat([views, views[..., :1]], dim=-1).flatten(0, 1)
-    places = torch.stack([column * 2 / n_angles - 1, row.clamp(min=0) * 2 / (n_radii - 1) - 1], dim=-1)
-    places = places.expand(len(views), -1, -1, -1, -1).flatten(0, 1)
-    fine = closed if closed.dtype in (torch.float32, torch.float64) else closed.float()
-    found = F.grid_sample(fine, places.to(fine), mode="bilinear", padding_mode="border", align_corners=True)
+    points = torch.stack([column * 2 / n_angles - 1, row.clamp(min=0) * 2 / (n_radii - 1) - 1], dim=-1)
+    points = points.expand(len(views), -1, -1, -1, -1).flatten(0, 1)
+    precise = closed if closed.dtype in (torch.float32, torch.float64) else closed.float()
+    images = F.grid_sample(precise, points.to(precise), mode="bilinear", padding_mode="border", align_corners=True)
     inside = (radius <= r_max).expand(len(views), -1, -1, -1).flatten(0, 1)[:, None].to(views.device)
-    return (found * inside).to(views.dtype).unflatten(0, views.shape[:2])
+    return (images * inside).to(views.dtype).unflatten(0, views.shape[:2])
 
 
 def cartesian(
@@ -175,18 +192,16 @@ def cartesian(
         ValueError: as `log_polar`, or a size below 2.
     """
     check_images(x)
-    at = check_fixations(x, fixations)
-    r_max = check_number(r_max, "r_max")
-    if r_max <= 0:
-        raise ValueError(f"r_max must be above 0, got {r_max!r}")
-    side = (
-        max(2, round(min(x.shape[-2:]) * r_max))
-        if size is None
-        else check_size("size", (size, size), "(size, size)")[0]
-    )
+    fixations = check_fixations(fixations, len(x))
+    side = None if size is None else check_count(size, "size", 2)
+    return sample_cartesian(x, fixations, side, check_number(r_max, "r_max", 0, above=True), disc)
+
+
+def sample_cartesian(x: Tensor, fixations: Tensor, side: int | None, r_max: float, disc: bool) -> Tensor:
+    """`cartesian` of arguments that were checked: fixations (B or 1, U, 2), float64 on the CPU."""
+    if side is None:
+        side = max(2, round(min(x.shape[-2:]) * r_max))
     axis = (torch.arange(side, dtype=torch.float64) + 0.5) * 2 / side - 1
-    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1) * r_max
-    seen = _sampled(x, at, places)
-    if not disc:
-        return seen
-    return seen * (places.square().sum(-1) <= r_max**2).to(x.device)
+    offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1) * r_max
+    views = sample_around(x, fixations, offsets)
+    return views * (offsets.square().sum(-1) <= r_max**2).to(x.device) if disc else views

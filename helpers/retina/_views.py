@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from helpers._validate import check_images, check_number
 from helpers.networks import Card
-from helpers.retina._grid import R_MIN, check_size, fine_grid
-from helpers.retina._sampling import cartesian, log_polar
+from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry
+from helpers.retina._sampling import sample_cartesian, sample_log_polar
+
+CENTRE = check_fixations(None, 1)
+SIZE = (64, 64)  # circles and angles of the book's retina
 
 
 class LogPolar(nn.Module):
@@ -30,25 +33,25 @@ class LogPolar(nn.Module):
 
     def __init__(
         self,
-        size: tuple[int, int] = (64, 64),
+        size: tuple[int, int] = SIZE,
         r_min: float = R_MIN,
         r_max: float = 1.0,
         start_angle: float = 0.0,
         antialias: bool = False,
     ) -> None:
         super().__init__()
-        self.size = check_size("size", size)
-        fine_grid(*self.size, r_min, r_max, start_angle)  # refuses what makes none
-        self.r_min, self.r_max, self.start_angle, self.antialias = r_min, r_max, start_angle, antialias
+        self.geometry = check_geometry(size, r_min, r_max, start_angle)
+        self.antialias = antialias
 
     def forward(self, x: Tensor) -> Tensor:
         """See images (B, C, H, W) from their centres."""
-        return log_polar(x, None, self.size, self.r_min, self.r_max, self.start_angle, self.antialias)[:, 0]
+        return sample_log_polar(check_images(x), CENTRE, self.geometry, self.antialias)[:, 0]
 
     def extra_repr(self) -> str:
         """What `print` shows between the brackets."""
-        radii = f"r_min={self.r_min:g}, r_max={self.r_max:g}"
-        return f"size={self.size}, {radii}, start_angle={self.start_angle:g}, antialias={self.antialias}"
+        n_radii, n_angles, r_min, r_max, start_angle = self.geometry
+        radii = f"r_min={r_min:g}, r_max={r_max:g}"
+        return f"size=({n_radii}, {n_angles}), {radii}, start_angle={start_angle:g}, antialias={self.antialias}"
 
 
 def inscribed_disc(x: Tensor) -> Tensor:
@@ -65,26 +68,30 @@ def inscribed_disc(x: Tensor) -> Tensor:
     Raises:
         ValueError: x is not a non-empty (B, C, H, W) of finite floating-point numbers.
     """
-    check_images(x)
+    return _disc(check_images(x))
+
+
+def _disc(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     rows, columns = (torch.arange(n, device=x.device) + 0.5 - n / 2 for n in (height, width))
     inside = rows[:, None] ** 2 + columns**2 <= (min(height, width) / 2) ** 2
     return x * inside
 
 
+# What a network is shown of images that were checked, by the word on its card.
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "whole": lambda x: x,
-    "disc": inscribed_disc,
-    "log-polar": lambda x: log_polar(x)[:, 0],
+    "disc": _disc,
+    "log-polar": lambda x: sample_log_polar(x, CENTRE, Geometry(*SIZE, R_MIN, 1.0, 0.0))[:, 0],
 }
 
 
-def _name(network: nn.Module | Card) -> str:
-    """Which view a network's card asks for."""
+def check_card(network: nn.Module | Card) -> Card:
+    """The card of a network, or a card itself; ValueError where there is none, or its view is unknown."""
     card = getattr(network, "card", network)
     if not isinstance(card, Card) or card.view not in VIEWS:
         raise ValueError(f"network must come from networks.load, or be a card, got {type(network).__name__}")
-    return card.view
+    return card
 
 
 def view(x: Tensor, network: nn.Module | Card) -> Tensor:
@@ -100,11 +107,11 @@ def view(x: Tensor, network: nn.Module | Card) -> Tensor:
     Raises:
         ValueError: a network without a card, an unknown view, or images that are refused.
     """
-    return VIEWS[_name(network)](check_images(x))
+    return VIEWS[check_card(network).view](check_images(x))
 
 
 def views(x: Tensor, fixations: Tensor | None, network: nn.Module | Card, r_max: float = 1.0) -> Tensor:
-    """The same from fixations: what one of the book's networks sees of larger images, or away from their centres.
+    """What one of the book's networks must be shown from fixations: of larger images, or away from their centres.
 
     Args:
         x: images, (B, C, H, W), after `networks.normalize`; all beyond their edges is seen as 0.
@@ -119,13 +126,26 @@ def views(x: Tensor, fixations: Tensor | None, network: nn.Module | Card, r_max:
     Raises:
         ValueError: as `view` and `log_polar`.
     """
-    kind, r_max = _name(network), check_number(r_max, "r_max")
-    if kind == "log-polar":
-        return log_polar(x, fixations, r_min=R_MIN * r_max, r_max=r_max)
-    card = getattr(network, "card", network)
-    return cartesian(x, fixations, card.size[0], r_max, disc=kind == "disc")
+    card, r_max = check_card(network), check_number(r_max, "r_max", 0, above=True)
+    check_images(x)
+    return sample_views(x, check_fixations(fixations, len(x)), card, r_max)
+
+
+def sample_views(x: Tensor, fixations: Tensor, card: Card, r_max: float = 1.0) -> Tensor:
+    """`views` of arguments that were checked: fixations (B or 1, U, 2), float64 on the CPU."""
+    if card.view == "log-polar":
+        return sample_log_polar(x, fixations, Geometry(*SIZE, R_MIN * r_max, r_max, 0.0))
+    return sample_cartesian(x, fixations, card.size[0], r_max, disc=card.view == "disc")
 
 
 def viewer(network: nn.Module | Card, r_max: float = 1.0) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """`views` of one network, as a function of images and fixations."""
+    """`views` of one network, as a function of images and fixations.
+
+    Args:
+        network: as in `views`.
+        r_max: as in `views`.
+
+    Returns:
+        A function, called as `view(x, fixations)`, that returns (B, U, C, h, w); `search.label_map` takes such a one.
+    """
     return partial(views, network=network, r_max=r_max)

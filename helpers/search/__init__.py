@@ -1,14 +1,19 @@
 """Visual search: what a network says from many fixations, what a look is worth, and where to look next.
 
-A fixation is x, y in [-1, 1] from the left (top) edge of the image to the right (bottom) one. Beliefs about labels are
-log-probabilities. In one call::
+A *fixation* is x, y in [-1, 1] from the left (top) edge of the image to the right (bottom) one; the *candidates* are
+the fixations that a search may choose from. `log_p` are the log-probabilities of the labels that the network gives,
+from each view alone; those from many fixations are a *label map*. A *belief* is what several views say together, in
+log-probabilities too. `places` are where objects are.
+
+In one call::
 
     trace = search(model, x, policy="information_gain_bound", saccades=2)
     trace.beliefs[:, -1].argmax(1)  # the answers after two saccades
 """
 
+from helpers.search._colliculus import collicular_target, predicted_map
 from helpers.search._fixations import (
-    CHUNK,
+    BATCH_SIZE,
     View,
     accuracy_map,
     confidence_map,
@@ -19,20 +24,12 @@ from helpers.search._fixations import (
     spread_map,
 )
 from helpers.search._information import expected_gain, fuse, information_gain, information_gain_bound, redundancy
-from helpers.search._policies import POLICIES, Policy, SearchState, Trace, search, search_precomputed
-from helpers.search._what_where import (
-    Glimpses,
-    WhatNet,
-    WhereNet,
-    collicular_grid,
-    collicular_target,
-    dorsal_view,
-    dual_pathway,
-    predicted_map,
-)
+from helpers.search._policies import POLICIES, Policy, SearchState
+from helpers.search._search import Trace, search, search_precomputed
+from helpers.search._what_where import Glimpses, WhatNet, WhereNet, dorsal_view, dual_pathway
 
 __all__ = [
-    "CHUNK",
+    "BATCH_SIZE",
     "POLICIES",
     "Glimpses",
     "Policy",
@@ -42,7 +39,6 @@ __all__ = [
     "WhatNet",
     "WhereNet",
     "accuracy_map",
-    "collicular_grid",
     "collicular_target",
     "confidence_map",
     "dorsal_view",

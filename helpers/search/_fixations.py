@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import retina
-from helpers._validate import Target, check_count, check_images, check_target
+from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor
 from helpers.capture import preserved
-from helpers.retina._grid import check_fixations, check_size
+from helpers.networks import Card
+from helpers.retina._grid import check_fixations, check_inside
+from helpers.retina._views import check_card, sample_views
 
-View = Callable[[Tensor, Tensor | None], Tensor]  # images, fixations -> (B, U, C, h, w)
-CHUNK = 64  # views a forward pass: on CPUs larger ones are slower, for they leave the cache
+View = Callable[[Tensor, Tensor], Tensor]  # images (B, C, H, W), fixations (B, U, 2) -> (B, U, C, h, w)
+BATCH_SIZE = 64  # views a forward pass: on CPUs larger ones are slower, for they leave the cache
 
 
 def fixation_grid(n: int) -> Tensor:
@@ -39,7 +42,7 @@ def label_map(
     x: Tensor,
     fixations: int | Tensor = 7,
     view: View | None = None,
-    batch_size: int = CHUNK,
+    batch_size: int = BATCH_SIZE,
     logits: bool = False,
 ) -> Tensor:
     """What a network says of images from each of many fixations: log p(k | x_u).
@@ -48,7 +51,7 @@ def label_map(
         model: network that maps a view (B, C, h, w) to logits (B, K); left as it was found.
         x: images, (B, C, H, W), normalised as the network expects them.
         fixations: n for `fixation_grid(n)`, or (U, 2), or (B, U, 2), other ones for each image; in [-1, 1].
-        view: what is seen from fixations, called as `view(images, fixations)`, for example `retina.log_polar` or
+        view: what is seen from fixations, called as `view(x, fixations)`, for example `retina.log_polar` or
             `retina.cartesian`, which returns (B, U, C, h, w); None for one of the book's networks, which know their
             own (`retina.viewer`).
         batch_size: views that are computed at once: bounds the memory, whatever the number of images and fixations.
@@ -58,74 +61,84 @@ def label_map(
         (B, n, n, K) for a number, (B, U, K) for a list: log-probabilities (log-softmax of the logits).
 
     Raises:
-        ValueError: bad images or fixations, a network without a card where `view` is None, or a chunk below 1.
+        ValueError: bad images or fixations, a network without a card where `view` is None, a batch size below 1, or a
+            network that gives no logits (B, K) or NaN.
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section I.
     """
     check_images(x)
-    check_count(batch_size, "batch_size")
-    view = retina.viewer(model) if view is None else view
-    grid = fixation_grid(fixations) if isinstance(fixations, int) and not isinstance(fixations, bool) else None
-    at = check_fixations(x, fixations if grid is None else grid.flatten(0, 1))
-    at = at.expand(len(x), -1, -1)  # (B, U, 2)
-    count = at.shape[1]
-    found = []
+    points, sides = check_candidates(fixations, len(x))
+    view, batch_size = check_view(view, model), check_count(batch_size, "batch_size")
+    return unchecked_label_map(model, x, points, view, batch_size, logits).unflatten(1, sides)
+
+
+def unchecked_label_map(
+    model: nn.Module, x: Tensor, fixations: Tensor, view: View, batch_size: int, logits: bool = False
+) -> Tensor:
+    """`label_map` of arguments that were checked: fixations (B or 1, U, 2) on the CPU -> (B, U, K)."""
+    fixations = fixations.double().expand(len(x), -1, -1)
+    count = fixations.shape[1]
+    parts = []
     with preserved(model), torch.no_grad():
         # Pairs of an image and a fixation, so that a pass is as large for 1 image as for 1,000.
-        for pairs in torch.arange(len(x) * count).split(batch_size):
-            images, one = pairs // count, at.flatten(0, 1)[pairs, None]  # (n,), (n, 1, 2)
-            scores = model(view(x[images.to(x.device)], one)[:, 0])
-            if scores.ndim != 2 or len(scores) != len(pairs):
+        for pair in torch.arange(len(x) * count).split(batch_size):
+            images, fixation = x[(pair // count).to(x.device)], fixations.flatten(0, 1)[pair, None]  # (n, 1, 2)
+            scores = model(view(images, fixation)[:, 0])
+            if scores.ndim != 2 or len(scores) != len(pair):
                 raise ValueError(f"model must map (B, C, h, w) to logits (B, K), got {tuple(scores.shape)}")
-            found.append(scores if logits else scores.log_softmax(1))
-    labels = torch.cat(found).unflatten(0, (len(x), count))
-    return labels if grid is None else labels.unflatten(1, grid.shape[:2])
+            parts.append(scores if logits else scores.log_softmax(1))
+    log_p = torch.cat(parts)
+    if bool(log_p.isnan().any()):
+        raise ValueError("model must give logits that are numbers, got NaN")
+    return log_p.unflatten(0, (len(x), count))
 
 
-def likelihood_map(labels: Tensor, target: Target) -> Tensor:
+def likelihood_map(log_p: Tensor, target: Target) -> Tensor:
     """How likely a known label is from each fixation, read off a label map.
 
     Implements :eq:`eq-likelihood-map`: L*(u) = p(k* | x_u), chapter 6.
 
     Args:
-        labels: (B, n, n, K), or (B, U, K), from `label_map`.
+        log_p: log-probabilities, (B, n, n, K) or (B, U, K), from `label_map`.
         target: the known label: an int, (B,), or (B, T) for T labels of every image.
 
     Returns:
         (B, n, n) or (B, T, n, n), probabilities; likewise (B, U) or (B, T, U).
 
     Raises:
-        ValueError: labels of another shape, or a target that does not fit them.
+        ValueError: a label map of another shape, or a target that does not fit it.
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section III.
     """
-    _check_labels(labels)
-    wanted, several = check_target(target, len(labels), labels.shape[-1])
-    flat = labels.flatten(1, -2)  # (B, U, K)
-    found = flat.gather(2, wanted.to(labels.device)[:, None].expand(-1, flat.shape[1], -1)).exp()
-    found = found.transpose(1, 2).unflatten(2, labels.shape[1:-1])  # (B, T, ...)
-    return found if several else found[:, 0]
+    _check_label_map(log_p)
+    labels, several = check_target(target, len(log_p), log_p.shape[-1])  # (B, T)
+    flat = log_p.flatten(1, -2)  # (B, U, K)
+    maps = flat.gather(2, labels.to(log_p.device)[:, None].expand(-1, flat.shape[1], -1)).exp()
+    maps = maps.transpose(1, 2).unflatten(2, log_p.shape[1:-1])  # (B, T, ...)
+    return maps if several else maps[:, 0]
 
 
-def confidence_map(labels: Tensor) -> Tensor:
+def confidence_map(log_p: Tensor) -> Tensor:
     """How sure the network is of its own answer from each fixation: the map when no label is known.
 
     Implements :eq:`eq-confidence-map`: L(u) = max_k p(k | x_u), chapter 7. The source prints arg max, which is a label
     and no score.
 
     Args:
-        labels: (B, n, n, K), or (B, U, K), from `label_map`.
+        log_p: log-probabilities, (B, n, n, K) or (B, U, K), from `label_map`.
 
     Returns:
         (B, n, n), or (B, U), probabilities.
 
     Raises:
-        ValueError: labels of another shape.
+        ValueError: a label map of another shape.
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section III.
     """
-    return _check_labels(labels).amax(-1).exp()
+    return _check_label_map(log_p).amax(-1).exp()
 
 
 def spread_map(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A map over a grid of fixations as large as the image: bilinear between them, the outermost ones' values beyond.
+    """Maps over a grid of fixations, enlarged to the size of the images.
+
+    Bilinear between the fixations; beyond the outermost ones their values go on to the border.
 
     Args:
         maps: (B, n, n), one value a fixation of `fixation_grid(n)`.
@@ -135,43 +148,44 @@ def spread_map(maps: Tensor, shape: tuple[int, int]) -> Tensor:
         (B, H, W).
 
     Raises:
-        ValueError: maps that are not (B, n, n), or a shape that is not two integers of at least 2.
+        ValueError: maps that are not (B, n, n), or a shape that is not two positive integers.
     """
-    if not isinstance(maps, Tensor) or maps.ndim != 3 or maps.shape[1] != maps.shape[2] or maps.numel() == 0:
-        raise ValueError(f"maps must be a non-empty (B, n, n), got {getattr(maps, 'shape', maps)}")
-    height, width = check_size("shape", shape, "(height, width)")
-    reach = (maps.shape[1] - 1) / (maps.shape[1] + 1)  # of the outermost fixations; 0 for a single one
+    check_tensor(maps, "maps", "B n n", finite=False)
+    if maps.shape[1] != maps.shape[2]:
+        raise ValueError(f"maps must be (B, n, n), over a square grid of fixations, got {tuple(maps.shape)}")
+    height, width = check_size(shape, "shape")
+    outermost = (maps.shape[1] - 1) / (maps.shape[1] + 1)  # x of the outermost fixations; 0 for a single one
     y, x = ((torch.arange(n, device=maps.device) * 2 + 1) / n - 1 for n in (height, width))
-    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) / max(reach, 1e-6)
-    places = places.clamp(-1, 1).to(maps.dtype).expand(len(maps), -1, -1, -1)
-    return F.grid_sample(maps[:, None], places, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) / max(outermost, 1e-6)
+    points = points.clamp(-1, 1).to(maps.dtype).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps[:, None], points, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
 
 
 def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Which fixations lie on an object; of a box that lies between all of them, the one nearest to its middle.
+    """Which fixations lie inside the box around each image's object.
+
+    A box so small that it lies between all fixations gets one nevertheless: the nearest to its middle, in pixels.
 
     Args:
-        boxes: (B, 4), x0, y0, x1, y1 in pixel edges; NaN where there is none.
-        fixations: (n, n, 2), as `fixation_grid` gives them, or (U, 2).
+        boxes: (B, 4), x0, y0, x1, y1 in pixels, at the edges of the object; NaN for an image without one.
+        fixations: (n, n, 2), as `fixation_grid` gives them, or (U, 2), the same for all images.
         shape: of the images, (H, W).
 
     Returns:
-        (B, n, n), or (B, U), bool; none for a box of NaN.
+        (B, n, n), or (B, U), bool: True strictly inside. At least one True an image, but none for a box of NaN.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: boxes or fixations of another shape, or a shape that is not two positive integers.
     """
-    if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes must be (B, 4), got {tuple(boxes.shape) if isinstance(boxes, Tensor) else boxes!r}")
-    if not isinstance(fixations, Tensor) or fixations.ndim not in (2, 3) or fixations.shape[-1] != 2:
-        raise ValueError(f"fixations must be (n, n, 2) or (U, 2), got {getattr(fixations, 'shape', fixations)}")
-    height, width = shape
+    check_tensor(boxes, "boxes", "B 4", kind="real", finite=False)
+    check_tensor(fixations, "fixations", "n n 2", "U 2", kind="real")
+    height, width = check_size(shape, "shape")
     boxes = boxes if boxes.is_floating_point() else boxes.double()
     flat = fixations.reshape(-1, 2).to(boxes)
-    at = (flat + 1) / 2 * flat.new_tensor([width, height])  # (U, 2) pixels
-    inside = ((at > boxes[:, None, :2]) & (at < boxes[:, None, 2:])).all(-1)  # (B, U)
+    pixels = (flat + 1) / 2 * flat.new_tensor([width, height])  # (U, 2)
+    inside = ((pixels > boxes[:, None, :2]) & (pixels < boxes[:, None, 2:])).all(-1)  # (B, U)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    nearest = (at - middle[:, None]).square().sum(-1).argmin(1)  # (B,)
+    nearest = (pixels - middle[:, None]).square().sum(-1).argmin(1)  # (B,)
     missed = ~inside.any(1) & ~boxes.isnan().any(1)
     inside[missed, nearest[missed]] = True
     return inside.unflatten(1, fixations.shape[:-1])
@@ -184,9 +198,9 @@ def accuracy_map(
     offsets: int | Tensor,
     places: Tensor | None = None,
     view: View | None = None,
-    batch_size: int = CHUNK,
+    batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """How often a network is right when it looks beside the object: the share of images, place by place.
+    """How often a network is right when it looks beside the object: the share of images, offset by offset.
 
     Args:
         model: as in `label_map`.
@@ -206,25 +220,55 @@ def accuracy_map(
     Source: Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020 (there 55 x 55 offsets of whole pixels).
     """
     check_images(x)
-    wanted, several = check_target(target, len(x))
+    labels = check_label(target, len(x))  # (B,)
+    offsets = offsets if isinstance(offsets, Tensor) else fixation_grid(check_count(offsets, "offsets"))
+    check_tensor(offsets, "offsets", "n m 2", "U 2", kind="real")
+    places = torch.zeros(len(x), 2) if places is None else check_tensor(places, "places", f"{len(x)} 2", kind="real")
+    view, batch_size = check_view(view, model), check_count(batch_size, "batch_size")
+    fixations = places.double().cpu()[:, None] + offsets.double().cpu().reshape(1, -1, 2)  # (B, U, 2)
+    answers = unchecked_label_map(model, x, fixations.clamp(-1, 1), view, batch_size).argmax(-1)  # (B, U)
+    right = answers == labels.to(answers.device)[:, None]
+    return right.double().mean(0).float().unflatten(0, offsets.shape[:-1])
+
+
+def check_view(view: View | None, model: nn.Module) -> View:
+    """A view, or that of one of the book's networks when None."""
+    if view is not None:
+        return view
+    if not isinstance(getattr(model, "card", None), Card):
+        hint = "such as retina.log_polar or retina.cartesian"
+        raise ValueError(f"view must be a function, {hint}, for a network without a card, got None")
+    return partial(sample_views, card=check_card(model))
+
+
+def check_candidates(fixations: int | Tensor, batch: int) -> tuple[Tensor, tuple[int, ...]]:
+    """Fixations as (B or 1, U, 2), float64 on the CPU, and the sides of their grid: (n, n) for a number n, or (U,)."""
+    if isinstance(fixations, Tensor):
+        points = check_fixations(fixations, batch)
+        return points, (points.shape[1],)
+    n = check_count(fixations, "fixations")
+    return check_fixations(fixation_grid(n).flatten(0, 1), batch), (n, n)
+
+
+def check_start(start: Tensor | None, batch: int) -> Tensor:
+    """The first fixation of each image, (B, 2), float32 on the CPU, of one for all (2,), (B, 2) or None, the centre."""
+    if start is None:
+        return torch.zeros(batch, 2)
+    check_tensor(start, "start", "2", f"{batch} 2", kind="real")
+    return check_inside(start, "start").float().cpu().expand(batch, 2)
+
+
+def check_label(target: Target, batch: int, classes: int | None = None) -> Tensor:
+    """One label an image, (B,) int64; ValueError unless the target is an int or (B,)."""
+    labels, several = check_target(target, batch, classes)
     if several:
-        raise ValueError(f"target must be an int or ({len(x)},), got {tuple(wanted.shape)}")
-    grid = fixation_grid(offsets) if isinstance(offsets, int) else offsets
-    if not isinstance(grid, Tensor) or grid.ndim not in (2, 3) or grid.shape[-1] != 2:
-        raise ValueError(f"offsets must be an integer, (n, m, 2) or (U, 2), got {getattr(grid, 'shape', grid)}")
-    middle = torch.zeros(len(x), 2) if places is None else places
-    if not isinstance(middle, Tensor) or middle.shape != (len(x), 2):
-        raise ValueError(f"places must be ({len(x)}, 2), got {getattr(middle, 'shape', middle)}")
-    at = (middle.double().cpu()[:, None] + grid.double().cpu().reshape(1, -1, 2)).clamp(-1, 1)
-    answer = label_map(model, x, at, view, batch_size).argmax(-1)  # (B, U)
-    return (answer == wanted.to(answer.device)).double().mean(0).float().unflatten(0, grid.shape[:-1])
+        raise ValueError(f"target must be an int or ({batch},), got {tuple(labels.shape)}")
+    return labels[:, 0]
 
 
-def _check_labels(labels: Tensor) -> Tensor:
-    """A label map; ValueError unless (B, U, K) or (B, n, m, K)."""
-    if not isinstance(labels, Tensor) or labels.ndim not in (3, 4) or labels.numel() == 0:
-        got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(f"labels must be (B, n, n, K) or (B, U, K), from label_map, got {got}")
-    if not labels.is_floating_point() or bool((labels > 0).any()) or bool(labels.isnan().any()):
-        raise ValueError("labels must be log-probabilities, at most 0")
-    return labels
+def _check_label_map(log_p: Any) -> Tensor:
+    """Return a label map unchanged; ValueError unless it is (B, U, K) or (B, n, m, K) of logarithms up to 0."""
+    check_tensor(log_p, "log_p", "B U K", "B n m K", finite=False)
+    if not bool((log_p <= 0).all()):  # NaN too
+        raise ValueError(f"log_p must be log-probabilities, at most 0, got {log_p.max().item():.4g}")
+    return log_p

@@ -1,8 +1,12 @@
 """What a second view is worth: posteriors fused, the information gained, and its bound.
 
 Every function takes log-probabilities, as `log_softmax` gives them: what probabilities round to 0 they still hold.
-`log_p0` is (B, K), the belief about the label before the next view; `log_pu` (B, ..., K), what each possible view says
-alone; `prior` (K,) the probabilities of the labels, evenly spread when None.
+`belief`, (B, K), is log p(k | x_0), what is believed of the label before the next view; `log_p`, (B, ..., K), is
+log p(k | x_u), what each possible view at u says alone; `prior`, (K,), is p(k), the probabilities of the labels, evenly
+spread when None.
+
+The public functions check their arguments. The `unchecked_...` functions do the work; `search` calls them at every
+saccade, after checking once.
 """
 
 from __future__ import annotations
@@ -12,18 +16,18 @@ import math
 import torch
 from torch import Tensor
 
-from helpers._validate import check_number
+from helpers._validate import check_count, check_tensor
 
 
-def fuse(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> Tensor:
+def fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
     """The belief after a second view, the two views being independent once the label is known.
 
     Implements :eq:`eq-fusion`: p(k | x_0, x_u) = p(k | x_0) p(k | x_u) / (p(k) Z(u)), chapter 7. Without the division
     by p(k) the prior would count twice.
 
     Args:
-        log_p0: (B, K).
-        log_pu: (B, ..., K).
+        belief: (B, K).
+        log_p: (B, ..., K).
         prior: (K,), or None.
 
     Returns:
@@ -34,10 +38,11 @@ def fuse(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> Tensor:
             views that exclude each other, so that no label is left.
     Source: Daucé, Frontiers in Neurorobotics 12:76, 2018, for a uniform prior.
     """
-    return _joint(log_p0, log_pu, prior)[0].log_softmax(-1)
+    check_belief(belief, log_p, prior)
+    return unchecked_fuse(belief, log_p, prior)
 
 
-def redundancy(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> Tensor:
+def redundancy(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
     """How much two views say the same: log Z(u), in nats.
 
     Implements :eq:`eq-redundancy`: Z(u) = sum_k p(k | x_0) p(k | x_u) / p(k) = p(x_0, x_u) / (p(x_0) p(x_u)), chapter
@@ -45,8 +50,8 @@ def redundancy(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> T
     information, if the posteriors are exact and the views independent once the label is known.
 
     Args:
-        log_p0: (B, K).
-        log_pu: (B, ..., K).
+        belief: (B, K).
+        log_p: (B, ..., K).
         prior: (K,), or None.
 
     Returns:
@@ -55,18 +60,19 @@ def redundancy(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> T
     Raises:
         ValueError: as `fuse`.
     """
-    return _joint(log_p0, log_pu, prior)[1]
+    check_belief(belief, log_p, prior)
+    return _joint(belief, log_p, prior)[1]
 
 
-def information_gain(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None) -> Tensor:
+def information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
     """What the view at u has taught: the divergence from the old belief to the new one.
 
     Implements :eq:`eq-information-gain`: IG(u) = KL( p(. | x_0, x_u) || p(. | x_0) ), chapter 7. It is known only after
     looking: its mean before looking is `expected_gain`.
 
     Args:
-        log_p0: (B, K).
-        log_pu: (B, ..., K).
+        belief: (B, K).
+        log_p: (B, ..., K).
         prior: (K,), or None.
 
     Returns:
@@ -76,14 +82,11 @@ def information_gain(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None
         ValueError: as `fuse`.
     Source: Itti and Baldi, "Bayesian surprise attracts human attention", Vision Research 49, 2009.
     """
-    fused = fuse(log_p0, log_pu, prior)
-    before = log_p0.view(len(log_p0), *[1] * (log_pu.ndim - 2), -1)
-    return _mean(fused, fused - before).clamp(min=0)  # rounding may leave a hair less
+    check_belief(belief, log_p, prior)
+    return unchecked_information_gain(belief, log_p, prior)
 
 
-def information_gain_bound(
-    log_p0: Tensor, log_pu: Tensor, prior: Tensor | None = None, constant: bool = True
-) -> Tensor:
+def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None = None, constant: bool = True) -> Tensor:
     """The source's bound: what the gain would be if the two views had nothing in common.
 
     Implements :eq:`eq-igub`: IGUB(u) = sum_k p(k | x_0, x_u) log p(k | x_u), chapter 7. With its constant,
@@ -91,8 +94,8 @@ def information_gain_bound(
     the posteriors are exact; for a single pair of views it may be less. Without it, it is at most 0, and no bound.
 
     Args:
-        log_p0: (B, K).
-        log_pu: (B, ..., K).
+        belief: (B, K).
+        log_p: (B, ..., K).
         prior: (K,), or None, which makes the constant log K.
         constant: add it. It changes the order of places only where the prior is not uniform.
 
@@ -103,12 +106,11 @@ def information_gain_bound(
         ValueError: as `fuse`.
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section III; Daucé 2018.
     """
-    fused = fuse(log_p0, log_pu, prior)
-    bound = _mean(fused, log_pu)
-    return bound - _mean(fused, _log_prior(log_pu, prior).expand_as(fused)) if constant else bound
+    check_belief(belief, log_p, prior)
+    return unchecked_information_gain_bound(belief, log_p, prior, constant)
 
 
-def expected_gain(log_p: Tensor, accuracy: Tensor) -> Tensor:
+def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
     """What a look is worth on average, before looking: the mutual information of the label and the answer.
 
     The answer at u is taken for the label with probability a(u), else for any of the others, all alike. With even
@@ -117,7 +119,7 @@ def expected_gain(log_p: Tensor, accuracy: Tensor) -> Tensor:
     Implements :eq:`eq-expected-gain`: H(answer) - H(answer | label), chapter 7.
 
     Args:
-        log_p: belief, (B, K), K at least 2.
+        belief: (B, K), K at least 2.
         accuracy: probability that the answer is right, (B, U), in [0, 1].
 
     Returns:
@@ -126,17 +128,39 @@ def expected_gain(log_p: Tensor, accuracy: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not go together, or values outside their range.
     """
-    _check_log("log_p", log_p)
-    good = isinstance(accuracy, Tensor) and accuracy.ndim == 2 and len(accuracy) == len(log_p)
-    if not good or log_p.ndim != 2 or log_p.shape[1] < 2:
-        got = tuple(accuracy.shape) if isinstance(accuracy, Tensor) else accuracy
-        raise ValueError(f"accuracy must be ({len(log_p)}, U), for a belief (B, K >= 2), got {got}")
-    if not bool(((accuracy >= 0) & (accuracy <= 1)).all()):
-        raise ValueError("accuracy must lie in [0, 1]")
-    right = accuracy.to(log_p)[..., None]  # (B, U, 1)
-    wrong = (1 - right) / (log_p.shape[1] - 1)
-    answer = wrong + log_p.exp()[:, None] * (right - wrong)  # (B, U, K): probability of each answer
-    noise = torch.special.entr(right) + (log_p.shape[1] - 1) * torch.special.entr(wrong)
+    check_log_p(belief, "belief", "B K")
+    check_count(belief.shape[1], "the number of labels", 2)
+    check_accuracy(accuracy, f"{len(belief)} U")
+    return unchecked_expected_gain(belief, accuracy)
+
+
+def unchecked_fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
+    """`fuse` of arguments that were checked."""
+    return _joint(belief, log_p, prior)[0].log_softmax(-1)
+
+
+def unchecked_information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
+    """`information_gain` of arguments that were checked."""
+    fused = unchecked_fuse(belief, log_p, prior)
+    return _mean(fused, fused - _beside(belief, log_p)).clamp(min=0)  # rounding may leave a hair less
+
+
+def unchecked_information_gain_bound(
+    belief: Tensor, log_p: Tensor, prior: Tensor | None, constant: bool = True
+) -> Tensor:
+    """`information_gain_bound` of arguments that were checked."""
+    fused = unchecked_fuse(belief, log_p, prior)
+    bound = _mean(fused, log_p)
+    return bound - _mean(fused, _log_prior(prior, log_p).expand_as(fused)) if constant else bound
+
+
+def unchecked_expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
+    """`expected_gain` of arguments that were checked."""
+    wrong_labels = belief.shape[1] - 1
+    right = accuracy.to(belief)[..., None]  # (B, U, 1)
+    wrong = (1 - right) / wrong_labels
+    answer = wrong + belief.exp()[:, None] * (right - wrong)  # (B, U, K): probability of each answer
+    noise = torch.special.entr(right) + wrong_labels * torch.special.entr(wrong)
     return (torch.special.entr(answer).sum(-1) - noise[..., 0]).clamp(min=0)
 
 
@@ -146,45 +170,67 @@ def _mean(log_weights: Tensor, values: Tensor) -> Tensor:
     return torch.where(weights > 0, weights * values, 0).sum(-1)
 
 
-def _log_prior(like: Tensor, prior: Tensor | None) -> Tensor:
+def _log_prior(prior: Tensor | None, log_p: Tensor) -> Tensor:
     """Logarithm of the prior, (K,)."""
-    labels = like.shape[-1]
-    if prior is None:
-        return like.new_full((labels,), -math.log(labels))
-    if not isinstance(prior, Tensor) or prior.shape != (labels,) or not prior.is_floating_point():
-        raise ValueError(f"prior must be ({labels},), the labels' probabilities, got {prior!r:.80}")
-    if not bool((prior > 0).all()) or abs(prior.double().sum().item() - 1) > 1e-4:
-        raise ValueError("prior must be above 0 for every label and add up to 1")
-    return prior.to(like).log()
+    labels = log_p.shape[-1]
+    return log_p.new_full((labels,), -math.log(labels)) if prior is None else prior.to(log_p).log()
 
 
-def _joint(log_p0: Tensor, log_pu: Tensor, prior: Tensor | None) -> tuple[Tensor, Tensor]:
+def _beside(belief: Tensor, log_p: Tensor) -> Tensor:
+    """The belief (B, K) with as many axes as the views' log-probabilities (B, ..., K)."""
+    return belief.view(len(belief), *[1] * (log_p.ndim - 2), -1)
+
+
+def _joint(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logarithm of p(k | x_0) p(k | x_u) / p(k), (B, ..., K), and of its sum over k, (B, ...)."""
-    _check_log("log_p0", log_p0)
-    _check_log("log_pu", log_pu)
-    if log_p0.ndim != 2 or log_pu.ndim < 2 or (len(log_p0), log_p0.shape[-1]) != (len(log_pu), log_pu.shape[-1]):
-        got = f"{tuple(log_p0.shape)} and {tuple(log_pu.shape)}"
-        raise ValueError(f"log_p0 must be (B, K) and log_pu (B, ..., K), got {got}")
-    joint = log_p0.view(len(log_p0), *[1] * (log_pu.ndim - 2), -1) + log_pu - _log_prior(log_pu, prior)
+    joint = _beside(belief, log_p) + log_p - _log_prior(prior, log_p)
     total = joint.logsumexp(-1)
     if bool(total.isinf().any()):
-        raise ValueError("log_p0 and log_pu exclude each other: no label has a probability in both")
+        raise ValueError("belief and log_p must leave a label possible, got two that exclude each other")
     return joint, total
 
 
-LOOSE = 1e-3  # how far the probabilities' sum may lie from 1: half precision rounds that much
+def check_belief(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> None:
+    """ValueError unless a belief (B, K), views (B, ..., K) and a prior (K,) are probabilities that go together."""
+    check_log_p(belief, "belief", "B K")
+    check_log_p(log_p, "log_p", "... K")
+    if log_p.ndim < 2 or (len(belief), belief.shape[1]) != (len(log_p), log_p.shape[-1]):
+        got = f"{tuple(belief.shape)} and {tuple(log_p.shape)}"
+        raise ValueError(f"belief must be (B, K) and log_p (B, ..., K), got {got}")
+    check_prior(prior, belief.shape[1])
 
 
-def _check_log(name: str, values: Tensor) -> Tensor:
-    """Log-probabilities (..., K); ValueError names the argument."""
-    if not isinstance(values, Tensor) or values.ndim < 1 or values.numel() == 0 or not values.is_floating_point():
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"{name} must be a non-empty floating-point tensor (..., K), got {got}")
-    if bool(values.isnan().any()):
-        raise ValueError(f"{name} must not hold NaN")
-    total = values.double().logsumexp(-1) if values.device.type != "mps" else values.logsumexp(-1)
-    if not bool((total.abs() <= LOOSE).all()):
-        hint = "; did you give probabilities in place of their logarithms?" if bool((values >= 0).any()) else ""
-        raise ValueError(f"{name} must be log-probabilities, whose exponentials add up to 1{hint}")
-    check_number(values.shape[-1], "labels", 1)
-    return values
+SUM_TOLERANCE = 1e-3  # how far the probabilities' sum may lie from 1: half precision rounds that much
+
+
+def check_log_p(log_p: Tensor, name: str, *layouts: str) -> Tensor:
+    """Return log-probabilities (..., K) unchanged; ValueError unless their exponentials add up to 1."""
+    check_tensor(log_p, name, *layouts, finite=False)
+    if bool(log_p.isnan().any()):
+        raise ValueError(f"{name} must be log-probabilities, got NaN")
+    total = (log_p.double() if log_p.device.type != "mps" else log_p).logsumexp(-1)
+    if not bool((total.abs() <= SUM_TOLERANCE).all()):
+        hint = "; did you give probabilities in place of their logarithms?" if bool((log_p >= 0).any()) else ""
+        worst = total.flatten()[total.abs().argmax()].exp().item()
+        raise ValueError(f"{name} must be log-probabilities, whose exponentials add up to 1, got {worst:.4g}{hint}")
+    return log_p
+
+
+def check_prior(prior: Tensor | None, labels: int) -> None:
+    """ValueError unless a prior is None, or the probability of each label, (K,), all above 0."""
+    if prior is None:
+        return
+    check_tensor(prior, "prior", str(labels))
+    total = prior.double().sum().item()
+    if prior.min() <= 0 or abs(total - 1) > 1e-4:
+        got = f"a least value of {prior.min().item():.4g} and a sum of {total:.4g}"
+        raise ValueError(f"prior must be above 0 for every label and add up to 1, got {got}")
+
+
+def check_accuracy(accuracy: Tensor, *layouts: str) -> Tensor:
+    """Return probabilities of a right answer unchanged; ValueError unless they lie in [0, 1]."""
+    check_tensor(accuracy, "accuracy", *layouts, kind="real")
+    if accuracy.min() < 0 or accuracy.max() > 1:
+        got = f"{accuracy.min().item():.4g} .. {accuracy.max().item():.4g}"
+        raise ValueError(f"accuracy must lie in [0, 1], got {got}")
+    return accuracy

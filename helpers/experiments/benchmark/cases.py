@@ -232,8 +232,8 @@ def search_cases(side: int) -> list[Case]:
     views = FIXATIONS**2
     return [
         Case(f"sampling, {views} fixations", 16, sampled, "skimage warp_polar", _warped, **shape),
-        Case("label map", 16, _looked(search.CHUNK), "helpers view by view", _view_by_view, **shape),
-        Case("label map again", 16, _looked(search.CHUNK), "helpers in one pass", _looked(16 * views), **shape),
+        Case("label map", 16, _looked(search.BATCH_SIZE), "helpers view by view", _view_by_view, **shape),
+        Case("label map again", 16, _looked(search.BATCH_SIZE), "helpers in one pass", _looked(16 * views), **shape),
     ]
 
 

@@ -73,7 +73,7 @@ def searched(
     x = (found.images - 0.5).to(device)
     seen = dual_pathway(what, where, x, SACCADES, view=window, cautious=cautious)
     off = ((seen.fixations * DISPLAY / 2) - places[:, None]).norm(dim=-1)  # pixels beside the digit
-    right = {"views": seen.views, "beliefs": seen.beliefs}
+    right = {"views": seen.log_p, "beliefs": seen.beliefs}
     hits = {name: topk_correct(one.cpu(), labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
     moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
     others = {"lightest spot": lightest(x, blur_px), "true place": places * 2 / DISPLAY}
@@ -111,7 +111,7 @@ def scanned(
         with timed() as scan_time:
             all_of = scan(what, some).cpu()
         with timed() as saccade_time:
-            led = dual_pathway(what, where, some, 1, view=window).views[:, 1].cpu()
+            led = dual_pathway(what, where, some, 1, view=window).log_p[:, 1].cpu()
         seconds["scan"].append(scan_time.seconds / len(some))
         seconds["saccade"].append(saccade_time.seconds / len(some))
         surest = all_of.amax(-1).argmax(1)
