@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.data._download import SOURCES, download, find, import_data
-from helpers.data._real import TITLES, available, data_dir
-from helpers.data._unpack import DataError
+from helpers.data._download import DataError, download, find, import_data
+from helpers.data._real import available, data_dir
+from helpers.data._sources import SOURCES, TITLES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +42,9 @@ def _import(folder: Path, only: str | None, dest: Path | None) -> None:
     names = [only] if only else list(SOURCES)
     place = data_dir() if dest is None else dest
     if not any(available(name, place) or find(name, folder) for name in names):
-        raise DataError(f"nothing to import in {folder}: want the archives of {' or '.join(TITLES[n] for n in names)}")
+        raise DataError(
+            f"nothing to import in {folder}: it must hold the archives of {' or '.join(TITLES[n] for n in names)}"
+        )
     for name in names:
         print(import_data(name, folder, dest), flush=True)
 

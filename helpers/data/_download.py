@@ -1,82 +1,40 @@
 """Import of real data from archives in a local folder, or by download: checked, and all or nothing."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
+import gzip
 import hashlib
 import os
 import re
 import shutil
 import sys
+import tarfile
 import tempfile
 import urllib.error
-import urllib.request
+import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import pooch
+from requests.exceptions import RequestException
 from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
-from helpers.data._real import FOLDERS, TITLES, available, data_dir
-from helpers.data._unpack import BLOCK_BYTES, DataError, digest, unpack
+from helpers.data._real import available, data_dir
+from helpers.data._sources import FOLDERS, SOURCES, TINY_IMAGENET_URL, TITLES
 
-TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-
-
-@dataclass(frozen=True)
-class Source:
-    """How one data set comes, and what it must hold.
-
-    Attributes:
-        archives: sets of file names, each of which alone makes the data set.
-        into: the folder, below the data set's parent, that the archives unpack into.
-        archive_hashes: digests of archives, "algorithm:hexadecimal"; others are trusted for what they hold.
-        file_hashes: sha256 of unpacked files, below the data set's folder.
-        counts: (folder pattern, number of files in all folders that match).
-        needs_bytes: room on disk while importing.
-    """
-
-    archives: tuple[tuple[str, ...], ...]
-    into: str = ""
-    archive_hashes: dict[str, str] = field(default_factory=dict)
-    file_hashes: dict[str, str] = field(default_factory=dict)
-    counts: tuple[tuple[str, int], ...] = ()
-    needs_bytes: int = 0
+BLOCK_BYTES = 1 << 20
+DAMAGE = (tarfile.TarError, shutil.ReadError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+# Early patch releases of Python 3.10 and 3.11 know no filter. What it refuses is refused before, by _check_members.
+TAR_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
-_MNIST_FILES = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-_TINY_PARTS = {
-    "train-0.tar.gz": "e9250d96b8ddfcaf8771243e68a975ae1e5762d86e445db56bb24528d7427567",
-    "train-1.tar.gz": "21f409242561e33d186f4408deea3df61a7244f13272d9c73d99eb4782717155",
-    "train-2.tar.gz": "885ca152ee830e3cf13d7abc2d2a42c62f8dfc2924bda2f99571b7bb85fcdb40",
-    "train-3.tar.gz": "b4a9d8127c582f81f21711a118806ea893993b34c2272875918507db4ff9f7c6",
-    "train-4.tar.gz": "a83c71e9ba234e1123a3556b28fae1e74fe58332344be2abf27610201bf5fdd8",
-    "val.tar.gz": "6bd453bb1c80e405af9e2c3c9f897561d519eddc520ced5fea9a9750051264a5",
-    "wnids.txt": "342d6acf18911d62da4c981221f833718a3ef8299e55512239e09c64e49a344c",
-    "words.txt": "5ce1fc83f3ad864c433325e4b078784c719bf0d5268c261f951aaa5334b045b5",
-}
-SOURCES: dict[str, Source] = {
-    "mnist": Source(
-        archives=(tuple(f"{name}.gz" for name in _MNIST_FILES), tuple(_MNIST_FILES)),
-        into="MNIST/raw",
-        file_hashes={f"raw/{name}": value for name, value in _MNIST_FILES.items()},
-        needs_bytes=60_000_000,
-    ),
-    "tiny-imagenet": Source(
-        archives=(tuple(_TINY_PARTS), ("tiny-imagenet-200.zip",)),
-        archive_hashes={
-            **{name: f"sha256:{value}" for name, value in _TINY_PARTS.items()},
-            "tiny-imagenet-200.zip": "md5:90528d7ca1a48142e341f4ef8d21d0de",
-        },
-        counts=(("train/*/images", 100_000), ("train/*", 200), ("val/images", 10_000)),
-        needs_bytes=900_000_000,
-    ),
-    "similarnet": Source(archives=(("numbers5.png",),), into="similarnet", needs_bytes=2_000_000),
-}
+class DataError(RuntimeError):
+    """Data that cannot be imported; the message says why and what to do."""
 
 
 def find(name: str, folder: Path) -> list[Path]:
@@ -85,18 +43,18 @@ def find(name: str, folder: Path) -> list[Path]:
     Raises:
         DataError: some of its files are there and others are not.
     """
-    lacking = ""
+    incomplete = ""
     for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
         for names in SOURCES[name].archives:
             there = [place / file for file in names if (place / file).is_file()]
             if len(there) == len(names):
                 pictures = (".png", ".jpg")  # the SIMILARnet images: whatever lies beside the first one
                 return sorted(p for p in place.iterdir() if p.suffix in pictures) if name == "similarnet" else there
-            if there and not lacking:
-                lacking = ", ".join(file for file in names if not (place / file).is_file())
-                lacking = f"{TITLES[name]} in {place} is incomplete: it lacks {lacking}"
-    if lacking:
-        raise DataError(lacking)
+            if there and not incomplete:
+                missing = ", ".join(file for file in names if not (place / file).is_file())
+                incomplete = f"{TITLES[name]} in {place} is incomplete: it lacks {missing}"
+    if incomplete:
+        raise DataError(incomplete)
     return []
 
 
@@ -108,9 +66,9 @@ def _check_archives(name: str, files: list[Path], folder: Path) -> None:
         if sums.is_file():
             listed.update({(place / path).resolve(): f"sha256:{value}" for value, path in _sums(sums)})
     for file in files:
-        for wanted in {listed.get(file.resolve()), SOURCES[name].archive_hashes.get(file.name)} - {None}:
-            algorithm, value = wanted.split(":")
-            if digest(file, algorithm) != value.lower():
+        for expected in filter(None, {listed.get(file.resolve()), SOURCES[name].archive_hashes.get(file.name)}):
+            algorithm, value = expected.split(":")
+            if pooch.file_hash(str(file), alg=algorithm) != value.lower():
                 raise DataError(f"{file} is damaged: its {algorithm} is not {value}. Get it again.")
 
 
@@ -131,12 +89,68 @@ def _check_contents(name: str, folder: Path) -> None:
     for file, value in SOURCES[name].file_hashes.items():
         if not (folder / file).is_file():
             raise DataError(f"{TITLES[name]}: {file} was not in the archives")
-        if digest(folder / file) != value:
+        if pooch.file_hash(str(folder / file)) != value:
             raise DataError(f"{TITLES[name]}: {file} is not the original (its sha256 is not {value})")
-    for pattern, wanted in SOURCES[name].counts:
-        found = sum(len(os.listdir(place)) if pattern.endswith("images") else 1 for place in folder.glob(pattern))
-        if found != wanted:
-            raise DataError(f"{TITLES[name]}: {found:,} entries in {pattern}, want {wanted:,}")
+    for pattern, expected in SOURCES[name].counts:
+        count = sum(len(os.listdir(place)) if pattern.endswith("images") else 1 for place in folder.glob(pattern))
+        if count != expected:
+            raise DataError(f"{TITLES[name]}: {pattern} must hold {expected:,} entries, got {count:,}")
+
+
+def _members(archive: Path, bar: tqdm) -> Iterator[tuple[str, bool, bool]]:
+    """Name of each member of a tar or zip, whether it is a folder, and whether it is a plain file."""
+    if archive.suffix == ".zip":  # zipfile makes no links or devices: such members come out as plain files
+        with zipfile.ZipFile(archive) as packed:
+            yield from ((entry.filename, entry.is_dir(), not entry.is_dir()) for entry in packed.infolist())
+        return
+    with archive.open("rb") as raw:
+        counted: Any = CallbackIOWrapper(bar.update, raw, "read")
+        stream: Any = counted if archive.suffix == ".tar" else gzip.GzipFile(fileobj=counted)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            yield from ((entry.name, entry.isdir(), entry.isreg()) for entry in tar)
+        while stream.read(BLOCK_BYTES):  # to the very end, where gzip's checksum is: tarfile does not read it
+            pass
+
+
+def _check_members(archive: Path, bar: tqdm) -> None:
+    """Refuse an archive with a member that is no plain file or folder, leads out of the folder, or comes twice."""
+    files: set[PurePosixPath] = set()
+    for name, is_folder, is_file in _members(archive, bar):
+        path = PurePosixPath(name)
+        if not name or set(name) & {"\\", ":", "\0"} or path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{archive.name}: refused, the member {name!r} leads out of the folder")
+        if not is_folder and not is_file:
+            raise DataError(f"{archive.name}: refused, {name!r} is a link or a device, not a plain file")
+        if path in files:
+            raise DataError(f"{archive.name}: refused, it holds {path.name} twice")
+        if is_file:
+            files.add(path)
+
+
+def unpack(archive: Path, folder: Path, bar: tqdm) -> None:
+    """Unpack a tar (plain or compressed), zip or gz file below a folder; a file of another kind is copied there.
+
+    Args:
+        archive: the archive; it may be damaged or hostile.
+        folder: an existing folder; a gz file becomes one file in it, named without ".gz".
+        bar: moved on by the archive's bytes.
+
+    Raises:
+        DataError: the archive is damaged, or a member would leave the folder, or is no plain file.
+    """
+    try:
+        done = bar.n
+        if archive.name.endswith((".tar", ".tar.gz", ".tgz", ".zip")):
+            _check_members(archive, bar)
+            shutil.unpack_archive(archive, folder, **({} if archive.suffix == ".zip" else TAR_FILTER))
+        elif archive.suffix == ".gz":
+            with gzip.open(archive) as source, (folder / archive.stem).open("xb") as target:
+                shutil.copyfileobj(source, target, BLOCK_BYTES)
+        else:
+            shutil.copyfile(archive, folder / archive.name)
+        bar.update(done + archive.stat().st_size - bar.n)
+    except DAMAGE as error:
+        raise DataError(f"{archive.name} is damaged: {error}. Get it again.") from error
 
 
 @contextlib.contextmanager
@@ -198,10 +212,9 @@ def _install(name: str, files: list[Path], work: Path, dest: Path) -> None:
     total = sum(file.stat().st_size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc=TITLES[name]) as bar:
         for file in files:
-            loose = (
-                name == "tiny-imagenet" and file.suffix == ".txt"
-            )  # lies beside the archives, belongs in their folder
-            unpack(file, work / place if loose else into, bar.update)
+            # The lists of classes lie beside the archives and belong in their folder.
+            beside = name == "tiny-imagenet" and file.suffix == ".txt"
+            unpack(file, work / place if beside else into, bar)
     _check_contents(name, work / place)
     os.rename(work / place, dest / place)
 
@@ -251,27 +264,22 @@ def download(name: str, dest: Path | None = None) -> str:
     dest = data_dir() if dest is None else dest
     if line := _already(name, dest):
         return line
+    zip_name = "tiny-imagenet-200.zip"
     with _workspace(name, dest) as work:
         try:
             if name == "mnist":
                 from torchvision.datasets import MNIST
 
                 MNIST(str(work / "fetched"), download=True)
-                files = [work / "fetched" / "MNIST" / "raw" / file for file in _MNIST_FILES]
+                files = [work / "fetched" / "MNIST" / file for file in SOURCES[name].file_hashes]
             else:
-                files = [work / "tiny-imagenet-200.zip"]
-                _fetch(TINY_IMAGENET_URL, files[0])
-        except (urllib.error.URLError, ConnectionError, TimeoutError, RuntimeError) as error:
+                # Any: pooch's own downloader does not fit its type for downloaders.
+                fetch: Any = pooch.HTTPDownloader(progressbar=True, chunk_size=BLOCK_BYTES, timeout=60)
+                known_hash = SOURCES[name].archive_hashes.get(zip_name)
+                files = [Path(pooch.retrieve(TINY_IMAGENET_URL, known_hash, zip_name, work, downloader=fetch))]
+        except (urllib.error.URLError, RequestException, ConnectionError, TimeoutError, RuntimeError) as error:
             raise DataError(f"{TITLES[name]} could not be downloaded: {error}. Is there a network?") from error
-        _check_archives(name, files, work)
+        except ValueError as error:
+            raise DataError(f"{TITLES[name]} came damaged: {error}") from error
         _install(name, files, work, dest)
     return f"{TITLES[name]}: downloaded into {dest}"
-
-
-def _fetch(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
-        size = int(answer.headers.get("Content-Length", 0)) or None
-        with tqdm(total=size, unit="B", unit_scale=True, desc=path.name) as bar:
-            while block := answer.read(BLOCK_BYTES):
-                file.write(block)
-                bar.update(len(block))

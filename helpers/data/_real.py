@@ -15,14 +15,8 @@ from tqdm.auto import tqdm
 
 from helpers._validate import check_count
 from helpers.data._digits import Digits
+from helpers.data._sources import FOLDERS, TITLES
 
-# Folder of each data set under data_dir(), and files without which it is not there.
-FOLDERS = {
-    "mnist": ("MNIST", tuple(f"raw/{s}-{k}-ubyte" for s in ("train", "t10k") for k in ("images-idx3", "labels-idx1"))),
-    "tiny-imagenet": ("tiny-imagenet-200", ("wnids.txt", "words.txt", "val/val_annotations.txt", "train")),
-    "similarnet": ("similarnet", ("numbers5.png",)),
-}
-TITLES = {"mnist": "MNIST", "tiny-imagenet": "Tiny ImageNet", "similarnet": "the SIMILARnet images"}
 MANY_IMAGES = 2000  # above this a progress bar is worth its line
 
 
