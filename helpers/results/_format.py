@@ -140,8 +140,10 @@ def from_text(text: str) -> pd.DataFrame:
     start = next(position for position, line in enumerate(lines) if not line.startswith("# "))
     body = io.StringIO("\n".join(lines[start:]))
     # Only what is empty is missing: a method may be called "None". Numbers come back to the last bit.
-    words = {name: str for name in COLUMNS if name not in (*INTEGERS, *FLOATS)}
-    table = pd.read_csv(body, dtype=words, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    words = {name: str for name in COLUMNS if name not in INTEGERS}
+    table = pd.read_csv(body, dtype=words, keep_default_na=False, na_values=[""])
+    for name in set(FLOATS) & set(table.columns):  # pandas' own parser may miss the last bit
+        table[name] = table[name].map(float, na_action="ignore")
     table = typed(table)
     table.attrs = json.loads("".join(line[2:] for line in lines[:start]))
     return table
