@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from helpers._validate import check_count, check_number, check_range
+from helpers._validate import check_choice, check_count, check_number, check_range, describe
 from helpers.boxes import mask_boxes
 from helpers.data._draw import random as raster
 from helpers.data._draw.sdf import DIGIT_FONTS, glyph_field
@@ -45,14 +45,25 @@ def _fields() -> raster.Float:
 def _font_numbers(fonts: str | Sequence[str] | None) -> raster.Int:
     names = list(DIGIT_FONTS)
     chosen = names if fonts is None else [fonts] if isinstance(fonts, str) else list(fonts)
-    unknown = [name for name in chosen if name not in names]
-    if unknown or not chosen:
-        raise ValueError(f"fonts: got {unknown or chosen!r}, want one or more of {names}")
+    if not chosen:
+        raise ValueError("fonts must be one or more names, got none")
+    for name in chosen:
+        check_choice(name, "fonts", names)
     return np.array([names.index(name) for name in chosen], np.int64)
 
 
-def _render(u, index, centre, height, patch, rotate, shear, scale, stroke) -> raster.Float:
-    """Render one digit an image from 5 uniforms each: u (N, 5) -> (N, patch, patch)."""
+def _render(
+    u: raster.Double,
+    index: raster.Int,
+    centre: raster.Double,
+    height: float,
+    patch: int,
+    rotate: float,
+    shear: float,
+    scale: tuple[float, float],
+    stroke: tuple[float, float],
+) -> raster.Float:
+    """Render digits (N, patch, patch) from 5 uniforms each (N, 5), positions in `_fields` (N,) and centres (N, 2)."""
     cos, sin = raster.rotation(raster.pick(u[:, 0], -rotate, rotate))
     lean = raster.pick(u[:, 1], -shear, shear)
     half = raster.pick(u[:, 2], *scale) * height / 2  # pixels a shape unit
@@ -142,16 +153,14 @@ def digit_scenes(
         ValueError: an argument outside its range, or more digits than the canvas has room for.
     """
     n, size = check_count(n, "n", 0), check_count(size, "size", 28, 512)
-    low, high = object_count("digits", digits)
-    if background not in DIGIT_BACKGROUNDS:
-        raise ValueError(f"background: got {background!r}, want one of {DIGIT_BACKGROUNDS}")
+    low, high = object_count(digits, "digits")
+    check_choice(background, "background", DIGIT_BACKGROUNDS)
     height, faces = check_number(height, "height", 8, size), _font_numbers(fonts)
     patch = int(height * 1.3) + 3  # room for the turned, leaning, thickened digit
     side = cells(high)
     if side * patch > size:
-        raise ValueError(
-            f"digits: got {digits!r} of height {height:g}, want at most {(size // patch) ** 2} at size {size}"
-        )
+        most = (size // patch) ** 2
+        raise ValueError(f"digits must be at most {most} of height {height:g} at size {size}, got {digits!r}")
     first = raster.balanced_labels(raster.bit_stream(seed, LABELS), n, 10)
     bits, clutter = raster.bit_stream(seed, PARAMETERS), raster.bit_stream(seed, CLUTTER)
     noise = raster.bit_stream(seed, NOISE)
@@ -182,11 +191,20 @@ def digit_scenes(
             labels[part, k] = np.where(count > k, label, -1)
         images[part, 0] = raster.to_bytes(canvas)
     kinds = np.full(n, DIGIT_BACKGROUNDS.index(background), np.int64)
-    arrays = (raster.from_bytes(images), labels, mask_boxes(masks), masks, kinds)
+    arrays = (raster.from_bytes(images), labels, mask_boxes(torch.from_numpy(masks)).numpy(), masks, kinds)
     return Scenes(*map(torch.from_numpy, arrays))
 
 
-def _background(kind, m, size, height, faces, clutter, noise) -> raster.Float:
+def _background(
+    kind: str,
+    m: int,
+    size: int,
+    height: float,
+    faces: raster.Int,
+    clutter: np.random.PCG64,
+    noise: np.random.PCG64,
+) -> raster.Float:
+    """Draw m backgrounds (m, size, size) of one of DIGIT_BACKGROUNDS, from the bit streams of clutter and noise."""
     canvas = np.zeros((m, size, size), np.float32)
     if kind == "noise":
         half = -(-size // 2)
@@ -231,14 +249,16 @@ def place(images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tenso
     Raises:
         ValueError: wrong shapes, or an image that would leave the canvas.
     """
-    if images.ndim != 4 or corners.shape != (len(images), 2) or corners.is_floating_point():
-        raise ValueError(
-            f"images must be (N, C, h, w) and corners (N, 2) whole numbers, "
-            f"got {tuple(images.shape)} and {tuple(corners.shape)} of {corners.dtype}"
-        )
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (N, C, h, w), got {tuple(images.shape)}")
+    if corners.shape != (len(images), 2) or corners.is_floating_point():
+        raise ValueError(f"corners must be ({len(images)}, 2) whole numbers, got {describe(corners)}")
     n, channels, h, w = images.shape
     if n and (corners.min() < 0 or (corners + torch.tensor([h, w])).max() > size):
-        raise ValueError(f"corners must keep images of {h} x {w} inside the canvas of {size}")
+        raise ValueError(
+            f"corners must keep images of {h} x {w} inside the canvas of {size}, "
+            f"got {corners.amin(0).tolist()} .. {corners.amax(0).tolist()}"
+        )
     canvas = images.new_zeros(n, size, size, channels)
     rows = corners[:, 0, None, None] + torch.arange(h)[:, None]  # (N, h, 1)
     columns = corners[:, 1, None, None] + torch.arange(w)  # (N, 1, w)

@@ -51,13 +51,13 @@ class Scenes(NamedTuple):
     backgrounds: torch.Tensor
 
 
-def object_count(name: str, value: int | tuple[int, int], least: int = 1) -> tuple[int, int]:
+def object_count(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int, int]:
     """Return a number of objects, or a range (lo, hi), as a range; ValueError unless whole and within least to 16."""
     low, high = check_range(value, name, least, 16)
     if low != int(low) or high != int(high):
-        raise ValueError(f"{name}: got {value!r}, want whole numbers")
+        raise ValueError(f"{name} must be whole numbers, got {value!r}")
     if high < 1:
-        raise ValueError(f"{name}: got {value!r}, want room for one object at least, as in (0, 1)")
+        raise ValueError(f"{name} must leave room for one object at least, as (0, 1) does, got {value!r}")
     return int(low), int(high)
 
 
@@ -104,21 +104,21 @@ def scenes(
         ValueError: an argument outside its range, or more objects than there is room for.
     """
     n, size = check_count(n, "n", 0), check_count(size, "size", 32, 256)
-    low, high = object_count("objects", objects, least=0)
+    low, high = object_count(objects, "objects", least=0)
     bias = check_number(bias, "bias", 0, 1)
     scale = check_range(scale, "scale", 0.1, 0.9)
     shift = check_count(background_shift, "background_shift", 0)
-    written = check_number(float(text) if isinstance(text, bool) else text, "text", 0, 1)
+    word_share = check_number(float(text) if isinstance(text, bool) else text, "text", 0, 1)
     side, strip = cells(high), size * 7 // 32 if text else 0
     cell = size / side, (size - strip) / side  # width and height of the room of one object
     if cell[1] < 16:
         most = int((size - strip) // 16) ** 2
-        raise ValueError(f"objects: got {objects!r}, want at most {min(most, 16)} at size {size}, text={text}")
+        raise ValueError(f"objects must be at most {min(most, 16)} at size {size}, text={text}, got {objects!r}")
     first = raster.balanced_labels(raster.bit_stream(seed, LABEL_BITS), n, len(SHAPES))
     bits, cloud_bits = raster.bit_stream(seed, SCENE_BITS), raster.bit_stream(seed, CLOUD_BITS)
-    places = high + int(bool(text))
+    room = high + int(bool(text))  # places for objects and the word
     images, kinds = np.zeros((n, 3, size, size), np.uint8), np.zeros(n, np.int64)
-    labels, masks = np.full((n, places), -1, np.int64), np.zeros((n, places, size, size), bool)
+    labels, masks = np.full((n, room), -1, np.int64), np.zeros((n, room, size, size), bool)
     widths = [4, COLOUR_UNIFORMS, PARAMETERS, side * side, WORD_UNIFORMS, *[OBJECT_UNIFORMS + 1] * high]
     for start in range(0, n, CHUNK):
         part = slice(start, min(start + CHUNK, n))
@@ -132,19 +132,19 @@ def scenes(
         count = raster.pick_integer(draws[:, 3], low, high)
         level = background(kinds[part], ground, raster.uniforms(cloud_bits, m, CLOUD_VALUES), size)
         canvas = mix(*two_colours(colours, ~light, 0.5, (0.2, 0.8)), level)
-        at = np.argsort(order, axis=1, kind="stable")  # the cells in random order
+        places = np.argsort(order, axis=1, kind="stable")  # the cells in random order
         above = (word[:, 2] < 0.5) & bool(text)
         for k, v in enumerate(shapes):
             label = first[part] if k == 0 else raster.pick_integer(v[:, -1], 0, len(SHAPES) - 1)
-            corner = np.stack([at[:, k] % side * cell[0], at[:, k] // side * cell[1] + above * strip], axis=1)
+            corner = np.stack([places[:, k] % side * cell[0], places[:, k] // side * cell[1] + above * strip], axis=1)
             masks[part, k] = draw_shape(canvas, label, v[:, :-1], corner, cell, scale, light, count > k)
             labels[part, k] = np.where(count > k, label, -1)
         if text:
             top = np.where(above, 0, size - strip)
-            masks[part, high] = draw_word(canvas, word, top, strip, light, word[:, 3] < written)
-            labels[part, high] = np.where(word[:, 3] < written, WORD_LABEL, -1)
+            masks[part, high] = draw_word(canvas, word, top, strip, light, word[:, 3] < word_share)
+            labels[part, high] = np.where(word[:, 3] < word_share, WORD_LABEL, -1)
         images[part] = raster.to_bytes(canvas)
-    arrays = (raster.from_bytes(images), labels, mask_boxes(masks), masks, kinds)
+    arrays = (raster.from_bytes(images), labels, mask_boxes(torch.from_numpy(masks)).numpy(), masks, kinds)
     return Scenes(*map(torch.from_numpy, arrays))
 
 
@@ -154,7 +154,7 @@ def searched_scenes(n: int, seed: int) -> Scenes:
 
 
 def two_object_scenes(count: int, seed: int) -> Scenes:
-    """Scenes with two objects of different classes: the two-object test's."""
-    found = scenes(count, seed, objects=2)
-    kept = found.labels[:, 0] != found.labels[:, 1]
-    return Scenes(*(one[kept] for one in found))
+    """Those of `count` scenes of two objects whose objects are of different classes, about seven eighths of them."""
+    drawn = scenes(count, seed, objects=2)
+    differ = drawn.labels[:, 0] != drawn.labels[:, 1]
+    return Scenes(*(field[differ] for field in drawn))

@@ -1,4 +1,4 @@
-"""Boxes against boxes, and boxes as masks."""
+"""Boxes against boxes."""
 
 from typing import NamedTuple
 
@@ -32,8 +32,8 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """
     boxes, others = check_boxes(boxes, "boxes"), check_boxes(others, "others")
     if boxes.shape != others.shape:
-        got = f"{tuple(boxes.shape)} and {tuple(others.shape)}"
-        raise ValueError(f"boxes and others must have one shape, (..., 4), got {got}")
+        shapes = f"{tuple(boxes.shape)} and {tuple(others.shape)}"
+        raise ValueError(f"boxes and others must have one shape, (..., 4), got {shapes}")
     return overlap(boxes, others)
 
 
@@ -55,17 +55,15 @@ def detections(boxes: Tensor, truth: Tensor, *, iou: float = 0.5) -> Detections:
 
     Source: Everingham et al., "The PASCAL visual object classes challenge", IJCV 2010, section 4.2.
     """
-    boxes, truth = check_boxes(boxes, "boxes"), check_boxes(truth, "truth")
-    if boxes.ndim != 3 or truth.ndim != 3 or len(boxes) != len(truth):
-        raise ValueError(f"boxes must be (B, M, 4) and truth (B, T, 4), got {tuple(boxes.shape)}, {tuple(truth.shape)}")
-    if check_number(iou, "iou", 0, above=True) > 1:
-        raise ValueError(f"iou must be at most 1, got {iou!r}")
-    there = ~boxes.isnan().any(-1)  # (B, M)
+    boxes = check_boxes(boxes, "boxes", "B M 4")
+    truth = check_boxes(truth, "truth", f"{len(boxes)} T 4")
+    check_number(iou, "iou", 0, 1, above=True)
+    present = ~boxes.isnan().any(-1)  # (B, M)
     if boxes.shape[1] == 0:
         none = torch.zeros(truth.shape[:2], dtype=torch.bool, device=truth.device)
-        return Detections(none, none.long() - 1, there.sum(1))
+        return Detections(none, none.long() - 1, present.sum(1))
     shared = overlap(boxes[:, :, None], truth[:, None].to(boxes)).nan_to_num(0)  # (B, M, T)
     best = shared.max(1)
-    found = best.values >= iou
-    used = torch.zeros_like(there).long().scatter_add(1, best.indices, found.long()) > 0
-    return Detections(found, torch.where(found, best.indices, -1), (there & ~used).sum(1))
+    hit = best.values >= iou  # (B, T)
+    used = torch.zeros_like(present).long().scatter_add(1, best.indices, hit.long()) > 0
+    return Detections(hit, torch.where(hit, best.indices, -1), (present & ~used).sum(1))

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_count, check_fill, check_images, check_target, chunks
+from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor, chunks
 from helpers.capture import Score, logits
 from helpers.capture._hooks import class_scores
 from helpers.device import widest_float
-from helpers.metrics._masks import check_maps
 
 
 class Curve(NamedTuple):
@@ -46,8 +45,8 @@ def deletion(
         The area under the curve (trapezoids over the share of pixels, 0 to 1), the smaller the better, and the curve.
 
     Raises:
-        ValueError: bad `x` or `target`; maps of another shape or not finite; steps or chunk below 1; a fill that does
-            not fit.
+        ValueError: bad `x` or `target`; maps of another shape or not finite; steps or batch_size below 1; a fill that
+            does not fit.
 
     Source: Petsiuk, Das, Saenko, "RISE", BMVC 2018.
     """
@@ -99,25 +98,26 @@ def _curve(
     batch_size: int | None,
     insert: bool,
 ) -> Curve:
+    """What `deletion` and `insertion` share: each score is that of an image whose first pixels have been changed."""
     check_images(x)
-    wanted, several = check_target(target, len(x), logits(model, x[:1]).shape[1])
-    wanted, maps = wanted.to(x.device), check_maps(maps, "maps")
-    shape = (*wanted.shape, *x.shape[-2:]) if several else (len(x), *x.shape[-2:])
-    if maps.shape != shape:
-        raise ValueError(f"maps must have shape {tuple(shape)}, one for each image and class, got {tuple(maps.shape)}")
+    classes, several = check_target(target, len(x), logits(model, x[:1]).shape[1])  # (B, K)
+    classes = classes.to(x.device)
+    shape = (*classes.shape, *x.shape[-2:]) if several else (len(x), *x.shape[-2:])
+    check_tensor(maps, "maps", " ".join(map(str, shape)))  # one for each image and class
     check_count(steps, "steps")
-    cover = check_fill(fill, x)
-    order = maps.reshape(wanted.numel(), -1).argsort(dim=1, descending=True, stable=True)  # (B K, P)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=x.device).expand_as(order))
-    count = torch.arange(steps + 1, device=x.device) * order.shape[1] // steps  # pixels changed at each point
+    fills = check_fill(fill, x)
+    order = maps.reshape(classes.numel(), -1).argsort(dim=1, descending=True, stable=True)  # (N, pixels)
+    pixels = torch.arange(order.shape[1], device=x.device)
+    rank = torch.empty_like(order).scatter_(1, order, pixels.expand_as(order))  # of each pixel, 0 for the largest value
+    changed_pixels = torch.arange(steps + 1, device=x.device) * len(pixels) // steps  # how many at each point
     scores = []
-    for part in chunks(wanted.numel() * len(count), batch_size, x):
-        job, point = part // len(count), part % len(count)
-        image = job // wanted.shape[1]
-        changed = (rank[job] < count[point, None]).view(-1, 1, *x.shape[-2:])
-        found = logits(model, torch.where(changed ^ insert, cover[image], x[image]))
-        scores.append(class_scores(found, wanted.reshape(-1, 1)[job], score)[:, 0])
-    curve = torch.cat(scores).view(*wanted.shape, -1)  # (B, K, steps + 1)
+    for part in chunks(classes.numel() * len(changed_pixels), batch_size, x):
+        row, point = part // len(changed_pixels), part % len(changed_pixels)
+        image = row // classes.shape[1]
+        changed = (rank[row] < changed_pixels[point, None]).view(-1, 1, *x.shape[-2:])
+        answers = logits(model, torch.where(changed ^ insert, fills[image], x[image]))
+        scores.append(class_scores(answers, classes.reshape(-1, 1)[row], score)[:, 0])
+    curve = torch.cat(scores).view(*classes.shape, -1)  # (B, K, steps + 1)
     curve = curve if several else curve[:, 0]
-    share = (count.to(widest_float(count.device)) / order.shape[1]).to(curve.dtype)
+    share = (changed_pixels.to(widest_float(x.device)) / len(pixels)).to(curve.dtype)
     return Curve(torch.trapezoid(curve, share, dim=-1), curve)

@@ -1,8 +1,10 @@
 """Maps against masks, and against each other."""
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
+from helpers._validate import check_number, check_tensor
 from helpers.device import widest_float
 from helpers.filters import dilate_masks
 
@@ -20,14 +22,13 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0.0) -> Ten
         0 for a constant map, NaN for an empty mask.
 
     Raises:
-        ValueError: shapes differ, maps are not finite, masks are not bool, or a negative tolerance.
+        ValueError: shapes differ, maps are not finite, masks are not bool, or a tolerance that is negative or not
+            finite.
 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016 (tolerance 15 pixels there).
     """
-    maps, masks = _pair(maps, masks)
-    if not isinstance(tolerance, int | float) or not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance must be a number of pixels from 0 on, got {tolerance!r}")
-    near = dilate_masks(masks, tolerance)
+    masks = _check_masked(maps, masks)
+    near = dilate_masks(masks, check_number(tolerance, "tolerance", 0))
     top = maps == maps.amax(-1, keepdim=True).amax(-2, keepdim=True)
     hit = (top & near).sum((-2, -1)) / top.sum((-2, -1)).to(widest_float(maps.device))
     hit = hit.to(maps.dtype)
@@ -50,7 +51,7 @@ def mass_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
 
     Source: Wang et al., "Score-CAM", 2020 (the energy-based pointing game).
     """
-    maps, masks = _pair(maps, masks)
+    masks = _check_masked(maps, masks)
     mass = maps.clamp(min=0)
     largest = mass.amax((-2, -1), keepdim=True)
     mass = (mass / torch.where(largest > 0, largest, 1)).to(widest_float(maps.device))
@@ -76,17 +77,16 @@ def in_out_ratio(maps: Tensor, masks: Tensor) -> Tensor:
 
     Source: the released code of Jérémie, Daucé and Perrinet (bicv/Retinotopy): `likelihood_in_mean / out_mean`.
     """
-    maps, masks = _pair(maps, masks)
-    if bool((maps < 0).any()):
-        raise ValueError("maps must be at least 0: a ratio of signed means says nothing")
+    masks = _check_masked(maps, masks)
+    check_tensor(maps, "maps", "... H W", low=0)  # a ratio of signed means says nothing
     # One factor for all maps leaves the ratio as it is, and no sum overflows.
     largest = maps.max()
     mass = (maps / torch.where(largest > 0, largest, 1)).to(widest_float(maps.device))
     inside, area = masks.sum((-2, -1)), masks.shape[-2] * masks.shape[-1]
     both = (inside > 0) & (inside < area)
-    within = ((mass * masks).sum((-2, -1)) / inside)[both].mean()
-    without = ((mass * ~masks).sum((-2, -1)) / (area - inside))[both].mean()
-    return (within / without).to(maps.dtype)
+    mean_inside = ((mass * masks).sum((-2, -1)) / inside)[both].mean()
+    mean_outside = ((mass * ~masks).sum((-2, -1)) / (area - inside))[both].mean()
+    return (mean_inside / mean_outside).to(maps.dtype)
 
 
 def pixel_auc(maps: Tensor, masks: Tensor) -> Tensor:
@@ -102,11 +102,11 @@ def pixel_auc(maps: Tensor, masks: Tensor) -> Tensor:
     Raises:
         ValueError: shapes differ, maps are not finite, or masks are not bool.
     """
-    maps, masks = _pair(maps, masks)
+    masks = _check_masked(maps, masks)
     ranks, inside = _ranks(maps.flatten(-2)), masks.flatten(-2)
     count, total = inside.sum(-1).to(ranks.dtype), inside.shape[-1]
-    found = ((ranks * inside).sum(-1) - count * (count + 1) / 2) / (count * (total - count))
-    return found.to(maps.dtype)  # 0 / 0 = NaN where the mask is empty or full
+    area = ((ranks * inside).sum(-1) - count * (count + 1) / 2) / (count * (total - count))
+    return area.to(maps.dtype)  # 0 / 0 = NaN where the mask is empty or full
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
@@ -122,64 +122,51 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     Raises:
         ValueError: shapes differ, or a map is not finite.
     """
-    maps, others = check_maps(maps, "maps"), check_maps(others, "others")
-    if maps.shape != others.shape:
-        raise ValueError(f"maps and others must have one shape, got {tuple(maps.shape)} and {tuple(others.shape)}")
-    a, b = (_ranks(one.flatten(-2)) for one in (maps, others))
+    check_tensor(maps, "maps", "... H W")
+    check_tensor(others, "others", "... H W")
+    _check_same_shape(maps, others, "others")
+    a, b = _ranks(maps.flatten(-2)), _ranks(others.flatten(-2))
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
     return ((a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()).to(maps.dtype)
 
 
-def check_maps(maps: Tensor, name: str) -> Tensor:
-    """Return maps unchanged if they are a non-empty (..., H, W) of finite floating-point numbers.
+def best_inside(maps: Tensor, masks: Tensor) -> Tensor:
+    """Whether a map's largest value on the object is above its largest value beside it.
+
+    `pointing_game` gives a share where several places tie; here a tie is a miss.
 
     Args:
-        maps: what was given.
-        name: of the argument, for the message.
+        maps: (N, h, w), for example the likelihood of each fixation.
+        masks: (N, h, w) bool, the objects.
+
+    Returns:
+        1.0 for a hit, 0.0 for a miss, (N,) float64.
 
     Raises:
-        ValueError: they are not.
+        ValueError: shapes differ, maps are not finite, or masks are not bool.
+
+    Source: the pointing game of the released code of Jérémie, Daucé and Perrinet (bicv/Retinotopy).
     """
-    if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.numel() == 0:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"{name} must be a non-empty tensor (..., H, W), got {got}")
-    if not maps.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {maps.dtype}")
-    if not torch.isfinite(maps).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-    return maps
+    masks = _check_masked(maps, masks)
+    lowest = maps.new_full((), float("-inf"))
+    inside, outside = (torch.where(part, maps, lowest).flatten(1).amax(1) for part in (masks, ~masks))
+    return (inside > outside).double()
 
 
-def _pair(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps and their masks, of one shape."""
-    maps = check_maps(maps, "maps")
-    if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
-        got = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
-        raise ValueError(f"masks must be a bool tensor (..., H, W), got {got}")
-    if masks.shape != maps.shape:
-        raise ValueError(f"maps and masks must have one shape, got {tuple(maps.shape)} and {tuple(masks.shape)}")
-    return maps, masks.to(maps.device)
+def _check_same_shape(maps: Tensor, others: Tensor, name: str) -> None:
+    if others.shape != maps.shape:
+        raise ValueError(f"maps and {name} must have one shape, got {tuple(maps.shape)} and {tuple(others.shape)}")
+
+
+def _check_masked(maps: Tensor, masks: Tensor) -> Tensor:
+    """Masks on the device of their maps, if both are (..., H, W) of one shape."""
+    check_tensor(maps, "maps", "... H W")
+    check_tensor(masks, "masks", "... H W", kind="bool")
+    _check_same_shape(maps, masks, "masks")
+    return masks.to(maps.device)
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 on along the last axis, as precise as the device can; equal values share the mean of their ranks."""
-    ordered, order = values.sort(dim=-1)
-    new = torch.ones_like(order, dtype=torch.bool)
-    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    group = new.long().cumsum(-1) - 1  # number of the group of equal values
-    place = torch.arange(1, values.shape[-1] + 1, device=values.device, dtype=widest_float(values.device)).expand(
-        values.shape
-    )
-    zeros = torch.zeros_like(place)
-    mean = zeros.scatter_add(-1, group, place) / zeros.scatter_add(-1, group, torch.ones_like(place)).clamp_min(1)
-    return torch.empty_like(place).scatter_(-1, order, mean.gather(-1, group))
-
-
-def best_inside(at: Tensor, inside: Tensor) -> Tensor:
-    """Whether a map's value at the best fixation on the object is above those of all others, (N, G, G) each -> (N,).
-
-    The pointing game of the released code of Jérémie, Perrinet and Daucé.
-    """
-    low = at.new_full((), float("-inf"))
-    within, without = (torch.where(which, at, low).flatten(1).amax(1) for which in (inside, ~inside))
-    return (within > without).double()
+    """Ranks from 1 on along the last axis; equal values share the mean of their ranks. Sorted on the CPU, by scipy."""
+    ranks = rankdata(values.detach().cpu().double(), axis=-1)
+    return torch.from_numpy(ranks).to(values.device, widest_float(values.device))

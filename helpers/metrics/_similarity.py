@@ -1,12 +1,12 @@
 """How alike two maps are."""
 
 import numpy as np
-import torch
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from helpers.metrics._masks import check_maps, rank_correlation
+from helpers._validate import check_tensor
+from helpers.metrics._masks import rank_correlation
 
 HOG_CELL_PX = 16  # pixels a side of a cell of the histograms of gradients, as in the authors' notebook
 HOG_BLOCK = 3  # cells a side of a block
@@ -33,25 +33,23 @@ def map_similarity(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 
     Source: Adebayo et al. 2018, section 4 (their code correlates the histograms by ranks, the text by values).
     """
-    a, b = (check_maps(one, name).detach() for one, name in ((a, "a"), (b, "b")))
-    if a.shape != b.shape or a.ndim != 3 or min(a.shape[1:]) < HOG_BLOCK:
-        raise ValueError(
-            f"a and b must be maps (B, H, W) of one shape, sides from {HOG_BLOCK} on, "
-            f"got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    first, second = _unit(a), _unit(b)
-    found = {
-        "ssim": [_ssim(one, other) for one, other in zip(first, second, strict=True)],
-        "hog": [_correlation(_hog(one), _hog(other)) for one, other in zip(first, second, strict=True)],
+    a, b = check_tensor(a, "a", "B H W").detach(), check_tensor(b, "b", "B H W").detach()
+    if a.shape != b.shape or min(a.shape[1:]) < HOG_BLOCK:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"a and b must have one shape, sides from {HOG_BLOCK} on, got {shapes}")
+    pairs = list(zip(_unit(a), _unit(b), strict=True))  # of maps (H, W)
+    return {
+        "spearman": rank_correlation(a, b),
+        "spearman_abs": rank_correlation(a.abs(), b.abs()),
+        "ssim": a.new_tensor([_ssim(map_a, map_b) for map_a, map_b in pairs]),
+        "hog": a.new_tensor([_correlation(_hog(map_a), _hog(map_b)) for map_a, map_b in pairs]),
     }
-    ranks = {"spearman": rank_correlation(a, b), "spearman_abs": rank_correlation(a.abs(), b.abs())}
-    return ranks | {name: a.new_tensor(values) for name, values in found.items()}
 
 
 def _unit(maps: Tensor) -> np.ndarray:
     """Absolute values scaled to 0 .. 1, map by map, as scikit-image takes them; NaN for a constant map."""
     size = maps.abs().cpu().double()
-    low, high = (one(size, dim=(1, 2), keepdim=True) for one in (torch.amin, torch.amax))
+    low, high = size.amin((1, 2), keepdim=True), size.amax((1, 2), keepdim=True)
     return ((size - low) / (high - low)).numpy()
 
 
