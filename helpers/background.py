@@ -1,9 +1,17 @@
 """How much the background decides: blur it, or blur the object, and see whether the network still knows.
 
+If a network reads the object, blurring all else costs it little and blurring the object costs it much; if it reads the
+background, the other way round. The object is where a map is large (`salient_region`), or the true mask.
+
 One call::
 
-    found = accuracy_under_blur(model, x, labels, salient_region(maps), radii=(2, 5, 10))
-    found.outside.double().mean(-1)  # (radii, tops): share right with everything outside the region blurred
+    hits = accuracy_under_blur(model, x, labels, salient_region(maps), radii=(2, 5, 10))
+    hits.outside.double().mean(-1)  # (radii, tops): share right with everything outside the region blurred
+
+By hand::
+
+    soft = torch.where(region[:, None], x, blurred(x, 5))  # (B, C, H, W): the object as it is, the rest blurred
+    (model(soft).argmax(1) == labels).double().mean()
 
 Blurring a background tells something about the background only beside its control: the same area blurred elsewhere
 (`same_area_control`), and the true mask where it is known.
@@ -19,12 +27,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_count, check_images, check_number
+from helpers._validate import check_choice, check_count, check_images, check_number, check_tensor, describe
 from helpers.capture import in_batches, logits
 from helpers.filters import blurred
+from helpers.training import topk_correct
 
 KEEP = 0.2  # of a map's range: what lies above belongs to the object (a fifth, as in the source's released code)
 BLOB_SIGMA = 0.1  # of the noise whose peaks are the "random" control's blobs, in sides of the image (the longer one)
+
+
+KINDS = ("shift", "random", "center")
 
 
 class BlurHits(NamedTuple):
@@ -57,13 +69,8 @@ def salient_region(maps: Tensor, threshold: float = KEEP) -> Tensor:
     Source: Marcinek 2020; a fifth of the range, as in the released code, but counted from the map's least value, which
     the code leaves out.
     """
-    if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.numel() == 0 or not maps.is_floating_point():
-        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps must be a non-empty floating-point tensor (..., H, W), got {got}")
-    if not torch.isfinite(maps).all():
-        raise ValueError("maps must be finite, got NaN or infinite values")
-    if check_number(threshold, "threshold", 0) > 1:
-        raise ValueError(f"threshold must be a share of the map's range, 0 to 1, got {threshold}")
+    check_tensor(maps, "maps", "... H W")
+    check_number(threshold, "threshold", 0, 1)
     # Halves, since the range of finite numbers may not be finite; and the difference, so that the peak is always in.
     low, high = maps.amin((-2, -1), keepdim=True) / 2, maps.amax((-2, -1), keepdim=True) / 2
     return maps / 2 - low >= threshold * (high - low)
@@ -90,7 +97,7 @@ def blur_outside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True)
 
 
 def blur_inside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) -> Tensor:
-    """Images whose object is blurred: the counterpart of `blur_outside`, which see.
+    """Images whose object is blurred: the counterpart of `blur_outside`.
 
     Args:
         x: images, (B, C, H, W), in any units.
@@ -109,7 +116,7 @@ def blur_inside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) 
 
 
 def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"] = "shift", *, seed: int = 0) -> Tensor:
-    """A region of as many pixels that has nothing to do with what the network found.
+    """A region of as many pixels that has nothing to do with the network.
 
     Args:
         region: (B, H, W) bool.
@@ -123,7 +130,8 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     Raises:
         ValueError: a region that is not a non-empty bool (B, H, W), or an unknown kind.
     """
-    _check_masks(region)
+    check_tensor(region, "region", "B H W", kind="bool")
+    check_choice(kind, "kind", KINDS)
     draw = torch.Generator().manual_seed(seed)
     count, height, width = region.shape
     if kind == "shift":
@@ -137,12 +145,10 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
         rim = round(3 * sigma)  # cut off again: at a mirror smooth noise varies more, and would have its peaks there
         noise = torch.randn(count, 1, height + 2 * rim, width + 2 * rim, generator=draw)
         rank = blurred(noise, sigma)[:, 0, rim : rim + height, rim : rim + width]
-    elif kind == "center":
+    else:
         # Squared distances differ by whole numbers; the noise decides between pixels that are equally far.
         rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (height, width))
         rank = -(rows[:, None].square() + columns.square()) + 0.5 * torch.rand(count, height, width, generator=draw)
-    else:
-        raise ValueError(f'kind must be "shift", "random" or "center", got {kind!r}')
     place = rank.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
     return (place < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
 
@@ -184,30 +190,27 @@ def accuracy_under_blur(
         ValueError: bad `x`, `y`, `region`, radii or batch, or a `top` that the network has not as many classes for.
     """
     region = _check_region(x, region)
-    if not isinstance(y, Tensor) or y.shape != (len(x),) or y.is_floating_point() or y.dtype == torch.bool:
-        got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else repr(y)
-        raise ValueError(f"y must be a tensor ({len(x)},) of class numbers, one an image, got {got}")
+    check_tensor(y, "y", f"{len(x)}", kind="integer")
     for name, values in (("radii", radii), ("top", top)):
         if not isinstance(values, Sequence) or not values:
-            raise ValueError(f"{name} must be a sequence of at least one number, got {values!r}")
-    whole = [check_count(n, "top") for n in top]
+            raise ValueError(f"{name} must be a sequence of at least one number, got {describe(values)}")
+    ranks = [check_count(n, "top") for n in top]
     check_count(batch_size, "batch_size")
-    original = _hits(model, x, y, whole, batch_size)
-    outside = [_hits(model, blur_outside(x, region, radius, leak=leak), y, whole, batch_size) for radius in radii]
-    inside = [_hits(model, blur_inside(x, region, radius, leak=leak), y, whole, batch_size) for radius in radii]
+    original = _hits(model, x, y, ranks, batch_size)
+    outside = [_hits(model, blur_outside(x, region, radius, leak=leak), y, ranks, batch_size) for radius in radii]
+    inside = [_hits(model, blur_inside(x, region, radius, leak=leak), y, ranks, batch_size) for radius in radii]
     return BlurHits(original, torch.stack(outside), torch.stack(inside))
 
 
 def _hits(model: nn.Module, images: Tensor, y: Tensor, top: Sequence[int], batch_size: int) -> Tensor:
     """Whether each image's class is among the largest logits, (T, N) bool on the CPU."""
-    found = in_batches(logits, model, images, batch_size=batch_size).cpu()
-    classes = found.shape[1]
+    scores = in_batches(logits, model, images, batch_size=batch_size).cpu()
+    classes = scores.shape[1]
     if max(top) > classes:
         raise ValueError(f"top must lie in 1 .. {classes}, the network's classes, got {list(top)}")
     if y.min() < 0 or y.max() >= classes:
         raise ValueError(f"y must lie in 0 .. {classes - 1}, got {int(y.min())} .. {int(y.max())}")
-    order = found.topk(max(top), dim=1).indices == y.cpu()[:, None]
-    return torch.stack([order[:, :n].any(1) for n in top])
+    return torch.stack([topk_correct(scores, y.cpu(), k) for k in top])
 
 
 def _blurred_where(x: Tensor, where: Tensor, radius: float, leak: bool) -> Tensor:
@@ -215,20 +218,12 @@ def _blurred_where(x: Tensor, where: Tensor, radius: float, leak: bool) -> Tenso
     if leak:
         return torch.where(where[:, None], blurred(x, radius), x)
     weight = where[:, None].to(x)
-    own = blurred(weight, radius)
-    mean = blurred(x * weight, radius) / torch.where(own > 0, own, 1)
+    share = blurred(weight, radius)  # of the filter that lies at such places
+    mean = blurred(x * weight, radius) / torch.where(share > 0, share, 1)
     return torch.where(where[:, None], mean, x)
 
 
-def _check_masks(region: Tensor) -> Tensor:
-    if not isinstance(region, Tensor) or region.dtype != torch.bool or region.ndim != 3 or region.numel() == 0:
-        got = f"{tuple(region.shape)} of {region.dtype}" if isinstance(region, Tensor) else type(region).__name__
-        raise ValueError(f"region must be a non-empty bool tensor (B, H, W), got {got}")
-    return region
-
-
 def _check_region(x: Tensor, region: Tensor) -> Tensor:
-    check_images(x)
-    if _check_masks(region).shape != (len(x), *x.shape[-2:]):
-        raise ValueError(f"region must be ({len(x)}, {x.shape[2]}, {x.shape[3]}) like x, got {tuple(region.shape)}")
-    return region.to(x.device)
+    """The region on the device of x, if it is one mask an image, of its size."""
+    count, _, height, width = check_images(x).shape
+    return check_tensor(region, "region", f"{count} {height} {width}", kind="bool").to(x.device)

@@ -1,5 +1,9 @@
 """Class activation maps: which places earned the score, and what can be made of them.
 
+A network that averages its last feature maps over all places, and reads the means with one linear layer, gives a logit
+that is itself a mean over places: of the feature maps, weighed by the layer's weights for the class. That weighted sum
+is the class activation map. Grad-CAM takes the weights from gradients instead, for networks with any other end.
+
 One call::
 
     maps = class_activation_map(model, x, target=3)  # (B, h, w); mean + bias = logit
@@ -10,7 +14,8 @@ By hand, for a network in three parts, `features`, the mean over all places, and
     (fc.weight[3][:, None, None] * f).sum(1)  # (B, h, w)
 
 Maps are raw and signed, at the resolution of the feature maps; `upsample` stretches them over the image, and
-`largest_component_box` draws the box. Networks with another end: `grad_cam`.
+`largest_component_box` draws the box. `class_specific_units` names the feature maps ("units") that a class reads most,
+and `receptive_field_crop` cuts out what excites them.
 
 Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning deep features for discriminative localization", CVPR 2016.
 """

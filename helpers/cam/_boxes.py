@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from helpers._validate import check_number
+from helpers._validate import check_number, check_tensor
 from helpers.boxes import overlap, region_boxes
 
 THRESHOLD = 0.2  # of a map's maximum; Zhou et al. 2016, section 3.2
@@ -17,7 +17,7 @@ class LocalizationError(NamedTuple):
 
     top1: float  # the best answer is not the class, or its box is off
     top5: float  # none of the five best answers is the class, or its box is off
-    known: float  # the box is off: the class was told
+    known: float  # the box is off, whatever the network answers: the map of the true class is looked at
 
 
 def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
@@ -40,13 +40,8 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
 
     Source: Zhou et al., CVPR 2016, section 3.2.
     """
-    if not isinstance(maps, Tensor) or maps.ndim not in (3, 4) or maps.numel() == 0:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps must be a non-empty (B, H, W) or (B, K, H, W), got {got}")
-    if not maps.is_floating_point() or not torch.isfinite(maps).all():
-        raise ValueError(f"maps must be finite floating-point numbers, got {maps.dtype} or NaN or infinite values")
-    if check_number(threshold, "threshold", 0) >= 1:
-        raise ValueError(f"threshold must be below 1, a share of the maximum, got {threshold!r}")
+    check_tensor(maps, "maps", "B H W", "B K H W")
+    check_number(threshold, "threshold", 0, 1, below=True)
     flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
     top = flat.amax((1, 2), keepdim=True)
     above = ((flat > threshold * top) | (flat == top)) & (flat > 0)  # the product may round up to the maximum itself
@@ -79,23 +74,14 @@ def localization_error(
 
     Source: Russakovsky et al., IJCV 2015, section 4.2; Zhou et al., CVPR 2016, table 2.
     """
-    if check_number(iou, "iou", 0, above=True) > 1:
-        raise ValueError(f"iou must be at most 1, got {iou!r}")
-    if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
-        got = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
-        raise ValueError(f"boxes must be a non-empty (B, 4), got {got}")
-    if not isinstance(truth, Tensor) or truth.ndim not in (2, 3) or len(truth) != len(boxes) or truth.shape[-1] != 4:
-        got = tuple(truth.shape) if isinstance(truth, Tensor) else type(truth).__name__
-        raise ValueError(f"truth must be ({len(boxes)}, 4) or ({len(boxes)}, M, 4), got {got}")
-    for name, named in (("top1", top1), ("top5", top5)):
-        if not isinstance(named, Tensor) or named.dtype != torch.bool or named.shape != boxes.shape[:1]:
-            got = f"{tuple(named.shape)} of {named.dtype}" if isinstance(named, Tensor) else type(named).__name__
-            raise ValueError(f"{name} must be bool of shape ({len(boxes)},), got {got}")
-    if torch.bool in (boxes.dtype, truth.dtype) or boxes.is_complex() or truth.is_complex():
-        raise ValueError(f"boxes and truth must be real numbers, got {boxes.dtype} and {truth.dtype}")
+    check_number(iou, "iou", 0, 1, above=True)
+    count = len(check_tensor(boxes, "boxes", "B 4", kind="real", finite=False))
+    check_tensor(truth, "truth", f"{count} 4", f"{count} M 4", kind="real", finite=False, empty=True)
+    check_tensor(top1, "top1", f"{count}", kind="bool")
+    check_tensor(top5, "top5", f"{count}", kind="bool")
     boxes = boxes if boxes.is_floating_point() else boxes.float()
     truth = (truth[:, None] if truth.ndim == 2 else truth).to(boxes)  # (B, M, 4)
-    there = ~truth.isnan().any(-1).all(-1)
-    good = (overlap(boxes[:, None], truth) >= iou).any(-1)  # an absent box overlaps nothing
-    right = (top1.to(good.device) & good, top5.to(good.device) & good, good)
-    return LocalizationError(*(1 - one[there].double().mean().item() for one in right))
+    has_truth = ~truth.isnan().any(-1).all(-1)
+    box_right = (overlap(boxes[:, None], truth) >= iou).any(-1)  # an absent box overlaps nothing
+    right = (top1.to(box_right.device) & box_right, top5.to(box_right.device) & box_right, box_right)
+    return LocalizationError(*(1 - hits[has_truth].double().mean().item() for hits in right))

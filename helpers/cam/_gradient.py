@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target
+from helpers._validate import Target, check_layer
 from helpers.cam._head import weighted_maps
 from helpers.capture import gradients, layer_names
 
 
-def grad_cam(model: nn.Module, x: Tensor, target: Target, layer: str, *, relu: bool = True) -> Tensor:
+def grad_cam(model: nn.Module, x: Tensor, target: Target, *, layer: str, relu: bool = True) -> Tensor:
     """Grad-CAM: the feature maps of a layer, each weighed by the mean of the logit's gradient over its places.
 
     Implements :eq:`eq-grad-cam`: relu(sum_k alpha_k f_k(u)), alpha_k = mean_u dS_c/df_k(u), chapter 3. On a network
@@ -20,7 +20,7 @@ def grad_cam(model: nn.Module, x: Tensor, target: Target, layer: str, *, relu: b
         x: images, (B, C, H, W), normalised as the network expects.
         target: class index, (B,) indices, or (B, K) for K maps an image.
         layer: name of a layer with feature maps (B, C, h, w), as a rule the last one.
-        relu: keep only the evidence for the class, as the paper does; False gives the signed map.
+        relu: keep only the evidence for the class, as Selvaraju et al. do; False gives the signed map.
 
     Returns:
         Maps, (B, h, w) or (B, K, h, w), at the layer's resolution; not negative unless `relu` is False. All zero where
@@ -31,16 +31,14 @@ def grad_cam(model: nn.Module, x: Tensor, target: Target, layer: str, *, relu: b
 
     Source: Selvaraju et al., ICCV 2017, section 3.
     """
-    if not isinstance(layer, str) or layer.endswith("#*"):
-        raise ValueError(f"layer must be one name, got {layer!r}")
-    found = gradients(model, x, target, layer)
-    maps, slopes = found.activations[layer], found.gradients[layer]
+    if check_layer(layer).endswith("#*"):
+        raise ValueError(f"layer must be the name of one layer, got {layer!r}")
+    at_layer = gradients(model, x, target, layer)
+    maps, slopes = at_layer.activations[layer], at_layer.gradients[layer]
     if maps.ndim != 4:
-        near = ", ".join(layer_names(model, (nn.Conv2d, nn.MaxPool2d, nn.ReLU))[-6:])
-        raise ValueError(
-            f"layer must have feature maps (B, C, h, w), but {layer!r} gives {tuple(maps.shape)}"
-            + (f"; layers that may have some are {near}" if near else "")
-        )
+        last = ", ".join(layer_names(model, (nn.Conv2d, nn.MaxPool2d, nn.ReLU))[-6:])
+        hint = f"; layers that may have some are {last}" if last else ""
+        raise ValueError(f"layer must have feature maps (B, C, h, w), got {layer!r} with {tuple(maps.shape)}{hint}")
     alpha = slopes.mean((-2, -1))  # (B, C) or (B, K, C)
     several = alpha.ndim == 3
     mixed = weighted_maps(maps, alpha if several else alpha[:, None])  # (B, K, h, w)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_target
+from helpers._validate import Target, check_target, check_tensor
 from helpers.capture import logits
 
-INSTEAD = "grad_cam(model, x, target, layer) needs no such end"
+INSTEAD = "grad_cam(model, x, target, layer=...) needs no such end"
 POOLING = re.compile("pool|mean|amax")  # in the name of a function of torch
 SAME = 1e-4  # how far, relative to the largest, a pooled value may lie from the mean of its map
 
@@ -44,17 +44,17 @@ def pooling_head(model: nn.Module, x: Tensor) -> Head:
         ValueError: bad `x`, or a network with another end.
     """
     with _Watch() as watch:
-        found = logits(model, x)
+        scores = logits(model, x)
     linear = watch.linear
-    if linear is None or not _same(linear[3], found):
+    if linear is None or not _same(linear.output, scores):
         raise ValueError(f"model must end in a global pooling and one linear layer, this one does not; {INSTEAD}")
-    read, weight, bias = linear[:3]
+    features, weight, bias = linear.features, linear.weight, linear.bias
     for maps, pooled in watch.pooled:
-        if pooled.numel() == read.numel() and torch.equal(pooled.reshape(read.shape), read):
-            for name, values in (("gap", maps.mean((2, 3))), ("gmp", maps.amax((2, 3)))):
-                if _same(values, read):
+        if pooled.numel() == features.numel() and torch.equal(pooled.reshape(features.shape), features):
+            for pooling, values in (("gap", maps.mean((2, 3))), ("gmp", maps.amax((2, 3)))):
+                if _same(values, features):
                     bias = weight.new_zeros(len(weight)) if bias is None else bias
-                    return Head(maps.detach(), weight.detach().clone(), bias.detach().clone(), found, name)
+                    return Head(maps.detach(), weight.detach().clone(), bias.detach().clone(), scores, pooling)
     raise ValueError(
         "model must end in a global pooling, done in one step, and one linear layer; the last linear layer of this one "
         f"was not seen to read the means (or maxima) of its last feature maps; {INSTEAD}"
@@ -75,15 +75,9 @@ def weighted_maps(maps: Tensor, weights: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not go together, or maps that are not floating point.
     """
-    if not isinstance(maps, Tensor) or maps.ndim != 4 or maps.numel() == 0 or not maps.is_floating_point():
-        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps must be non-empty floating-point feature maps (B, C, h, w), got {got}")
-    count, channels = maps.shape[:2]
-    fits = isinstance(weights, Tensor) and weights.ndim in (1, 2, 3) and weights.shape[-1] == channels
-    fits = fits and weights.numel() > 0 and not weights.is_complex()
-    if not fits or (weights.ndim == 3 and len(weights) != count):
-        got = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        raise ValueError(f"weights must be ({channels},), (K, {channels}) or ({count}, K, {channels}), got {got}")
+    count, channels = check_tensor(maps, "maps", "B C h w", finite=False).shape[:2]
+    layouts = (f"{channels}", f"K {channels}", f"{count} K {channels}")
+    check_tensor(weights, "weights", *layouts, kind="real", finite=False)
     rows = weights.to(maps)
     rows = rows[None] if rows.ndim == 1 else rows  # (K, C) or (B, K, C)
     mixed = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (B, K, h, w)
@@ -115,8 +109,8 @@ def class_activation_map(model: nn.Module, x: Tensor, target: Target) -> Tensor:
             "model must average its last feature maps, this one takes their maxima: its logit is not the mean of a "
             "map. pooling_head and weighted_maps give the weighted sum all the same; " + INSTEAD
         )
-    wanted, several = check_target(target, *head.logits.shape)
-    weights = head.weight[wanted.to(head.weight.device)]  # (B, K, C)
+    classes, several = check_target(target, *head.logits.shape)
+    weights = head.weight[classes.to(head.weight.device)]  # (B, K, C)
     maps = weighted_maps(head.maps, weights)
     return maps if several else maps[:, 0]
 
@@ -129,6 +123,15 @@ def _same(values: Tensor, others: Tensor) -> bool:
     return bool((values - others).abs().amax() <= limit)
 
 
+class _Linear(NamedTuple):
+    """What a linear layer read and gave."""
+
+    features: Tensor  # (B, C)
+    weight: Tensor  # (classes, C)
+    bias: Tensor | None  # (classes,)
+    output: Tensor  # (B, classes)
+
+
 class _Watch(TorchFunctionMode):
     """Looks on at a forward: keeps the last linear layer, and every step that turns maps into one number a map.
 
@@ -137,13 +140,13 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear: tuple[Tensor, Tensor, Tensor | None, Tensor] | None = None
-        self.pooled: list[tuple[Tensor, Tensor]] = []
+        self.linear: _Linear | None = None
+        self.pooled: list[tuple[Tensor, Tensor]] = []  # maps (B, C, h, w), and B C numbers made of them
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         if func is F.linear:
-            self.linear = (*_linear_arguments(*args, **(kwargs or {})), output.clone())
+            self.linear = _Linear(*_linear_arguments(*args, **(kwargs or {})), output.clone())
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor) and args[0].ndim == 4:
             maps = args[0]
             one_each = output.numel() == len(maps) * maps.shape[1] and output.is_floating_point()
@@ -156,4 +159,5 @@ class _Watch(TorchFunctionMode):
 def _linear_arguments(
     input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The arguments of `F.linear`, however they were passed."""
     return input, weight, bias

@@ -6,10 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_count, check_images, check_target
+from helpers._validate import check_classes, check_count, check_images, check_layer, check_tensor
 from helpers.capture import activations
-
-BATCH = 100  # images a forward
 
 
 class Units(NamedTuple):
@@ -48,21 +46,21 @@ def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor,
     if not layers:
         raise ValueError("model must have a linear layer, this one has none")
     weight = layers[-1].weight.detach()  # (classes, C)
-    if check_count(k, "k") > weight.shape[1]:
-        raise ValueError(f"k must be at most {weight.shape[1]}, the number of units, got {k}")
-    try:
-        wanted = torch.as_tensor(target)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"target must be a class or (K,) classes, got {target!r}") from error
-    if wanted.ndim > 1 or wanted.numel() == 0:
-        raise ValueError(f"target must be a class or (K,) classes, got shape {tuple(wanted.shape)}")
-    rows, _ = check_target(wanted.reshape(-1), wanted.numel(), len(weight))
-    top = weight[rows[:, 0].to(weight.device)].topk(k, dim=1)
-    return Units(top.indices, top.values) if wanted.ndim else Units(top.indices[0], top.values[0])
+    check_count(k, "k", high=weight.shape[1])
+    classes, several = check_classes(target, len(weight))
+    top = weight[classes.to(weight.device)].topk(k, dim=1)
+    return Units(top.indices, top.values) if several else Units(top.indices[0], top.values[0])
 
 
 def receptive_field_crop(
-    model: nn.Module, images: Tensor, units: Sequence[int] | Tensor, layer: str, side: int, n: int = 5
+    model: nn.Module,
+    x: Tensor,
+    units: Sequence[int] | Tensor,
+    side: int,
+    n: int = 5,
+    *,
+    layer: str,
+    batch_size: int = 100,
 ) -> Crops:
     """The image patches that excite units of a layer most, one patch an image at most.
 
@@ -72,40 +70,37 @@ def receptive_field_crop(
 
     Args:
         model: any network; it is left as it was found.
-        images: (N, C, H, W), as the network expects them; patches are cut from them.
+        x: images, (N, C, H, W), normalised as the network expects; patches are cut from them.
         units: numbers of feature maps of the layer, (U,).
-        layer: name of a layer with feature maps (B, C, h, w).
         side: of the patches, in pixels; `basics.receptive_fields` tells how far a unit can see.
         n: patches a unit.
+        layer: name of a layer with feature maps (B, C, h, w).
+        batch_size: images a pass.
 
     Returns:
         `Crops`, the strongest first.
 
     Raises:
-        ValueError: bad images; a layer that is unknown or has no feature maps; a unit out of range; side larger than
+        ValueError: bad `x`; a layer that is unknown or has no feature maps; a unit out of range; side larger than
             the images, or n than their number.
 
     Source: Zhou et al., "Object detectors emerge in deep scene CNNs", ICLR 2015; CVPR 2016, section 5.
     """
-    if not isinstance(layer, str):
-        raise ValueError(f"layer must be one name, got {layer!r}")
-    check_images(images)
-    height, width = images.shape[2:]
-    if check_count(side, "side") > min(height, width):
-        raise ValueError(f"side must be at most {min(height, width)}, the images' own, got {side}")
-    if check_count(n, "n") > len(images):
-        raise ValueError(f"n must be at most the number of images, {len(images)}, got {n}")
-    wanted, tops = _unit_numbers(units), []
-    for part in images.split(BATCH):
-        maps = _maps_of(model, part, layer, wanted)  # (b, U, h, w)
-        tops.append(maps.flatten(2).max(2))
+    check_layer(layer)
+    height, width = check_images(x).shape[2:]
+    check_count(side, "side", high=min(height, width))
+    check_count(n, "n", high=len(x))
+    numbers, peaks = _unit_numbers(units), []
+    for images in x.split(check_count(batch_size, "batch_size")):
+        maps = _maps_of(model, images, layer, numbers)  # (b, U, h, w)
+        peaks.append(maps.flatten(2).max(2))
     h, w = maps.shape[2:]
-    best = torch.cat([top.values for top in tops]).T.topk(n, dim=1)  # (U, n)
-    place = torch.cat([top.indices for top in tops]).T.gather(1, best.indices)
+    best = torch.cat([peak.values for peak in peaks]).T.topk(n, dim=1)  # (U, n)
+    place = torch.cat([peak.indices for peak in peaks]).T.gather(1, best.indices)  # (U, n), 0 .. h w - 1
     corners = torch.stack([_corner(place // w, h, height, side), _corner(place % w, w, width, side)], dim=2)
-    step = torch.arange(side, device=images.device)
+    step = torch.arange(side, device=x.device)
     rows, columns = (corners[..., i, None] + step for i in (0, 1))  # (U, n, side)
-    patches = images.detach()[best.indices[..., None, None], :, rows[..., :, None], columns[..., None, :]]
+    patches = x.detach()[best.indices[..., None, None], :, rows[..., :, None], columns[..., None, :]]
     return Crops(patches.movedim(-1, 2), best.indices, corners, best.values)
 
 
@@ -113,7 +108,7 @@ def _maps_of(model: nn.Module, images: Tensor, layer: str, units: Tensor) -> Ten
     """The maps of some units, (b, U, h, w)."""
     maps = activations(model, images, layer)[layer]
     if maps.ndim != 4:
-        raise ValueError(f"layer must have feature maps (B, C, h, w), but {layer!r} gives {tuple(maps.shape)}")
+        raise ValueError(f"layer must have feature maps (B, C, h, w), got {layer!r} with {tuple(maps.shape)}")
     if units.min() < 0 or units.max() >= maps.shape[1]:
         raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {units.tolist()}")
     return maps[:, units.to(maps.device)]
@@ -125,12 +120,9 @@ def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
 
 
 def _unit_numbers(units: Sequence[int] | Tensor) -> Tensor:
-    """(U,) int64."""
+    """Units as (U,) int64."""
     try:
-        wanted = torch.as_tensor(units)
+        numbers = torch.as_tensor(units)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}") from error
-    whole = not (wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool)
-    if wanted.ndim != 1 or wanted.numel() == 0 or not whole:
-        raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}")
-    return wanted.long()
+    return check_tensor(numbers, "units", "U", kind="integer").long()

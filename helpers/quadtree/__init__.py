@@ -1,5 +1,8 @@
 """Quadtrees: an image cut into squares, large where it is even and small where it is not, and what that saves.
 
+A square whose pixels are nearly alike can be one number. The leaves of the tree are then fewer than the pixels: a class
+score has fewer gradients to show, occlusion fewer things to cover, and a convolution fewer places to be computed at.
+
 One call::
 
     leaves = build_quadtree(image, threshold=0.1)  # (L, 3): row, column and side of each square

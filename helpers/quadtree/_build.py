@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_count
+from helpers._validate import check_choice, check_count, describe
 from helpers.device import widest_float
 from helpers.quadtree._leaves import check_image
 
@@ -36,8 +36,8 @@ def build_quadtree(
     """
     images, several = check_image(image)
     limit = _limits(threshold, images)
-    splits = [score > limit for score in _scores(images, criterion, min_size)]
-    trees = _collect(splits, images)
+    cut = [score > limit for score in _scores(images, criterion, min_size)]
+    trees = _collect(cut, images)
     return trees if several else trees[0]
 
 
@@ -71,30 +71,34 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     ranked = torch.cat([score.flatten(1) for score in scores], 1).sort(1, descending=True).values
     # Each cut adds three leaves; squares of equal score are cut together or not at all.
     cuts = (ranked == torch.inf).sum(1) + (leaves - torch.tensor(smallest, device=ranked.device)) // 3
-    found = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0].clamp(min=0)
-    return found if several else found[0]
+    thresholds = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0].clamp(min=0)
+    return thresholds if several else thresholds[0]
 
 
 def _limits(threshold: float | Tensor, images: Tensor) -> Tensor:
-    """Thresholds that broadcast to (B, n, n)."""
+    """Thresholds that broadcast to the squares of a level, (B, n, n)."""
     try:
         limit = torch.as_tensor(threshold, device=images.device, dtype=widest_float(images.device))
         good = limit.ndim == 0 or limit.shape == (len(images),)
     except (TypeError, ValueError, RuntimeError):
         good = False
     if not good or not (limit.isfinite() & (limit >= 0)).all():
-        raise ValueError(f"threshold must be a finite number from 0 on, or one for each image, got {threshold!r}")
+        limits = "a finite number from 0 on, or one for each image"
+        raise ValueError(f"threshold must be {limits}, got {describe(threshold)}")
     return limit.view(-1, 1, 1)
 
 
 def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
-    """The criterion of every square, (B, n, n) a level, the whole first; inf: must be cut, -inf: may not be."""
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    """The criterion of every square, (B, n, n) a level, from the whole image down to the pixels.
+
+    inf where a square must be cut, as it reaches over the border; -inf where it must not, as it is small enough or lies
+    beside the image.
+    """
+    check_choice(criterion, "criterion", CRITERIA)
     if check_count(min_size, "min_size") & (min_size - 1):
         raise ValueError(f"min_size must be a power of two, got {min_size}")
     height, width = images.shape[-2:]
-    side = 1 << (max(height, width) - 1).bit_length()
+    side = 1 << (max(height, width) - 1).bit_length()  # the power of two that the image fits into
     levels = _spreads(F.pad(images, [0, side - width, 0, side - height]), criterion)
     scores = []
     for level, score in enumerate(levels):
@@ -112,34 +116,34 @@ def _spreads(padded: Tensor, criterion: str) -> list[Tensor]:
     if criterion == "range":
         high, low = [padded], [-padded]
         while high[-1].shape[-1] > 1:
-            high, low = ([*one, F.max_pool2d(one[-1], 2)] for one in (high, low))
-        found = [a + b for a, b in zip(high, low, strict=True)]
+            high, low = ([*levels, F.max_pool2d(levels[-1], 2)] for levels in (high, low))
+        spreads = [greatest + minus_least for greatest, minus_least in zip(high, low, strict=True)]
     else:
         mean = padded.to(widest_float(padded.device))
         variance = torch.zeros_like(mean)
-        found = [variance]
+        spreads = [variance]
         while mean.shape[-1] > 1:
             coarse = F.avg_pool2d(mean, 2)
             variance = F.avg_pool2d(variance + (mean - _double(coarse)).square(), 2)
             mean = coarse
-            found.append(variance)
-        area = [4**level for level in range(len(found))]
-        found = [v.sqrt() if criterion == "std" else v * n for v, n in zip(found, area, strict=True)]
-    return [one.amax(1) for one in reversed(found)]
+            spreads.append(variance)
+        area = [4**level for level in range(len(spreads))]
+        spreads = [v.sqrt() if criterion == "std" else v * n for v, n in zip(spreads, area, strict=True)]
+    return [spread.amax(1) for spread in reversed(spreads)]
 
 
-def _collect(splits: Sequence[Tensor], images: Tensor) -> list[Tensor]:
-    """The trees (L, 3) of a batch from which squares are to be cut, (B, n, n) bool a level, the whole first."""
+def _collect(cut: Sequence[Tensor], images: Tensor) -> list[Tensor]:
+    """The trees (L, 3) of a batch; `cut`, (B, n, n) bool a level, the whole first, says which squares to cut."""
     height, width = images.shape[-2:]
-    side = splits[-1].shape[-1]
-    alive, found = torch.ones_like(splits[0]), []
-    for level, split in enumerate(splits):
+    side = cut[-1].shape[-1]
+    reached, leaves = torch.ones_like(cut[0]), []  # a square is reached if all squares around it are cut
+    for level, cut_here in enumerate(cut):
         size = side >> level
-        b, i, j = (alive & ~split).nonzero().unbind(1)
-        found.append(torch.stack([b, i * size, j * size, torch.full_like(b, size)], 1))
-        if level + 1 < len(splits):
-            alive = _double(alive & split)
-    rows = torch.cat(found)
+        b, i, j = (reached & ~cut_here).nonzero().unbind(1)
+        leaves.append(torch.stack([b, i * size, j * size, torch.full_like(b, size)], 1))
+        if level + 1 < len(cut):
+            reached = _double(reached & cut_here)
+    rows = torch.cat(leaves)  # (image, y, x, size)
     rows = rows[(rows[:, 1] < height) & (rows[:, 2] < width)]  # squares beside the image are none of its leaves
     rows = rows[((rows[:, 0] * height + rows[:, 1]) * width + rows[:, 2]).argsort()]
     counts = torch.bincount(rows[:, 0], minlength=len(images)).tolist()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_count
+from helpers._validate import check_count, check_tensor, describe
 from helpers.quadtree._leaves import check_leaves, leaf_map
 
 
@@ -38,9 +38,9 @@ def convolve_on_leaves(
 ) -> Tensor:
     """A convolution, padded with zeros to keep the size, computed only at the places that a tree calls for.
 
-    Exact: at every place whose window leaves the even inside of a leaf, and once for each inside; equal to `F.conv2d`
-    when x is even inside the leaves. Not exact: once a leaf, at its centre, the result painted over the leaf: the idea
-    of the slides.
+    Exact: at every place whose window reaches beyond the even inside of its leaf, and once for each inside; equal to
+    `F.conv2d` when x is even inside the leaves. Not exact: once a leaf, at its centre, and the result is painted over
+    the leaf, as the slides propose.
 
     Args:
         x: (C, H, W), even in each leaf up to `margin` pixels from its edge.
@@ -48,7 +48,7 @@ def convolve_on_leaves(
         weight: kernels, (K, C, k, k), k odd.
         bias: (K,) or None.
         margin: how far earlier layers have eaten into the leaves, the sum of their k // 2; 0 for the first layer.
-        exact: see above.
+        exact: compute every place that differs, or one place a leaf.
 
     Returns:
         (K, H, W).
@@ -56,19 +56,14 @@ def convolve_on_leaves(
     Raises:
         ValueError: shapes that do not fit, an even kernel, a negative margin, or leaves that do not tile x.
     """
-    for name, value in (("x", x), ("weight", weight)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
-    if x.ndim != 3 or weight.ndim != 4 or weight.shape[1] != len(x) or weight.shape[2] != weight.shape[3]:
-        got = f"{tuple(x.shape)} and {tuple(weight.shape)}"
-        raise ValueError(f"x must be (C, H, W) and weight (K, C, k, k), got {got}")
+    check_tensor(x, "x", "C H W")
+    check_tensor(weight, "weight", f"K {len(x)} k k")
     k = _check_kernel(weight.shape[2])
-    if weight.dtype != x.dtype:
-        raise ValueError(f"weight must be {x.dtype} as x, got {weight.dtype}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be (K,) with K = {len(weight)}, got {tuple(bias.shape)}")
-    if isinstance(margin, bool) or not isinstance(margin, int) or margin < 0:
-        raise ValueError(f"margin must be an integer from 0 on, got {margin!r}")
+    if weight.shape[3] != k or weight.dtype != x.dtype:
+        raise ValueError(f"weight must be square and {x.dtype} as x is, got {describe(weight)}")
+    if bias is not None:
+        check_tensor(bias, "bias", f"{len(weight)}")
+    check_count(margin, "margin", 0)
     numbers = leaf_map(leaves, x.shape[1:])
     if exact:
         rows, columns, source = _exact_places(leaves, numbers, margin + k // 2)
@@ -76,13 +71,16 @@ def convolve_on_leaves(
         (rows, columns), source = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), numbers
     windows = F.pad(x, [k // 2] * 4).unfold(1, k, 1).unfold(2, k, 1)  # (C, H, W, k, k), a view
     patches = windows[:, rows, columns].transpose(0, 1).flatten(1)  # (places, C k k)
-    answers = patches @ weight.flatten(1).T
-    answers = answers if bias is None else answers + bias
-    return answers[source].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
+    outputs = patches @ weight.flatten(1).T
+    outputs = outputs if bias is None else outputs + bias
+    return outputs[source].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
 
 
 def _exact_places(leaves: Tensor, numbers: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns (places,) to compute at, and for each pixel (H, W) the place whose answer it gets."""
+    """Rows and columns (places,) to compute at, and for each pixel (H, W) the place whose output it gets.
+
+    `numbers` (H, W) is the leaf map; `reach` is how far from a leaf's edge the outputs may differ, in pixels.
+    """
     y, x, size = leaves[numbers].unbind(-1)  # (H, W) each: of the pixel's leaf
     rows, columns = (torch.arange(n, device=leaves.device) for n in numbers.shape)
     down, right = rows[:, None] - y, columns - x

@@ -1,10 +1,11 @@
-"""Images and the leaves of their trees."""
+"""Images and the leaves of their trees: which leaf a pixel belongs to, means over leaves, leaves painted and boxed."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from helpers._validate import check_size, check_tensor
 from helpers.device import widest_float
 
 
@@ -21,7 +22,7 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: leaves are no tree, or do not tile an image of this shape.
     """
-    leaves, (height, width) = check_leaves(leaves), _check_shape(shape)
+    leaves, (height, width) = check_leaves(leaves), check_size(shape, "shape")
     if (leaves[:, 2] > max(height, width)).any():
         raise ValueError(f"leaves must lie in an image of {height} x {width}, got side {leaves[:, 2].max()}")
     numbers = torch.full((height, width), -1, device=leaves.device)
@@ -41,7 +42,7 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def leaf_boxes(leaves: Tensor) -> Tensor:
-    """The leaves as boxes, to be drawn.
+    """The leaves as boxes.
 
     Args:
         leaves: a tree, (L, 3).
@@ -69,11 +70,10 @@ def leaf_means(image: Tensor, leaves: Tensor) -> Tensor:
     Raises:
         ValueError: a bad image, or leaves that do not tile it.
     """
-    images, _ = check_image(image)
-    if image.ndim == 4:
-        raise ValueError(f"image must be (H, W) or (C, H, W), one for one tree, got {tuple(image.shape)}")
-    sums = leaf_sums(images[0], leaf_map(leaves, image.shape[-2:]), len(leaves))  # (L, C)
-    means = (sums / leaves[:, 2:].to(sums).square()).to(images)
+    check_tensor(image, "image", "H W", "C H W")
+    channels = image if image.ndim == 3 else image[None]
+    sums = leaf_sums(channels, leaf_map(leaves, image.shape[-2:]), len(leaves))  # (L, C)
+    means = (sums / leaves[:, 2:].to(sums).square()).to(image)
     return means if image.ndim == 3 else means[:, 0]
 
 
@@ -90,8 +90,7 @@ def leaf_sums(image: Tensor, numbers: Tensor, count: int) -> Tensor:
     """
     # Thousands of pixels are added one after another: in single precision the last digits would be lost.
     pixels = image.flatten(1).T.to(widest_float(image.device))  # (P, C)
-    sums = pixels.new_zeros(count, len(image)).index_add_(0, numbers.flatten().to(image.device), pixels)
-    return sums
+    return pixels.new_zeros(count, len(image)).index_add_(0, numbers.flatten().to(image.device), pixels)
 
 
 def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
@@ -109,10 +108,7 @@ def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
         ValueError: leaves that do not tile the image, or another number of values.
     """
     numbers = leaf_map(leaves, shape)
-    if not isinstance(values, Tensor):
-        raise ValueError(f"values must be (L,) or (L, C) with L = {len(leaves)} leaves, got {type(values).__name__}")
-    if values.ndim not in (1, 2) or len(values) != len(leaves):
-        raise ValueError(f"values must be (L,) or (L, C) with L = {len(leaves)} leaves, got {tuple(values.shape)}")
+    check_tensor(values, "values", f"{len(leaves)}", f"{len(leaves)} C", kind="real", finite=False)
     painted = values[numbers.to(values.device)]  # (H, W) or (H, W, C)
     return painted if values.ndim == 1 else painted.permute(2, 0, 1)
 
@@ -129,18 +125,12 @@ def check_image(image: Tensor) -> tuple[Tensor, bool]:
     Raises:
         ValueError: another rank, empty, not floating point, or not finite.
     """
-    if not isinstance(image, Tensor) or image.ndim not in (2, 3, 4):
-        got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"image must be a tensor (H, W), (C, H, W) or (B, C, H, W), got {got}")
-    images = image[(None,) * (4 - image.ndim)]
-    if images.numel() == 0 or not images.is_floating_point() or not torch.isfinite(images).all():
-        got = f"{tuple(image.shape)} of {image.dtype}"
-        raise ValueError(f"image must be finite floating-point numbers and not empty, got {got}")
-    return images, image.ndim == 4
+    check_tensor(image, "image", "H W", "C H W", "B C H W")
+    return image[(None,) * (4 - image.ndim)], image.ndim == 4
 
 
 def check_leaves(leaves: Tensor) -> Tensor:
-    """Return leaves unchanged if they can be a tree: (L, 3), int64, each at a multiple of its size.
+    """Return leaves unchanged if they can be a tree: (L, 3) int64, rows (y, x, size), each at a multiple of its size.
 
     Args:
         leaves: what was given; whether they tile an image is for `leaf_map` to say.
@@ -148,10 +138,7 @@ def check_leaves(leaves: Tensor) -> Tensor:
     Raises:
         ValueError: they cannot.
     """
-    if not isinstance(leaves, Tensor) or leaves.ndim != 2 or leaves.shape[1] != 3 or len(leaves) == 0:
-        got = tuple(leaves.shape) if isinstance(leaves, Tensor) else type(leaves).__name__
-        raise ValueError(f"leaves must be a non-empty (L, 3), rows (y, x, size), got {got}")
-    if leaves.dtype != torch.int64:
+    if check_tensor(leaves, "leaves", "L 3", kind="integer").dtype != torch.int64:
         raise ValueError(f"leaves must be int64, got {leaves.dtype}")
     y, x, size = leaves.unbind(1)
     good = (size > 0) & (y >= 0) & (x >= 0)
@@ -159,10 +146,3 @@ def check_leaves(leaves: Tensor) -> Tensor:
     if not good.all():
         raise ValueError(f"leaves must begin at multiples of their size, got row {leaves[~good][0].tolist()}")
     return leaves
-
-
-def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
-    good = isinstance(shape, Sequence) and len(shape) == 2 and all(isinstance(n, int) and n >= 1 for n in shape)
-    if not good:
-        raise ValueError(f"shape must be (H, W), two positive integers, got {shape!r}")
-    return int(shape[0]), int(shape[1])

@@ -32,13 +32,13 @@ def leaf_gradient(model: nn.Module, x: Tensor, target: Target, leaves: Trees) ->
     """
     trees, shape = _trees(leaves, check_images(x)), x.shape[-2:]
     coarse = [reconstruct(tree, leaf_means(image, tree), shape) for image, tree in zip(x, trees, strict=True)]
-    found = input_gradient(model, torch.stack(coarse), target)  # (B, C, H, W) or (B, K, C, H, W)
-    results = []
-    for one, tree in zip(found, trees, strict=True):  # trees differ in length
-        numbers, colours = leaf_map(tree, shape), one.flatten(0, -3)  # (C, H, W) or (K C, H, W)
-        sums = leaf_sums(colours, numbers, len(tree)).to(one)  # (L, C) or (L, K C)
-        results.append(sums if one.ndim == 3 else sums.view(len(tree), len(one), -1).transpose(0, 1))
-    return results[0] if isinstance(leaves, Tensor) else results
+    gradients = input_gradient(model, torch.stack(coarse), target)  # (B, C, H, W) or (B, K, C, H, W)
+    by_image = []
+    for gradient, tree in zip(gradients, trees, strict=True):  # trees differ in length
+        numbers, channels = leaf_map(tree, shape), gradient.flatten(0, -3)  # (C, H, W) or (K C, H, W)
+        sums = leaf_sums(channels, numbers, len(tree)).to(gradient)  # (L, C) or (L, K C)
+        by_image.append(sums if gradient.ndim == 3 else sums.view(len(tree), len(gradient), -1).transpose(0, 1))
+    return by_image[0] if isinstance(leaves, Tensor) else by_image
 
 
 def occlusion_on_leaves(
@@ -48,7 +48,7 @@ def occlusion_on_leaves(
     leaves: Trees,
     *,
     fill: float | Tensor = 0.0,
-    chunk: int | None = None,
+    batch_size: int | None = None,
 ) -> Tensor | list[Tensor]:
     """What a class score loses when one leaf is covered: as many forward passes as there are leaves.
 
@@ -58,7 +58,7 @@ def occlusion_on_leaves(
         target: class index, (B,) indices, or (B, K) for K classes of every image.
         leaves: the tree (L, 3) of a single image (B = 1), or a list of B trees, which may differ in length.
         fill: what covers: a number, or images that broadcast to x.
-        chunk: images a pass; the length of x, or 8 where x is shorter, when left out.
+        batch_size: images a pass; the length of x, or 8 where x is shorter, when left out.
 
     Returns:
         Drops of the logit, (L,), or (K, L) for a (B, K) target; a list of B of them for a list of trees. Divided by
@@ -70,16 +70,17 @@ def occlusion_on_leaves(
     """
     trees = _trees(leaves, check_images(x))
     for tree in trees:
-        leaf_map(tree, x.shape[-2:])  # refuses what does not tile the image
+        leaf_map(tree, x.shape[-2:])  # raises where the tree does not tile the image
     image = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree) for tree in trees])).to(x.device)
     corner, size = torch.cat(trees).to(x.device).split([2, 1], 1)  # (N, 2), (N, 1)
     regions = torch.cat([image[:, None], corner, corner + size], 1)
-    drops = region_occlusion(model, x, target, regions, fill=fill, batch_size=chunk)  # (N,) or (N, K)
-    results = [one.T if one.ndim == 2 else one for one in drops.split([len(tree) for tree in trees])]
-    return results[0] if isinstance(leaves, Tensor) else results
+    drops = region_occlusion(model, x, target, regions, fill=fill, batch_size=batch_size)  # (N,) or (N, K)
+    by_image = [part.T if part.ndim == 2 else part for part in drops.split([len(tree) for tree in trees])]
+    return by_image[0] if isinstance(leaves, Tensor) else by_image
 
 
 def _trees(leaves: Trees, x: Tensor) -> list[Tensor]:
+    """One tree an image, on its device."""
     if not isinstance(leaves, Tensor | Sequence):
         raise ValueError(f"leaves must be a tree or a list of trees, got {type(leaves).__name__}")
     trees = [leaves] if isinstance(leaves, Tensor) else list(leaves)

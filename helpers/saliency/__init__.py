@@ -1,5 +1,11 @@
 """Which pixels would change the score: gradients and what was built on them, occlusion, class models, boxes.
 
+Near an image a network is almost linear, S(x + d) = S(x) + w . d: the gradient w of a class score says how much each
+pixel would change it. Averaged over noisy copies it is SmoothGrad; averaged on the way from a blank image, times that
+way, integrated gradients. Occlusion does not differentiate: it covers a part of the image and looks at what the score
+loses. A class model is the image at which an ascent along the gradient ends. `saliency_box` draws a box around the
+places where a map is large.
+
 One call::
 
     saliency_map = class_saliency(model, x, target=3)  # (B, H, W)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_count, check_fill, check_number
+from helpers._validate import check_classes, check_count, check_fill, check_number, describe
 from helpers.capture import INPUT, gradients
 
 
@@ -27,7 +27,7 @@ def class_model(
     lr: float = 1.0,
     start: float | Tensor = 0.0,
 ) -> ClassModel:
-    """The image that a class likes best: gradient ascent on its logit minus l2 times the image's squared length.
+    """The image with the largest score of a class: gradient ascent on its logit minus l2 times the squared image.
 
     Implements :eq:`eq-class-model`: argmax_I S_c(I) - l2 ||I||^2, from the zero image, chapter 2. Zero is the mean
     colour of the training images where the network's input is normalised; add the mean back to look at the result.
@@ -50,35 +50,31 @@ def class_model(
 
     Source: Simonyan et al. 2013, section 2.
     """
-    _check(shape, l2, steps, lr)
-    try:
-        classes = torch.as_tensor(target)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"target must be one class or a sequence of K of them, got {target!r}") from error
-    if classes.ndim > 1 or classes.numel() == 0:
-        raise ValueError(f"target must be one class or a sequence of K of them, got shape {tuple(classes.shape)}")
-    one = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    count = max(classes.numel(), 1)
-    x = check_fill(start, one.new_empty((count, *shape)), "start").clone()
-    course = []
-    for step in range(steps + 1):
-        if not torch.isfinite(x).all():
-            raise ValueError(f"the image is no longer finite after {step} steps: lower lr, got {lr}")
-        found = gradients(model, x, classes, INPUT)
-        score = found.logits.gather(1, classes.to(x.device).expand(count)[:, None])[:, 0]
-        course.append(score - l2 * x.square().sum((1, 2, 3)))
-        if not torch.isfinite(course[-1]).all():
-            raise ValueError(f"the objective is no longer finite after {step} steps: lower lr, got {lr}")
-        if step < steps:
-            x = x + lr * (found.gradients[INPUT] - 2 * l2 * x)
-    objective = torch.stack(course, dim=1)  # (K, steps + 1)
-    return ClassModel(x, objective) if classes.ndim else ClassModel(x[0], objective[0])
-
-
-def _check(shape: tuple[int, int, int], l2: float, steps: int, lr: float) -> None:
-    sides = tuple(shape) if isinstance(shape, Sequence) else ()
-    if len(sides) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sides):
-        raise ValueError(f"shape must be (C, H, W), three positive integers, got {shape!r}")
+    _check_shape(shape)
     check_count(steps, "steps")
     check_number(l2, "l2", 0)
     check_number(lr, "lr", 0, above=True)
+    classes, several = check_classes(target)  # (K,)
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    x = check_fill(start, weight.new_empty((len(classes), *shape)), "start").clone()
+    course = []
+    for step in range(steps + 1):
+        if not torch.isfinite(x).all():
+            raise ValueError(f"lr must be lower: the image is no longer finite after {step} steps, got {lr}")
+        ascent = gradients(model, x, classes, INPUT)
+        score = ascent.logits.gather(1, classes.to(x.device)[:, None])[:, 0]
+        course.append(score - l2 * x.square().sum((1, 2, 3)))
+        if not torch.isfinite(course[-1]).all():
+            raise ValueError(f"lr must be lower: the objective is no longer finite after {step} steps, got {lr}")
+        if step < steps:
+            x = x + lr * (ascent.gradients[INPUT] - 2 * l2 * x)
+    objective = torch.stack(course, dim=1)  # (K, steps + 1)
+    return ClassModel(x, objective) if several else ClassModel(x[0], objective[0])
+
+
+def _check_shape(shape: tuple[int, int, int]) -> None:
+    sides = shape if isinstance(shape, tuple | list) else ()
+    try:
+        _channels, _height, _width = (check_count(side, "shape") for side in sides)
+    except ValueError as error:
+        raise ValueError(f"shape must be (C, H, W), three positive integers, got {describe(shape)}") from error

@@ -1,9 +1,10 @@
-"""From maps to boxes."""
+"""A box around the object that a saliency map points at, with the colours of the image to help."""
 
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from helpers._validate import check_number, check_tensor
 from helpers.boxes import region_boxes
 
 ROUNDS = 3  # of colour models; GrabCut, too, repeats its fit
@@ -52,7 +53,7 @@ def saliency_box(
 
 
 def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
-    """(N, C, H, W) images and their seeds (N, H, W) -> masks (N, H, W)."""
+    """The masks (N, H, W) of objects in images (N, C, H, W), grown from seeds (N, H, W) of object and rest."""
     mask, rest = object_seed, rest_seed
     # The blur reflects at the border and must reach less far than the image.
     width, height = (2 * min(int(3 * SMOOTH_PX), n - 1) + 1 for n in (images.shape[-1], images.shape[-2]))
@@ -72,33 +73,22 @@ def _log_density(images: Tensor, region: Tensor, least: Tensor) -> Tensor:
 
     `least` (N,) is added to the variances: a region of one colour has none.
     """
-    colours = images.flatten(2)  # (N, C, P)
+    colours = images.flatten(2)  # (N, C, P), P = H W pixels
     weight = region.flatten(1).to(images)
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
-    apart = colours - colours @ weight[..., None]  # (N, C, P)
-    spread = (apart * weight[:, None]) @ apart.mT  # (N, C, C)
+    deviation = colours - colours @ weight[..., None]  # (N, C, P)
+    covariance = (deviation * weight[:, None]) @ deviation.mT  # (N, C, C)
     unit = torch.eye(colours.shape[1]).to(images)
-    root = torch.linalg.cholesky(spread + least[:, None, None] * unit)
-    z = torch.linalg.solve_triangular(root, unit, upper=False) @ apart
+    root = torch.linalg.cholesky(covariance + least[:, None, None] * unit)
+    z = torch.linalg.solve_triangular(root, unit, upper=False) @ deviation
     volume = root.diagonal(dim1=1, dim2=2).log().sum(1)
     return (-z.square().sum(1) / 2 - volume[:, None]).view(region.shape)
 
 
 def _check(maps: Tensor, images: Tensor | None, foreground: float, background: float) -> None:
-    if not isinstance(maps, Tensor) or maps.ndim not in (3, 4) or maps.numel() == 0:
-        got = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps must be a non-empty (B, H, W) or (B, K, H, W), got {got}")
-    if not maps.is_floating_point() or not torch.isfinite(maps).all():
-        raise ValueError(f"maps must be finite floating-point numbers, got {maps.dtype} or NaN or infinite values")
-    numbers = all(isinstance(q, float) for q in (background, foreground))
-    if not numbers or not 0 < background <= foreground < 1:
-        raise ValueError(f"quantiles must keep 0 < background <= foreground < 1, got {background!r} and {foreground!r}")
-    if images is None:
-        return
-    wanted = (len(maps), *maps.shape[-2:])
-    shape = tuple(images.shape) if isinstance(images, Tensor) else ()
-    if len(shape) != 4 or (shape[0], *shape[2:]) != wanted or shape[1] == 0:
-        got = shape or type(images).__name__
-        raise ValueError(f"images must be a tensor (B, C, H, W) with (B, H, W) = {wanted}, got {got}")
-    if not torch.isfinite(images).all():
-        raise ValueError("images must be finite, got NaN or infinite values")
+    check_tensor(maps, "maps", "B H W", "B K H W")
+    check_number(background, "background", 0, 1, above=True, below=True)
+    check_number(foreground, "foreground", background, 1, below=True)
+    if images is not None:
+        height, width = maps.shape[-2:]
+        check_tensor(images, "images", f"{len(maps)} C {height} {width}", kind="real")

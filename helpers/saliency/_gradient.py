@@ -1,4 +1,4 @@
-"""The gradient of a class score with respect to the pixels, and four attributions made from gradients."""
+"""The gradient of a class score with respect to the pixels, and the attributions made from gradients."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -76,8 +76,8 @@ def gradient_times_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 
     Source: Shrikumar et al., "Not just a black box", 2016.
     """
-    found = input_gradient(model, x, target)
-    return found * (x if found.ndim == x.ndim else x[:, None]).detach()
+    gradient = input_gradient(model, x, target)
+    return gradient * (x if gradient.ndim == x.ndim else x[:, None]).detach()
 
 
 def integrated_gradients(
@@ -106,15 +106,15 @@ def integrated_gradients(
         Signed attributions, (B, C, H, W) or (B, K, C, H, W), in score units.
 
     Raises:
-        ValueError: as `input_gradient`; steps or chunk below 1, a baseline that does not fit or is not finite.
+        ValueError: as `input_gradient`; steps or batch_size below 1, a baseline that does not fit or is not finite.
 
     Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017.
     """
     check_count(steps, "steps")
     x = check_images(x).detach()
     start = check_fill(baseline, x, "baseline")
-    places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
-    along, weights = (torch.as_tensor(v / 2, dtype=x.dtype, device=x.device) for v in (places + 1, weights))
+    nodes, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
+    along, weights = (torch.as_tensor(v / 2, dtype=x.dtype, device=x.device) for v in (nodes + 1, weights))
 
     def on_the_way(image: Tensor, step: Tensor) -> Tensor:
         return start[image] + along[step, None, None, None] * (x[image] - start[image])
@@ -142,34 +142,33 @@ def smooth_gradient(
         target: class index, (B,) indices, or (B, K) for K classes of every image.
         samples: noisy copies of each image.
         noise: standard deviation of the noise, as a share of each image's range from least to greatest value.
-        seed: of the noise; the same on every device and for every chunk.
+        seed: of the noise; from 0 on; the same on every device and for every `batch_size`.
         batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
 
     Returns:
         Raw signed mean gradients, (B, C, H, W) or (B, K, C, H, W), in score units per unit of x.
 
     Raises:
-        ValueError: as `input_gradient`; samples or chunk below 1, or noise that is negative or not finite.
+        ValueError: as `input_gradient`; samples or batch_size below 1, or noise that is negative or not finite.
 
     Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
     check_count(samples, "samples")
     check_number(noise, "noise", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer, got {seed!r}")
+    check_count(seed, "seed", 0)
     x = check_images(x).detach()
     spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
 
-    @lru_cache(maxsize=1)
-    def drawn(sample: int) -> Tensor:
-        # For the whole batch, so that the chunk's size does not change the noise; on the CPU, nor does the device.
+    @lru_cache(maxsize=1)  # a pass may end in the middle of a sample, with which the next pass begins
+    def noise_of(sample: int) -> Tensor:
+        # For the whole batch, so that `batch_size` does not change the noise; on the CPU, nor does the device.
         draw = torch.Generator().manual_seed(seed * samples + sample)
         return torch.randn(x.shape, generator=draw, dtype=torch.float32).to(x)
 
     def noisy(image: Tensor, sample: Tensor) -> Tensor:
         first = int(sample[0])
-        noise_of = torch.stack([drawn(s) for s in range(first, int(sample[-1]) + 1)])  # (samples, B, C, H, W)
-        return x[image] + spread[image, None, None, None] * noise_of[sample - first, image]
+        draws = torch.stack([noise_of(s) for s in range(first, int(sample[-1]) + 1)])  # (samples, B, C, H, W)
+        return x[image] + spread[image, None, None, None] * draws[sample - first, image]
 
     return _mean_gradient(model, x, target, noisy, x.new_full((samples,), 1 / samples), batch_size)
 
@@ -194,10 +193,10 @@ def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     Source: Springenberg et al., "Striving for simplicity: the all convolutional net", 2014.
     """
     with _GuidedReLUs() as guide:
-        found = input_gradient(model, x, target)
-    if not guide.met:
-        raise ValueError("model must have ReLUs for guided backpropagation, none runs in its forward")
-    return found
+        maps = input_gradient(model, x, target)
+    if not guide.count:
+        raise ValueError("model must have ReLUs for guided backpropagation, got one in whose forward none runs")
+    return maps
 
 
 def _mean_gradient(
@@ -208,31 +207,35 @@ def _mean_gradient(
     weights: Tensor,
     batch_size: int | None,
 ) -> Tensor:
-    """The weighted sum of the gradients at S points for each image; `points(image, s)` gives a pass its images."""
-    wanted, several = check_target(target, len(x))
-    wanted, total = wanted.to(x.device), None
+    """The weighted sum of the gradients at S points for each image.
+
+    `points(image, point)` gives the images of one pass, (n, C, H, W): for the numbers of the images, (n,), and of the
+    points, (n,), that go into it.
+    """
+    classes, several = check_target(target, len(x))
+    classes = classes.to(x.device)  # (B, K)
+    total = x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
     for rows in chunks(len(x) * len(weights), batch_size, x):
-        s, image = rows // len(x), rows % len(x)
-        found = input_gradient(model, points(image, s), wanted[image])  # (n, K, C, H, W)
-        total = found.new_zeros(len(x), *found.shape[1:]) if total is None else total
-        total.index_add_(0, image, found * weights[s].view(-1, *[1] * (found.ndim - 1)))
+        point, image = rows // len(x), rows % len(x)
+        gradient = input_gradient(model, points(image, point), classes[image])  # (n, K, C, H, W)
+        total.index_add_(0, image, gradient * weights[point].view(-1, 1, 1, 1, 1))
     return total if several else total[:, 0]
 
 
 class _GuidedReLUs(TorchFunctionMode):
-    """Inside, the gradient at the output of every ReLU loses its negative part; `met` counts them.
+    """Inside, the gradient at the output of every ReLU loses its negative part; `count` says how many ran.
 
     It sees functions, and with them modules, which call functions: no module is replaced and no hook is left.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.met = 0
+        self.count = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         if func in RELUS:
-            self.met += 1
+            self.count += 1
             if output.requires_grad:
                 output.register_hook(lambda gradient: gradient.clamp(min=0))
         return output

@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_fill, check_images, check_target, chunks
+from helpers._validate import (
+    Target,
+    check_count,
+    check_fill,
+    check_images,
+    check_target,
+    check_tensor,
+    chunks,
+    describe,
+)
 from helpers.capture import logits
 
 Pair = int | tuple[int, int]
@@ -36,13 +45,13 @@ def region_occlusion(
 
     Raises:
         ValueError: bad `x` or `target`; regions of another shape, outside their image or empty; a fill that does not
-            fit; chunk below 1.
+            fit; batch_size below 1.
     """
     cover = check_fill(fill, check_images(x))
     regions = _check_regions(regions, x)
     full = torch.cat([logits(model, x[part]) for part in chunks(len(x), batch_size, x)])
-    wanted, several = check_target(target, *full.shape)
-    wanted = wanted.to(full.device)
+    classes, several = check_target(target, *full.shape)
+    classes = classes.to(full.device)  # (B, K)
     rows, columns = (torch.arange(n, device=x.device) for n in x.shape[-2:])
     drops = []
     for part in chunks(len(regions), batch_size, x):
@@ -50,7 +59,7 @@ def region_occlusion(
         inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None]
         image = image[:, 0]
         covered = torch.where(inside, cover[image], x[image])  # (n, C, H, W)
-        drops.append((full[image] - logits(model, covered)).gather(1, wanted[image]))
+        drops.append((full[image] - logits(model, covered)).gather(1, classes[image]))
     joined = torch.cat(drops)  # (N, K)
     return joined if several else joined[:, 0]
 
@@ -85,9 +94,8 @@ def occlusion(
     Source: Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014.
     """
     size = check_images(x).shape[-2:]
-    window, stride = _pair("window", window, size), _pair("stride", stride)
-    if any(s > w for s, w in zip(stride, window, strict=True)):
-        raise ValueError(f"stride must be at most the window {window}, or places are left out, got {stride}")
+    window = _check_pair(window, "window", size)
+    stride = _check_pair(stride, "stride", window)  # a larger one would leave places out
     count = [-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True)]
     each = [torch.arange(n, device=x.device) for n in (len(x), *count)]
     image, i, j = torch.meshgrid(*each, indexing="ij")  # (B, rows, columns)
@@ -112,12 +120,8 @@ def _spread(drops: Tensor, window: tuple[int, int], stride: tuple[int, int], siz
 
 
 def _check_regions(regions: Tensor, x: Tensor) -> Tensor:
-    if not isinstance(regions, Tensor) or regions.ndim != 2 or regions.shape[1] != 5 or len(regions) == 0:
-        got = tuple(regions.shape) if isinstance(regions, Tensor) else type(regions).__name__
-        raise ValueError(f"regions must be a non-empty (N, 5), rows (image, y0, x0, y1, x1), got {got}")
-    if regions.is_floating_point() or regions.dtype == torch.bool:
-        raise ValueError(f"regions must hold integers, got {regions.dtype}")
-    regions = regions.to(x.device).long()
+    """Regions as int64 on the device of x, if each lies inside its image."""
+    regions = check_tensor(regions, "regions", "N 5", kind="integer").to(x.device).long()
     image, y0, x0, y1, x1 = regions.unbind(1)
     height, width = x.shape[-2:]
     good = (image >= 0) & (image < len(x)) & (y0 >= 0) & (y0 < y1) & (y1 <= height)
@@ -128,10 +132,10 @@ def _check_regions(regions: Tensor, x: Tensor) -> Tensor:
     return regions
 
 
-def _pair(name: str, value: Pair, limit: Sequence[int] | None = None) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in pair):
-        raise ValueError(f"{name} must be an integer of at least 1, or two of them, got {value!r}")
-    if limit is not None and any(n > most for n, most in zip(pair, limit, strict=True)):
-        raise ValueError(f"{name} must fit into the image of {limit[0]} x {limit[1]}, got {value!r}")
-    return pair
+def _check_pair(value: Pair, name: str, limits: Sequence[int]) -> tuple[int, int]:
+    """A number of pixels, or two of them (down, across), as two, if each lies in 1 .. its limit."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be an integer or two of them, (down, across), got {describe(value)}")
+    down, across = (check_count(side, name, high=limit) for side, limit in zip(pair, limits, strict=True))
+    return down, across

@@ -9,6 +9,7 @@ from torch import nn
 
 from helpers._validate import (
     check_choice,
+    check_classes,
     check_count,
     check_fill,
     check_fit,
@@ -131,6 +132,35 @@ def test_the_range_of_a_target_is_looked_at_once_the_classes_are_known():
 
 
 # tensors
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "several"),
+    [(1, [1], False), (torch.tensor(1), [1], False), ([1], [1], True), (torch.tensor([2, 0]).int(), [2, 0], True)],
+)
+def test_classes_without_images_become_a_row(target, rows, several):
+    classes, is_row = check_classes(target, 3)
+    assert classes.tolist() == rows
+    assert classes.dtype == torch.int64
+    assert is_row is several
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ([[0, 1]], r"target must be a class or \(K,\) classes, got shape \(1, 2\)"),
+        ([], "target must be a class or"),
+        ("cat", "target must be a class or .*, got 'cat'"),
+        (None, "target must be a class or"),
+        (1.0, "target must hold integers"),
+        (True, "target must hold integers"),
+        (3, "target must lie in 0 .. 2"),
+        ([0, -1], "target must lie in 0 .. 2"),
+    ],
+)
+def test_what_is_no_class_is_refused(target, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_classes(target, 3)
 
 
 def test_a_tensor_comes_back_as_it_is():

@@ -1,0 +1,110 @@
+"""Occlusion by hand and against captum."""
+
+import warnings
+
+import pytest
+import torch
+from support.saliency import REGIONS, Sum, X, batch, by_hand, score, tiny
+from torch import nn
+
+from helpers.saliency import (
+    occlusion,
+    region_occlusion,
+)
+
+# gradients against others
+
+
+def oracle(name, net):
+    attr = pytest.importorskip("captum.attr")
+    method = getattr(attr, name)(net).attribute
+
+    def call(*args, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return method(*args, **options)
+
+    return call
+
+
+# occlusion
+
+
+def test_region_drops_by_hand():
+    regions = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 1, 2], [0, 1, 0, 2, 2], [0, 0, 0, 2, 2]])
+    assert region_occlusion(by_hand(), X, 0, regions).tolist() == [0.5, 0, 3.5, 4]
+    assert region_occlusion(by_hand(), X, [[1, 0]], regions).tolist() == [[-1.5, 0.5], [0, 0], [-10.5, 3.5], [-12, 4]]
+    # covered by 1, which the network makes 2: ReLU 2 2 6 8, 2 0 2 2, 2 2 2 2
+    assert region_occlusion(by_hand(), X, 0, regions, fill=1).tolist() == [0, -0.5, 2.5, 2]
+
+
+def test_each_region_is_taken_from_its_own_image_with_its_own_target():
+    x = torch.stack([X[0], 10 * X[0]])
+    regions = torch.tensor([[1, 0, 0, 1, 1], [0, 1, 1, 2, 2], [1, 1, 1, 2, 2], [0, 0, 0, 1, 1]])
+    assert region_occlusion(by_hand(), x, torch.tensor([0, 1]), regions).tolist() == [-15, 2, -60, 0.5]
+    fill = torch.stack([torch.zeros(1, 2, 2), torch.full((1, 2, 2), 2.0)])
+    assert region_occlusion(by_hand(), x, 0, regions, fill=fill).tolist() == [4, 2, 19, 0.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_regions_of_any_integers(dtype):
+    net, x = tiny(), batch()
+    torch.testing.assert_close(region_occlusion(net, x, 1, REGIONS.to(dtype)), region_occlusion(net, x, 1, REGIONS))
+
+
+def test_occlusion_by_hand():
+    x = torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3)
+    assert occlusion(Sum(), x, 0, window=(1, 2), stride=1).tolist() == [[[3, 4.5, 6]]]
+    assert occlusion(Sum(), x, 0, window=(1, 2), stride=(1, 2)).tolist() == [[[3, 3, 4]]]  # the last one is cut
+    assert occlusion(Sum(), x, [[0, 1]], window=1, stride=1).tolist() == [[[[1, 2, 4]], [[-1, -2, -4]]]]
+    assert occlusion(Sum(), x, 1, window=(1, 2), stride=(1, 2), fill=1.0).tolist() == [[[-1, -1, -3]]]
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.5, batch(seed=9)])
+def test_a_window_as_large_as_the_image_takes_the_whole_score(fill):
+    net, x = tiny(), batch()
+    filled = torch.as_tensor(fill, dtype=torch.float64).expand(x.shape)
+    expected = score(net, x, 2) - score(net, filled, 2)
+    actual = occlusion(net, x, 2, window=7, stride=7, fill=fill)
+    torch.testing.assert_close(actual, expected[:, None, None].expand(2, 7, 7))
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"),
+    [(3, 1), (3, 2), (2, 2), (4, 3), (5, 4), ((2, 3), (2, 2)), ((3, 2), 2), ((4, 5), (3, 1)), ((7, 1), (4, 1))],
+)
+@pytest.mark.parametrize("wide", [7, 6])
+def test_occlusion_is_captums(window, stride, wide):
+    x, target = batch()[..., :wide], torch.tensor([2, 0])
+    net = nn.Sequential(*tiny()[:4], nn.AdaptiveAvgPool2d(2), *tiny()[4:])
+    pair = [(n, n) if isinstance(n, int) else n for n in (window, stride)]
+    expected = oracle("Occlusion", net)(x, (3, *pair[0]), (3, *pair[1]), baselines=0.3, target=target)
+    actual = occlusion(net, x, target, window=window, stride=stride, fill=0.3)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(actual[:, None].expand(-1, 3, -1, -1), expected.double(), rtol=0, atol=1e-5 * scale)
+
+
+OUTSIDE = [[2, 0, 0, 1, 1], [-1, 0, 0, 1, 1], [0, -1, 0, 1, 1], [0, 0, -1, 1, 1], [0, 0, 0, 8, 1], [0, 0, 0, 1, 7]]
+EMPTY = [[0, 2, 0, 2, 1], [0, 0, 2, 1, 2]]
+
+
+@pytest.mark.parametrize("row", OUTSIDE + EMPTY)
+def test_regions_outside_their_image_or_empty_are_refused(row):
+    regions = torch.tensor([[0, 0, 0, 1, 1], row])
+    with pytest.raises(ValueError, match=rf"^regions must lie in 2 images of 7 x 6 .*got row \{row}"):
+        region_occlusion(Sum(), batch()[..., :6], 1, regions)
+
+
+def test_regions_of_another_shape_or_kind_are_refused():
+    for regions in ([[0, 0, 0, 1, 1]], torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 0, 0, 1.0, 1]])):
+        with pytest.raises(ValueError, match=r"^regions must be"):
+            region_occlusion(Sum(), batch(), 1, regions)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("window", 0), ("window", 8), ("window", (7, 8)), ("window", (3, 3, 3)), ("stride", 0), ("stride", (3, 4))],
+)
+def test_windows_beyond_the_image_and_strides_beyond_the_window_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be an integer"):
+        occlusion(tiny(), batch(), 1, **({"window": 3, "stride": 2} | {name: value}))
