@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 
 from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.environment import run_environment
-from helpers.experiments.report import run_record
+from helpers.experiments.report import Record, header, run_record
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, data_hash
 from helpers.experiments.train.trainer import RunError, damage_refused, divergence_refused, write_state
 from helpers.experiments.whatwhere.saccades import DISPLAY, TESTED, WINDOW, best_blur, scanned, searched, window
+from helpers.results import Row, long_table
 from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view
 from helpers.training import Batches, fit_batches
 
@@ -62,8 +63,8 @@ def what_batches(digits: Digits, epochs: int, seed: int) -> Batches:
         for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
             shift = (spread * torch.randn(len(chunk), 2, generator=draw)).round().clamp(-REACH_PX, REACH_PX).long()
             noise = int(torch.randint(2**31, (), generator=draw))
-            found = noisy_displays(digits.images[chunk], noise, places=shift, size=WINDOW).images - 0.5
-            yield from zip(found.split(BATCH), digits.labels[chunk].split(BATCH), strict=True)
+            windows = noisy_displays(digits.images[chunk], noise, places=shift, size=WINDOW).images - 0.5
+            yield from zip(windows.split(BATCH), digits.labels[chunk].split(BATCH), strict=True)
 
     return batches
 
@@ -74,9 +75,9 @@ def where_batches(digits: Digits, accuracy: Tensor, seed: int) -> Batches:
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         draw = torch.Generator().manual_seed(seed * 1009 + 500 + epoch)
         for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
-            found = noisy_displays(digits.images[chunk], int(torch.randint(2**31, (), generator=draw)))
-            seen = dorsal_view(found.images - 0.5)[:, 0]
-            yield from zip(seen.split(BATCH), collicular_target(accuracy, found.places).split(BATCH), strict=True)
+            displays = noisy_displays(digits.images[chunk], int(torch.randint(2**31, (), generator=draw)))
+            seen = dorsal_view(displays.images - 0.5)[:, 0]
+            yield from zip(seen.split(BATCH), collicular_target(accuracy, displays.places).split(BATCH), strict=True)
 
     return batches
 
@@ -137,10 +138,10 @@ def train(
 
 def measured_map(what: nn.Module, digits: Digits, seed: int, device: torch.device) -> Tensor:
     """How often the what pathway is right when it looks up to 27 pixels beside a digit: (55, 55), row y, column x."""
-    found = noisy_displays(digits.images, seed, places=torch.zeros(len(digits.images), 2, dtype=torch.int64))
+    displays = noisy_displays(digits.images, seed, places=torch.zeros(len(digits.images), 2, dtype=torch.int64))
     axis = torch.arange(-REACH_PX, REACH_PX + 1) * 2 / DISPLAY
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
-    x = (found.images - 0.5).to(device)
+    x = (displays.images - 0.5).to(device)
     return accuracy_map(what, x, digits.labels, offsets, view=window, batch_size=1000).cpu()
 
 
@@ -151,74 +152,119 @@ def profile(accuracy: Tensor) -> list[float]:
     return [accuracy[away == r].mean().item() for r in range(REACH_PX + 1)]
 
 
-def model(seed: int, train_set: Digits, test_set: Digits, out: Path, device: torch.device) -> dict[str, Any]:
-    """One what/where model: trained, its maps, its curves."""
+def trained_pathways(
+    seed: int, train_set: Digits, out: Path, device: torch.device
+) -> tuple[WhatNet, WhereNet, dict[str, list[float]]]:
+    """The what and the where pathway of one seed, and the mean loss of each one's epochs."""
     torch.manual_seed(seed)
     what = WhatNet().to(device)
     steps = -(-len(train_set.images) // BATCH)
     identity: dict[str, Any] = {"seed": seed, "spread": SPREAD_PX, "digits": len(train_set.images)}
     batches = what_batches(train_set, WHAT_EPOCHS, seed)
-    losses = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device, identity)
-    half = len(train_set.images) // 2
+    what_loss = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device, identity)
     # The map to learn from is measured on training digits, the one to report on test digits.
+    half = len(train_set.images) // 2
     some = slice(half, half + MAP_DIGITS)
     learned = Digits(train_set.images[some], train_set.labels[some], train_set.fonts[some])
     accuracy = measured_map(what, learned, seed, device)
-    fresh = Digits(*(part[:MAP_DIGITS] for part in test_set))
-    reported = measured_map(what, fresh, seed + 1, device)
     torch.manual_seed(seed + 100)
     where = WhereNet().to(device)
     batches = where_batches(train_set, accuracy, seed)
-    guesses = train(
+    where_loss = train(
         where, batches, F.binary_cross_entropy_with_logits, WHERE_EPOCHS, steps, out / f"where-{seed}.pt", device,
         identity | {"accuracy": round(accuracy.double().sum().item(), 6)},
     )  # fmt: skip
+    return what, where, {"what loss": what_loss, "where loss": where_loss}
+
+
+def measured(seed: int, train_set: Digits, test_set: Digits, out: Path, device: torch.device) -> dict[str, Any]:
+    """One what/where model: trained, its maps, its curves."""
+    what, where, losses = trained_pathways(seed, train_set, out, device)
+    accuracy = measured_map(what, Digits(*(part[:MAP_DIGITS] for part in test_set)), seed + 1, device)
     blurs = {c: best_blur(what, train_set, c, 7919 * seed + 6007, device) for c in CONTRASTS}
-    curves: dict[str, Any] = {}
-    for cautious in (False, True):
-        rows = {
+    curves = {
+        name: {
             str(contrast): [
-                searched(what, where, test_set, e, contrast, 7919 * seed + e, device, cautious, blurs[contrast])
-                for e in tqdm(ECCENTRICITIES_PX, desc=f"seed {seed}, contrast {contrast}", leave=False)
+                searched(what, where, test_set, px, contrast, 7919 * seed + px, device, cautious, blurs[contrast])
+                for px in tqdm(ECCENTRICITIES_PX, desc=f"seed {seed}, contrast {contrast}", leave=False)
             ]
             for contrast in CONTRASTS
         }
-        curves["cautious" if cautious else "always"] = rows
+        for name, cautious in (("always", False), ("cautious", True))
+    }
     return {
         "seed": seed,
-        "what loss": losses,
-        "where loss": guesses,
-        "accuracy map": reported.tolist(),
-        "profile": profile(reported),
-        "mean over the map": reported.mean().item(),
+        **losses,
+        "accuracy map": accuracy.tolist(),
+        "profile": profile(accuracy),
+        "mean over the map": accuracy.mean().item(),
         "blur of the lightest spot (px)": {str(c): px for c, px in blurs.items()},
         "curves": curves,
         "scan": {str(c): scanned(what, where, test_set, c, 7919 * seed + 4001, device) for c in CONTRASTS},
     }
 
 
-def record(out: Path, device: torch.device, seeds: Sequence[int] | None = None) -> dict[str, Any]:
-    """The whole record: the model of every seed, of all three by default."""
-    seeds = SEEDS if seeds is None else seeds
-    train_set, test_set = mnist("train"), mnist("test")
+def by_display(of_contrast: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, its keys no longer contrasts, "0.7", but the displays of it, "contrast 0.7"."""
+    return {f"contrast {contrast}": values for contrast, values in of_contrast.items()}
+
+
+def rows(result: Mapping[str, Any]) -> list[Row]:
+    """The rows of one model, as `measured` gives it.
+
+    The tables: "losses", by epoch (`step`, from 1); "accuracy map" (`x`, `y`) and its "profile", by pixels from the
+    middle (`setting`); "blurs" of the lightest spot, in pixels; "curves", by displays (`set`), with a saccade "always"
+    or only if it promises more (`variant`), pixels of the digit from the centre (`setting`) and saccades (`step`); "scan"
+    and "seconds" a display, by `method`.
+    """
+    seed = result["seed"]
+    losses = {name: dict(enumerate(result[f"{name} loss"], start=1)) for name in ("what", "where")}
+    curves = {
+        variant: {
+            displays: dict(zip(ECCENTRICITIES_PX, metrics, strict=True))
+            for displays, metrics in by_display(of_contrast).items()
+        }
+        for variant, of_contrast in result["curves"].items()
+    }
+    scans = by_display(result["scan"])
+    seconds = {displays: ways["seconds a display"] for displays, ways in scans.items()}
+    right = {
+        displays: {way: share for way, share in ways.items() if way != "seconds a display"}
+        for displays, ways in scans.items()
+    }
+    return [
+        *long_table(losses, "method", "step", table="losses", metric="loss", seed=seed),
+        *long_table(result["accuracy map"], "y", "x", table="accuracy map", metric="accuracy", seed=seed),
+        *long_table(result["profile"], "setting", table="profile", metric="accuracy", seed=seed),
+        *long_table(result["mean over the map"], table="profile", metric="mean over the map", seed=seed),
+        *long_table(by_display(result["blur of the lightest spot (px)"]), "set", table="blurs", metric="px", seed=seed),
+        *long_table(curves, "variant", "set", "setting", "metric", "step", table="curves", seed=seed),
+        *long_table(right, "set", "method", table="scan", metric="accuracy", seed=seed),
+        *long_table(seconds, "set", "method", table="seconds", metric="seconds a display", seed=seed),
+    ]
+
+
+def settings(train_set: Digits, test_set: Digits) -> dict[str, Any]:
+    """On what the numbers depend."""
     return {
-        "name": NAME,
-        "command": f"python -m helpers.experiments.{NAME} --publish",
-        "facts": run_environment(device),
-        "data": {
-            "mnist": data_hash(
-                DataSplit(LabeledImages(*train_set[:2]), {"test": LabeledImages(*test_set[:2])}, (), "MNIST")
-            )
-        },
-        "seeds": list(seeds),
         "what": f"MNIST, {len(train_set.images):,} training and {len(test_set.images):,} test digits on noisy displays",
         "epochs": {"what": WHAT_EPOCHS, "where": WHERE_EPOCHS, "published what": 75, "published where": 60},
         "eccentricities (px)": list(ECCENTRICITIES_PX),
         "contrasts": list(CONTRASTS),
         "displays": TESTED,
-        "published": PUBLISHED,
-        "models": [model(seed, train_set, test_set, out, device) for seed in seeds],
     }
+
+
+def record(out: Path, device: torch.device, seeds: Sequence[int] | None = None) -> Record:
+    """The whole record: the model of every seed, of all three by default."""
+    seeds = SEEDS if seeds is None else seeds
+    train_set, test_set = mnist("train"), mnist("test")
+    split = DataSplit(LabeledImages(*train_set[:2]), {"test": LabeledImages(*test_set[:2])}, (), "MNIST")
+    about = header(
+        NAME, run_environment(device), data={"mnist": data_hash(split)}, seeds=seeds,
+        settings=settings(train_set, test_set), published=PUBLISHED,
+    )  # fmt: skip
+    return Record(about, [row for seed in seeds for row in rows(measured(seed, train_set, test_set, out, device))])
 
 
 def main(arguments: list[str] | None = None) -> int:

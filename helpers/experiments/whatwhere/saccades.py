@@ -48,16 +48,16 @@ def displays(digits: Digits, eccentricity: int, contrast: float, seed: int) -> t
     return noisy_displays(digits.images[chosen], seed, places=places, contrast=contrast), digits.labels[chosen]
 
 
-def named(what: nn.Module, x: Tensor, at: Tensor) -> Tensor:
-    """What the what pathway says of displays from a place each, (N, 2): labels (N,)."""
-    return label_map(what, x, at[:, None].clamp(-1, 1), window)[:, 0].argmax(-1).cpu()
+def answers(what: nn.Module, x: Tensor, fixations: Tensor) -> Tensor:
+    """What the what pathway says of displays from a fixation each, (N, 2): labels (N,)."""
+    return label_map(what, x, fixations[:, None].clamp(-1, 1), window)[:, 0].argmax(-1).cpu()
 
 
 def best_blur(what: nn.Module, digits: Digits, contrast: float, seed: int, device: torch.device) -> float:
     """The blur of `SPOTS_PX` whose lightest spots lead to most right answers; `digits` are none of the tested ones."""
-    found, labels = displays(digits, SCANNED_PX, contrast, seed)
-    x = (found.images - 0.5).to(device)
-    return max(SPOTS_PX, key=lambda px: int((named(what, x, lightest(x, px)) == labels).sum()))
+    shown, labels = displays(digits, SCANNED_PX, contrast, seed)
+    x = (shown.images - 0.5).to(device)
+    return max(SPOTS_PX, key=lambda px: int((answers(what, x, lightest(x, px)) == labels).sum()))
 
 
 def searched(
@@ -68,27 +68,30 @@ def searched(
 
     Beside it, one saccade to the lightest spot, blurred by `blur_px`, and one to the true place.
     """
-    found, labels = displays(digits, eccentricity, contrast, seed)
-    places = found.places
-    x = (found.images - 0.5).to(device)
+    shown, labels = displays(digits, eccentricity, contrast, seed)
+    places = shown.places
+    x = (shown.images - 0.5).to(device)
     seen = dual_pathway(what, where, x, SACCADES, view=window, cautious=cautious)
     off = ((seen.fixations * DISPLAY / 2) - places[:, None]).norm(dim=-1)  # pixels beside the digit
-    right = {"views": seen.log_p, "beliefs": seen.beliefs}
-    hits = {name: topk_correct(one.cpu(), labels[:, None]).float().mean(0).tolist() for name, one in right.items()}
+    alone, fused = (
+        topk_correct(log_p.cpu(), labels[:, None]).float().mean(0).tolist() for log_p in (seen.log_p, seen.beliefs)
+    )
     moved = (seen.fixations[:, 1] != seen.fixations[:, 0]).any(-1)
-    others = {"lightest spot": lightest(x, blur_px), "true place": places * 2 / DISPLAY}
-    led = {name: named(what, x, at) for name, at in others.items()}
+    targets = {"lightest spot": lightest(x, blur_px), "true place": places * 2 / DISPLAY}
     return {
-        **{f"one saccade to the {k}": (one == labels).float().mean().item() for k, one in led.items()},
-        "alone": hits["views"],
-        "fused": hits["beliefs"],
+        **{
+            f"one saccade to the {name}": (answers(what, x, fixations) == labels).float().mean().item()
+            for name, fixations in targets.items()
+        },
+        "alone": alone,
+        "fused": fused,
         "distance (px)": off.median(0).values.tolist(),
         "missed": (off > NEAR_PX).float().mean(0).tolist(),
         "moved": moved.float().mean().item(),
     }
 
 
-def scan(what: nn.Module, x: Tensor) -> Tensor:
+def scan(what: nn.Sequential, x: Tensor) -> Tensor:
     """Log-probabilities of every fourth window of displays (N, 1, S, S), row by row: (N, windows, K).
 
     By convolution: `WhatNet` pools by four, so that its maps of a display hold those of all these windows.
@@ -100,23 +103,23 @@ def scan(what: nn.Module, x: Tensor) -> Tensor:
 
 
 def scanned(
-    what: nn.Module, where: nn.Module, digits: Digits, contrast: float, seed: int, device: torch.device
+    what: nn.Sequential, where: nn.Module, digits: Digits, contrast: float, seed: int, device: torch.device
 ) -> dict[str, Any]:
     """A scan of whole displays beside one saccade: what each gets right, and the seconds a display."""
-    found, labels = displays(digits, SCANNED_PX, contrast, seed)
-    x = (found.images - 0.5).to(device)
+    shown, labels = displays(digits, SCANNED_PX, contrast, seed)
+    x = (shown.images - 0.5).to(device)
     seconds: dict[str, list[float]] = {"scan": [], "saccade": []}
-    rows: dict[str, list[Tensor]] = {"scan, most confident": [], "scan, summed evidence": [], "saccade": []}
-    for some in x.split(SCAN_BATCH):
+    log_p: dict[str, list[Tensor]] = {"scan, most confident": [], "scan, summed evidence": [], "saccade": []}
+    for batch in x.split(SCAN_BATCH):
         with timed() as scan_time:
-            all_of = scan(what, some).cpu()
+            windows = scan(what, batch).cpu()
         with timed() as saccade_time:
-            led = dual_pathway(what, where, some, 1, view=window).log_p[:, 1].cpu()
-        seconds["scan"].append(scan_time.seconds / len(some))
-        seconds["saccade"].append(saccade_time.seconds / len(some))
-        surest = all_of.amax(-1).argmax(1)
-        rows["scan, most confident"].append(all_of[torch.arange(len(some)), surest])
-        rows["scan, summed evidence"].append(all_of.sum(1))
-        rows["saccade"].append(led)
-    right = {name: topk_correct(torch.cat(one), labels).float().mean().item() for name, one in rows.items()}
-    return right | {"seconds a display": {name: median(one) for name, one in seconds.items()}}
+            views = dual_pathway(what, where, batch, 1, view=window).log_p[:, 1].cpu()
+        seconds["scan"].append(scan_time.seconds / len(batch))
+        seconds["saccade"].append(saccade_time.seconds / len(batch))
+        surest = windows.amax(-1).argmax(1)
+        log_p["scan, most confident"].append(windows[torch.arange(len(batch)), surest])
+        log_p["scan, summed evidence"].append(windows.sum(1))
+        log_p["saccade"].append(views)
+    right = {name: topk_correct(torch.cat(parts), labels).float().mean().item() for name, parts in log_p.items()}
+    return right | {"seconds a display": {name: median(values) for name, values in seconds.items()}}
