@@ -24,16 +24,21 @@ from helpers.licnn._inhibition import (
     rms_mask,
     unit_norm,
 )
+from helpers.licnn._variants import VARIANTS, center_surround_mask, random_places, rule_agreement
 
 __all__ = [
+    "VARIANTS",
     "Attention",
     "attention_map",
     "attention_steps",
+    "center_surround_mask",
     "inhibition_kernel",
     "inhibition_mask",
     "lateral_inhibition",
     "max_channel",
+    "random_places",
     "rms_mask",
+    "rule_agreement",
     "saliency_map",
     "unit_norm",
 ]

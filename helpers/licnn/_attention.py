@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import LEAST_BATCH, Target, check_count
+from helpers._validate import LEAST_BATCH, Target, check_choice, check_count, check_tensor
 from helpers.capture import Score, gradients, layer_names, masked_forward
 from helpers.filters import upsample
 from helpers.licnn._inhibition import inhibition_mask, max_channel, unit_norm
@@ -54,21 +54,23 @@ def attention_steps(
     Returns:
         An `Attention`: logits, contributions, masks, sums and the map.
     """
-    _check_options(mode, normalize_layers)
+    check_choice(mode, "mode", ("response", "gradient"))
+    check_choice(normalize_layers, "normalize_layers", ("before", "after", None))
     names = [f"{name}#*" for name in layer_names(model, nn.ReLU)] if layers is None else layers
     if layers is None and not names:
         raise ValueError("model must have nn.ReLU modules, or layers must name others: this one has none")
-    found = gradients(model, x, target, names, score=score, reduce=_max_c)
-    contributions = found.gradients
+    backward = gradients(model, x, target, names, score=score, reduce=_max_c)
+    contributions = backward.gradients
     keep = suppress or partial(torch.ones_like, dtype=torch.bool)
-    masks = {name: _check_mask(keep(one), one) for name, one in contributions.items()}
+    masks = {name: _check_mask(keep(maps), maps) for name, maps in contributions.items()}
     if mode == "gradient":
-        sums = {name: one * masks[name] for name, one in contributions.items()}
+        sums = {name: maps * masks[name] for name, maps in contributions.items()}
     else:
         last = list(masks)[-1]
         masks |= {last: torch.ones_like(masks[last])} if skip_last else {}
         sums = _masked_sums(model, x, masks)
-    return Attention(found.logits, contributions, masks, sums, _combined(sums, x.shape[-2:], normalize_layers))
+    attention = _combined(sums, (x.shape[-2], x.shape[-1]), normalize_layers)
+    return Attention(backward.logits, contributions, masks, sums, attention)
 
 
 def attention_map(
@@ -96,7 +98,7 @@ def attention_map(
             feature maps, call by call, when left out.
         mode: "response" sums the activations of the second forward; "gradient" takes the Max-C maps themselves where
             they are not inhibited, and needs no second forward.
-        score: what is back-propagated, the class\'s "log-odds", "logit" or "probability". The source takes the
+        score: what is back-propagated, the class's "log-odds", "logit" or "probability". The source takes the
             probability; the gradient of the log-odds has the same direction, which is all that normalised maps depend
             on, and does not vanish where the softmax is saturated.
         skip_last: in the second forward, leave the last layer unmasked, as the released code does.
@@ -158,23 +160,15 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
 
 
 def _max_c(g: Tensor) -> Tensor:
+    """The Max-C maps of a layer's gradients, if the layer has feature maps."""
     if g.ndim != 4:
         raise ValueError(f"layers must give feature maps (B, C, h, w), one of them gives {tuple(g.shape)}")
     return max_channel(g)
 
 
-def _check_mask(mask: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
-        got = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"suppress must give bool masks of the maps' shape, {tuple(like.shape)}, got {got}")
-    return mask
-
-
-def _check_options(mode: str, normalize_layers: str | None) -> None:
-    if mode not in ("response", "gradient"):
-        raise ValueError(f'mode must be "response" or "gradient", got {mode!r}')
-    if normalize_layers not in ("before", "after", None):
-        raise ValueError(f'normalize_layers must be "before", "after" or None, got {normalize_layers!r}')
+def _check_mask(mask: Tensor, maps: Tensor) -> Tensor:
+    """What a rule returned for maps, if it is a bool mask of their shape."""
+    return check_tensor(mask, "what suppress returns", " ".join(map(str, maps.shape)), kind="bool")
 
 
 def _masked_sums(model: nn.Module, x: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,25 +176,22 @@ def _masked_sums(model: nn.Module, x: Tensor, masks: dict[str, Tensor]) -> dict[
 
     Classes share a pass as long as it stays small: many images at once cost a CPU more than one pass after the other.
     """
-    shapes = {name: one.shape for name, one in masks.items()}
-    flat = {name: one.reshape(len(x), -1, 1, *one.shape[-2:]) for name, one in masks.items()}  # (B, K, 1, h, w)
-    classes, at_once = next(iter(flat.values())).shape[1], max(1, LEAST_BATCH // len(x))
+    by_class = {name: mask.reshape(len(x), -1, 1, *mask.shape[-2:]) for name, mask in masks.items()}  # (B, K, 1, h, w)
+    classes, at_once = next(iter(by_class.values())).shape[1], max(1, LEAST_BATCH // len(x))
     sums: dict[str, list[Tensor]] = {name: [] for name in masks}
     for first in range(0, classes, at_once):
-        part = {name: one[:, first : first + at_once] for name, one in flat.items()}
-        several = next(iter(part.values())).shape[1]
-        copies = x.repeat_interleave(several, dim=0)  # (B * several, C, H, W)
-        rows = {name: one.flatten(0, 1) for name, one in part.items()}
-        found = masked_forward(model, copies, rows, capture=list(rows), reduce=lambda y: y.sum(1)).activations
-        for name, one in found.items():
-            sums[name].append(one.view(len(x), several, *one.shape[-2:]))
-    return {name: torch.cat(parts, dim=1).view(shapes[name]) for name, parts in sums.items()}
+        count = min(at_once, classes - first)  # classes of this pass
+        copies = x.repeat_interleave(count, dim=0)  # (B * count, C, H, W)
+        rows = {name: mask[:, first : first + count].flatten(0, 1) for name, mask in by_class.items()}
+        forward = masked_forward(model, copies, rows, capture=list(rows), reduce=lambda y: y.sum(1))
+        for name, summed in forward.activations.items():
+            sums[name].append(summed.view(len(x), count, *summed.shape[-2:]))
+    return {name: torch.cat(parts, dim=1).view(masks[name].shape) for name, parts in sums.items()}
 
 
-def _combined(sums: dict[str, Tensor], size: Sequence[int], normalize: str | None) -> Tensor:
-    """The layers' maps at the image's size, added up."""
-    total: Tensor | float = 0.0
-    for one in sums.values():
-        one = upsample(unit_norm(one) if normalize == "before" else one, tuple(size))
-        total = total + (unit_norm(one) if normalize == "after" else one)
-    return unit_norm(total)
+def _combined(sums: dict[str, Tensor], size: tuple[int, int], normalize: str | None) -> Tensor:
+    """The layers' maps at the image's size (H, W), added up, of unit norm."""
+    resized = [upsample(unit_norm(maps) if normalize == "before" else maps, size) for maps in sums.values()]
+    if normalize == "after":
+        resized = [unit_norm(maps) for maps in resized]
+    return unit_norm(reduce(torch.add, resized))

@@ -1,4 +1,8 @@
-"""The zone around a place and what it does to it: Max-C maps, lateral inhibition, the masks."""
+"""Which places of a map win against their neighbours: Max-C maps, lateral inhibition, masks.
+
+The zone of a place (i, j) is the square of k x k places around it, (i, j) in the middle. It is the neighbourhood whose
+values inhibit the value at (i, j).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_count, check_number
+from helpers._validate import check_count, check_number, check_tensor
 
-ZONE_PX = 7  # k, side of the zone that inhibits a place, in places of the map (Cao et al., "selected intuitively")
+ZONE_SIDE = 7  # k, side of the zone in places of the map (Cao et al., "selected intuitively")
 AVERAGE, DIFFERENCE = 0.1, 0.9  # a and b, weights of the two terms (likewise)
 
 
@@ -16,30 +20,27 @@ def max_channel(g: Tensor) -> Tensor:
     """The Max-C map: at each place the largest value over the channels.
 
     Args:
-        g: (B, C, h, w), or (..., C, h, w); signed.
+        g: gradients of a layer, (B, C, h, w), or (..., C, h, w); signed.
 
     Returns:
         (B, h, w), or (..., h, w).
 
     Raises:
-        ValueError: fewer than three axes, or an empty one.
+        ValueError: fewer than three axes, no value, or bool or complex ones.
 
     Source: Marcinek 2020, section 2.2.
     """
-    if not isinstance(g, Tensor) or g.ndim < 3 or g.numel() == 0:
-        got = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
-        raise ValueError(f"g must be a non-empty tensor (..., C, h, w), got {got}")
-    return g.amax(-3)
+    return check_tensor(g, "g", "... C h w", kind="real", finite=False).amax(-3)
 
 
-def inhibition_kernel(k: int = ZONE_PX) -> Tensor:
-    """The weight of each neighbour in the differential term: d exp(-d), d the distance in zones.
+def inhibition_kernel(k: int = ZONE_SIDE) -> Tensor:
+    """The weight of each neighbour in the differential term: d exp(-d), d its distance from the middle divided by k.
 
-    It grows with the distance as long as d < 1, and the corners of the zone lie at d < 0.71: the farthest neighbours
-    inhibit the most.
+    The weight grows with the distance as long as d < 1, and even the corners of the zone lie at d < 0.71: the farthest
+    neighbours inhibit the most.
 
     Args:
-        k: side of the zone, odd.
+        k: side of the zone in places, odd.
 
     Returns:
         (k, k), float64 on the CPU, 0 in the middle.
@@ -54,11 +55,12 @@ def inhibition_kernel(k: int = ZONE_PX) -> Tensor:
     return distance * torch.exp(-distance)
 
 
-def lateral_inhibition(x: Tensor, k: int = ZONE_PX, a: float = AVERAGE, b: float = DIFFERENCE) -> Tensor:
+def lateral_inhibition(x: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: float = DIFFERENCE) -> Tensor:
     """How strongly the neighbours of each place inhibit it.
 
     Implements :eq:`eq-lateral-inhibition`: a exp(-mean of the zone) + b sum_uv d_uv exp(-d_uv) relu(x_uv - x_ij),
-    chapter 5. The zone is the k x k places around (i, j), zeros beyond the border, which the mean counts too.
+    chapter 5; (u, v) runs over the zone of (i, j), the k x k places around it. Where the zone reaches beyond the border
+    of the map there are zeros, and the mean counts them too.
 
     Args:
         x: maps, (B, h, w), or (..., h, w); signed.
@@ -75,7 +77,7 @@ def lateral_inhibition(x: Tensor, k: int = ZONE_PX, a: float = AVERAGE, b: float
 
     Source: Marcinek 2020, equation 3.
     """
-    x = _check_maps(x).detach()
+    x = check_tensor(x, "x", "... h w").detach()
     weights = inhibition_kernel(k).tolist()
     check_number(a, "a", 0)
     check_number(b, "b", 0)
@@ -93,7 +95,7 @@ def lateral_inhibition(x: Tensor, k: int = ZONE_PX, a: float = AVERAGE, b: float
 
 
 def inhibition_mask(
-    x: Tensor, k: int = ZONE_PX, a: float = AVERAGE, b: float = DIFFERENCE, *, normalize: bool = True
+    x: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: float = DIFFERENCE, *, normalize: bool = True
 ) -> Tensor:
     """The places of a Max-C map that win against the inhibition by their neighbours.
 
@@ -115,7 +117,8 @@ def inhibition_mask(
 
     Source: Marcinek 2020, equation 4.
     """
-    x = unit_norm(_check_maps(x)) if normalize else _check_maps(x)
+    check_tensor(x, "x", "... h w")
+    x = unit_norm(x) if normalize else x
     return x > unit_norm(lateral_inhibition(x, k, a, b))
 
 
@@ -131,7 +134,7 @@ def rms_mask(x: Tensor) -> Tensor:
     Raises:
         ValueError: x is not a non-empty floating-point (..., h, w) of finite values.
     """
-    largest = _check_maps(x).abs().amax((-2, -1), keepdim=True)
+    largest = check_tensor(x, "x", "... h w").abs().amax((-2, -1), keepdim=True)
     scaled = x / torch.where(largest > 0, largest, 1)  # squares of tiny gradients would round to zero
     return scaled > scaled.square().mean((-2, -1), keepdim=True).sqrt()
 
@@ -148,18 +151,9 @@ def unit_norm(maps: Tensor) -> Tensor:
     Raises:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
-    maps = _check_maps(maps, "maps")
+    check_tensor(maps, "maps", "... h w")
     # By the largest value first: squares of tiny gradients would round to zero.
     largest = maps.abs().amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum((-2, -1), keepdim=True).sqrt()
     return scaled / torch.where(norm > 0, norm, 1)
-
-
-def _check_maps(x: Tensor, name: str = "x") -> Tensor:
-    if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
-        got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name} must be a non-empty floating-point tensor (..., h, w), got {got}")
-    if not torch.isfinite(x).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-    return x

@@ -1,0 +1,40 @@
+"""The methods that stand side by side, each against the library's own call."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.licnn import close, known_methods, noise, tiny_network
+from support.untouched import assert_untouched
+
+from helpers import compare, saliency
+
+
+@pytest.mark.parametrize("layer", ["relu1", "relu2"])
+def test_methods_are_the_books(layer):
+    model, x, labels = tiny_network(), noise(3, 3, 12, 16), torch.tensor([2, 0, 7])
+    methods, expected = compare.attribution_methods(layer=layer), known_methods(layer)
+    assert list(methods) == list(expected)
+    for name, method in methods.items():
+        with assert_untouched(model):
+            maps = method(model, x, labels)
+        assert maps.shape == (3, 12, 16), name
+        assert maps.dtype == torch.float64
+        close(maps, expected[name](model, x, labels))
+        close(maps[1:2], method(model, x[1:2], labels[1:2]))
+    signed = [name for name, method in methods.items() if (method(model, x, labels) < 0).any()]
+    assert signed == ["gradient", "gradient x input", "integrated gradients", "guided backprop"]
+
+
+def test_other_maps_have_cam_only_where_it_is_known():
+    model, x, labels = tiny_network(), noise(2, 3, 12, 16), torch.tensor([2, 5])
+    methods = compare.two_object_methods(model, layer="relu2")
+    signed = ["gradient x input", "integrated gradients", "Grad-CAM"]
+    assert list(methods) == ["|gradient|", *signed, "|guided backprop|", "CAM"]
+    close(methods["|guided backprop|"](model, x, labels), saliency.guided_backprop(model, x, labels).abs().amax(1))
+    for name in ("|gradient|", *signed):
+        close(methods[name](model, x, labels), known_methods("relu2")[name](model, x, labels))
+    assert "CAM" not in compare.two_object_methods(tiny_network(pooling="gmp"), layer="relu2")
+    with torch.no_grad():
+        last = torch.einsum("nf,nfhw->nhw", model.fc.weight[labels], model.features(x))
+    expected = F.interpolate(last[:, None], (12, 16), mode="bilinear", align_corners=False)[:, 0]
+    close(methods["CAM"](model, x, labels), expected)
