@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.checks import exercise, expect, tensor_answer
-from helpers.retina._sampling import log_polar
+from helpers.retina import log_polar
 
 CLOSE = 1e-5
 
@@ -22,9 +22,12 @@ def _draw(seed: int, *shape: int) -> Tensor:
 @exercise("6.1")
 def predict_the_line(answer: Callable[[], tuple[float, bool, bool]]) -> str:
     """Where a vertical line comes closest to the fovea, if it is seen behind the gaze, if its shape changes."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 3, "return (angle in degrees, True or False, True or False)")
-    angle, behind, changes = given
+    prediction = answer()
+    expect(
+        isinstance(prediction, tuple) and len(prediction) == 3,
+        "return (angle in degrees, True or False, True or False)",
+    )
+    angle, behind, changes = prediction
     expect(isinstance(behind, bool) and isinstance(changes, bool), "the second and the third answer are True or False")
     expect(
         isinstance(angle, int | float) and not isinstance(angle, bool) and 0 <= angle <= 360,
@@ -45,9 +48,9 @@ def grid_of_circles(answer: Callable[..., Tensor]) -> str:
         (4, 8, 0.125, 10, 30),
         (4, 8, 0.125, 30, 10),
     ):
-        given = answer(n_radii, n_angles, r_min, height, width)
-        found = tensor_answer(given, (n_radii, n_angles, 2), f"the grid of {n_radii} circles and {n_angles} angles")
-        pixels = found.double() * torch.tensor([width / 2, height / 2], dtype=torch.float64)
+        grid = answer(n_radii, n_angles, r_min, height, width)
+        grid = tensor_answer(grid, (n_radii, n_angles, 2), f"the grid of {n_radii} circles and {n_angles} angles")
+        pixels = grid.double() * torch.tensor([width / 2, height / 2], dtype=torch.float64)
         radii = pixels.norm(dim=-1) / (min(height, width) / 2)
         shape = f"on an image of {height} x {width} pixels"
         expect(
@@ -61,8 +64,8 @@ def grid_of_circles(answer: Callable[..., Tensor]) -> str:
             bool(((ratios - ratios[0]).abs() < CLOSE).all()), "the radii should shrink by one factor from row to row"
         )
         turns = torch.atan2(pixels[0, :, 1], pixels[0, :, 0]).remainder(2 * math.pi)
-        wanted = torch.arange(n_angles, dtype=torch.float64) * 2 * math.pi / n_angles
-        off = torch.minimum((turns - wanted).abs(), 2 * math.pi - (turns - wanted).abs())
+        angles = torch.arange(n_angles, dtype=torch.float64) * 2 * math.pi / n_angles
+        off = torch.minimum((turns - angles).abs(), 2 * math.pi - (turns - angles).abs())
         expect(
             bool((off < 1e-4).all()),
             "column 0 should lie to the right (x first), the next ones further down, and the last one "
@@ -75,26 +78,26 @@ def grid_of_circles(answer: Callable[..., Tensor]) -> str:
 def around_the_circle(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """A 5 x 5 convolution (B, K, n_radii, n_angles) that closes the angles and not the radii."""
     views, weight = _draw(0, 2, 3, 8, 12), _draw(1, 4, 3, 5, 5)
-    found = tensor_answer(answer(views, weight), (2, 4, 8, 12), "the convolution").float()
+    features = tensor_answer(answer(views, weight), (2, 4, 8, 12), "the convolution").float()
     rolled = answer(views.roll(5, -1), weight)
     expect(
-        torch.allclose(rolled, found.roll(5, -1), atol=1e-4),
+        torch.allclose(rolled, features.roll(5, -1), atol=1e-4),
         "rolled views do not give rolled features: at the first and last two columns the kernel must see the other end",
     )
     changed = views.clone()
     changed[:, :, 0] += 10
     expect(
-        torch.allclose(answer(changed, weight)[:, :, -2:], found[:, :, -2:], atol=1e-4),
+        torch.allclose(answer(changed, weight)[:, :, -2:], features[:, :, -2:], atol=1e-4),
         "a change at the rim (row 0) reaches the fovea (the last rows): pad the radii with zeros",
     )
     inner = F.conv2d(views, weight)
     expect(
-        torch.allclose(found[:, :, 2:-2, 2:-2], inner, atol=1e-3),
+        torch.allclose(features[:, :, 2:-2, 2:-2], inner, atol=1e-3),
         "away from the borders it should be the plain convolution (torch's conv2d)",
     )
     closed = torch.cat([views[..., -2:], views, views[..., :2]], -1)
     expect(
-        torch.allclose(found, F.conv2d(closed, weight, padding=(2, 0)), atol=1e-3),
+        torch.allclose(features, F.conv2d(closed, weight, padding=(2, 0)), atol=1e-3),
         "at the first and last rows there should be zeros beyond the border",
     )
     return "it commutes with every roll, and keeps rim and fovea apart."
@@ -105,16 +108,16 @@ def mirror_a_view(answer: Callable[[Tensor], Tensor]) -> str:
     """The view (..., n_radii, n_angles) of the mirrored image, made from the view alone."""
     for seed, angles in ((0, 8), (1, 16), (2, 6)):
         image = _draw(seed, 1, 2, 32, 32)
-        view, wanted = (log_polar(one, size=(6, angles))[0, 0] for one in (image, image.flip(-1)))
-        found = tensor_answer(answer(view), (2, 6, angles), "the mirrored view").float()
+        view, expected = (log_polar(picture, size=(6, angles))[0, 0] for picture in (image, image.flip(-1)))
+        mirrored = tensor_answer(answer(view), (2, 6, angles), "the mirrored view").float()
         expect(
-            not torch.allclose(found, view.flip(-1), atol=CLOSE),
+            not torch.allclose(mirrored, view.flip(-1), atol=CLOSE),
             "this reverses the columns; but column 0 lies to the right before, and belongs to the left after",
         )
         up_down = log_polar(image.flip(-2), size=(6, angles))[0, 0]
-        expect(not torch.allclose(found, up_down, atol=CLOSE), "this mirrors up and down, not left and right")
+        expect(not torch.allclose(mirrored, up_down, atol=CLOSE), "this mirrors up and down, not left and right")
         expect(
-            torch.allclose(found, wanted, atol=1e-4),
+            torch.allclose(mirrored, expected, atol=1e-4),
             f"it differs from the view of the mirrored image with {angles} angles: an angle a goes to 180 degrees - a",
         )
     return "the same as mirroring first, for 6, 8 and 16 angles."
@@ -124,14 +127,14 @@ def mirror_a_view(answer: Callable[[Tensor], Tensor]) -> str:
 def count_the_samples(answer: Callable[[float, float, float], tuple[int, int]]) -> str:
     """The smallest (n_radii, n_angles) whose neighbours are nowhere farther apart than a share of their radius."""
     for outer, inner, share in ((400, 4, 0.1), (100, 1, 0.2), (64, 2, 0.05), (32, 8, 0.3)):
-        given = answer(outer, inner, share)
+        counts = answer(outer, inner, share)
         expect(
-            isinstance(given, tuple) and len(given) == 2 and all(type(n) is int for n in given),
+            isinstance(counts, tuple) and len(counts) == 2 and all(type(n) is int for n in counts),
             "return two whole numbers, (n_radii, n_angles)",
         )
-        radii, angles = given
+        radii, angles = counts
         expect(
-            radii >= 2 and angles >= 3, f"two circles and three angles are the least that have neighbours, got {given}"
+            radii >= 2 and angles >= 3, f"two circles and three angles are the least that have neighbours, got {counts}"
         )
         case = f"for {outer} to {inner} pixels and a share of {share}"
         expect(2 * math.pi / angles <= share * (1 + 1e-9), f"{case} the samples along a circle are too far apart")
@@ -151,8 +154,8 @@ def judge_the_comparison(answer: Callable[[str], bool]) -> str:
         "c": (False, "the padding around the circle belongs to the log-polar view: without it there is a seam"),
         "d": (True, "who stands higher has more to lose: look at what is left, too"),
     }
-    for letter, (wanted, reason) in reasons.items():
-        given = answer(letter)
-        expect(isinstance(given, bool), f"return True or False for {letter!r}")
-        expect(given is wanted, f"({letter}): {reason}")
+    for letter, (explains, reason) in reasons.items():
+        judgement = answer(letter)
+        expect(isinstance(judgement, bool), f"return True or False for {letter!r}")
+        expect(judgement is explains, f"({letter}): {reason}")
     return "three reasons for a control, and one for an ablation."

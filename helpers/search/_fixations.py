@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor
+from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor, describe
 from helpers.capture import preserved
 from helpers.networks import Card
 from helpers.retina._grid import check_fixations, check_inside
@@ -83,8 +83,8 @@ def unchecked_label_map(
         for pair in torch.arange(len(x) * count).split(batch_size):
             images, fixation = x[(pair // count).to(x.device)], fixations.flatten(0, 1)[pair, None]  # (n, 1, 2)
             scores = model(view(images, fixation)[:, 0])
-            if scores.ndim != 2 or len(scores) != len(pair):
-                raise ValueError(f"model must map (B, C, h, w) to logits (B, K), got {tuple(scores.shape)}")
+            if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(pair):
+                raise ValueError(f"model must map (B, C, h, w) to logits (B, K), got {describe(scores)}")
             parts.append(scores if logits else scores.log_softmax(1))
     log_p = torch.cat(parts)
     if bool(log_p.isnan().any()):
