@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from helpers._validate import check_images, check_number
+from helpers._validate import check_images, check_number, check_size, check_tensor
 
 
 def blurred(x: Tensor, radius: float) -> Tensor:
@@ -52,24 +50,30 @@ def upsample(maps: Tensor, size: tuple[int, int], *, offset: float = 0.0) -> Ten
     Raises:
         ValueError: maps are empty or not floating point, size is not two positive integers, or offset not finite.
     """
-    if not isinstance(maps, Tensor) or maps.ndim < 2 or maps.numel() == 0 or not maps.is_floating_point():
-        got = f"{tuple(maps.shape)} of {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps must be a non-empty floating-point tensor (..., h, w), got {got}")
-    pair = size if isinstance(size, tuple | list) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair):
-        raise ValueError(f"size must be (H, W), two positive integers, got {size!r}")
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    if not isinstance(offset, int | float) or isinstance(offset, bool) or not math.isfinite(offset):
-        raise ValueError(f"offset must be a finite number of pixels, got {offset!r}")
-    if offset == 0:
-        large = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
+    flat = check_tensor(maps, "maps", "... h w", finite=False).reshape(-1, 1, *maps.shape[-2:])
+    size = check_size(size)
+    if check_number(offset, "offset") == 0:
+        large = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
     else:
         large = F.grid_sample(flat, _grid(flat, size, offset), padding_mode="border", align_corners=False)
     return large.view(*maps.shape[:-2], *size)
 
 
 def dilate_masks(masks: Tensor, tolerance: float) -> Tensor:
-    """Masks (..., H, W) and all pixels within `tolerance` of them."""
+    """Masks, and all pixels around them whose centres lie near enough.
+
+    Args:
+        masks: (..., H, W) bool.
+        tolerance: the greatest distance of a pixel's centre from that of one inside the mask, in pixels (Euclidean).
+
+    Returns:
+        (..., H, W) bool.
+
+    Raises:
+        ValueError: masks are not (..., H, W) of bool, or a tolerance that is negative or not finite.
+    """
+    check_tensor(masks, "masks", "... H W", kind="bool")
+    tolerance = check_number(tolerance, "tolerance", 0)
     reach = min(int(tolerance), max(masks.shape[-2:]) - 1)
     if reach == 0:
         return masks

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from helpers._validate import check_number, check_tensor
+from helpers._validate import check_tensor
 from helpers.device import widest_float
 from helpers.filters import dilate_masks
 
@@ -28,7 +28,7 @@ def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0.0) -> Ten
     Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016 (tolerance 15 pixels there).
     """
     masks = _check_masked(maps, masks)
-    near = dilate_masks(masks, check_number(tolerance, "tolerance", 0))
+    near = dilate_masks(masks, tolerance)
     top = maps == maps.amax(-1, keepdim=True).amax(-2, keepdim=True)
     hit = (top & near).sum((-2, -1)) / top.sum((-2, -1)).to(widest_float(maps.device))
     hit = hit.to(maps.dtype)

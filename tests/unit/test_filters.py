@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.functional import gaussian_blur
 
-from helpers.filters import blurred, upsample
+from helpers.filters import blurred, dilate_masks, upsample
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -279,3 +279,23 @@ def test_what_is_no_image_cannot_be_blurred():
     for radius in (0, 1):
         with pytest.raises(ValueError, match=r"^x must"):
             blurred(torch.rand(3, 8, 8), radius)
+
+
+# masks grown by a margin
+
+
+@pytest.mark.parametrize(("tolerance", "area"), [(0, 1), (0.9, 1), (1, 5), (1.5, 9), (2, 13), (60, 35)])
+def test_a_dilated_point_is_a_disc(tolerance, area):
+    masks = torch.zeros(2, 1, 5, 7, dtype=torch.bool)
+    masks[0, 0, 2, 3] = True
+    grown = dilate_masks(masks, tolerance)
+    assert grown.sum((-2, -1)).tolist() == [[area], [0]]
+    distance = torch.hypot(torch.arange(5.0)[:, None] - 2, torch.arange(7.0) - 3)
+    assert torch.equal(grown[0, 0], distance <= tolerance)
+
+
+def test_what_cannot_be_dilated_is_refused():
+    with pytest.raises(ValueError, match=r"^masks must be bool"):
+        dilate_masks(torch.ones(3, 3), 1)
+    with pytest.raises(ValueError, match=r"^tolerance must be a finite number from 0 on, got -1"):
+        dilate_masks(torch.ones(3, 3) > 0, -1)
