@@ -21,23 +21,24 @@ def _draw(seed: int, *shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _lenet(seed: int, **arguments: int) -> LeNet:
+def _lenet(seed: int, size: int) -> LeNet:
     """A LeNet with random weights that leaves the caller's random numbers alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LeNet(**arguments).eval()
+        return LeNet(size=size).eval()
 
 
 @exercise("4.1")
 def predict_the_errors(answer: Callable[[], tuple[float, Tensor]]) -> str:
     """The error E and the errors (3,) of the toy whose third filter speaks for the other class."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two things: E, a number, and e, (3,)")
-    errors = tensor_answer(given[1], (3,), "e")
+    returned = answer()
+    expect(isinstance(returned, tuple) and len(returned) == 2, "return two things: E, a number, and e, (3,)")
+    errors = tensor_answer(returned[1], (3,), "e")
     expect(
-        float(given[0]) != 0.25, "E is another one now: look at the third image with filter 2 on its own class's side"
+        float(returned[0]) != 0.25,
+        "E is another one now: look at the third image with filter 2 on its own class's side",
     )
-    expect(abs(float(given[0])) < CLOSE, "with all three filters every image is named rightly: what is E then?")
+    expect(abs(float(returned[0])) < CLOSE, "with all three filters every image is named rightly: what is E then?")
     expect(abs(errors[2].item()) < CLOSE, "without filter 2 the two others decide, as they did before: who is wrong?")
     expect(
         torch.allclose(errors, torch.tensor([0.25, 0.5, 0.0]).double(), atol=CLOSE),
@@ -59,21 +60,26 @@ def errors_by_hand(answer: Callable[[Tensor, Callable[[Tensor], Tensor], Tensor]
             return f.flatten(1) @ weight.T
 
         mine = maps.clone()
-        given = answer(mine, head, y)
-        expect(isinstance(given, tuple) and len(given) == 2, "return two things: E, and e of shape (F,)")
+        returned = answer(mine, head, y)
+        expect(isinstance(returned, tuple) and len(returned) == 2, "return two things: E, and e of shape (F,)")
         expect(torch.equal(mine, maps), "the maps were changed: silence a filter in a copy")
-        baseline = tensor_answer(torch.as_tensor(given[0]), (), "E")
-        errors = tensor_answer(given[1], (filters,), "e")
+        baseline = tensor_answer(torch.as_tensor(returned[0]), (), "E")
+        errors = tensor_answer(returned[1], (filters,), "e")
         whole = (head(maps).argmax(1) != y).double().mean()
-        wanted = []
+        expected = []
         for i in range(filters):
             mask = torch.ones(filters).index_fill(0, torch.tensor(i), 0)[:, None, None]
-            wanted.append((head(maps * mask).argmax(1) != y).double().mean())
-        expect(abs(baseline - whole) < CLOSE, "E is the share of wrong answers with all filters on")
-        expect(abs(errors[1] - whole) < CLOSE, "filter 1 is dead: without it the error must be E again")
-        expect(not torch.allclose(errors, 1 - torch.stack(wanted), atol=CLOSE), "that is the share of right answers")
+            expected.append((head(maps * mask).argmax(1) != y).double().mean())
         expect(
-            torch.allclose(errors, torch.stack(wanted), atol=CLOSE),
+            torch.allclose(baseline, whole, rtol=0, atol=CLOSE), "E is the share of wrong answers with all filters on"
+        )
+        expect(
+            torch.allclose(errors[1], whole, rtol=0, atol=CLOSE),
+            "filter 1 is dead: without it the error must be E again",
+        )
+        expect(not torch.allclose(errors, 1 - torch.stack(expected), atol=CLOSE), "that is the share of right answers")
+        expect(
+            torch.allclose(errors, torch.stack(expected), atol=CLOSE),
             "e[i] is the share of wrong answers with feature map i, all of it, set to zero and the others as they are",
         )
     return "E and e, and the dead filter costs nothing."
@@ -82,14 +88,14 @@ def errors_by_hand(answer: Callable[[Tensor, Callable[[Tensor], Tensor], Tensor]
 @exercise("4.3")
 def temperature(answer: Callable[[Tensor, float], float]) -> str:
     """The temperature at which the softmax of changes (F,) has a wanted effective number."""
-    for seed, wanted in ((0, 2.0), (1, 8.0), (2, 15.0)):
+    for seed, number in ((0, 2.0), (1, 8.0), (2, 15.0)):
         change = _draw(seed, 16).double() * 10.0 ** (1 - 2 * seed)
-        given = float(answer(change.clone(), wanted))
-        expect(given > 0, "a temperature is positive")
-        found = similarnet.effective_number((change / given).softmax(0)).item()
+        returned = float(answer(change.clone(), number))
+        expect(returned > 0, "a temperature is positive")
+        actual = similarnet.effective_number((change / returned).softmax(0)).item()
         expect(
-            abs(found / wanted - 1) < NEAR,
-            f"at your temperature {found:.3g} filters count, wanted are {wanted:g}; the number rises with the "
+            abs(actual / number - 1) < NEAR,
+            f"at your temperature {actual:.3g} filters count, wanted are {number:g}; the number rises with the "
             "temperature, from 1 to 16, so halve the interval again and again, on a logarithmic scale",
         )
     return (
@@ -105,13 +111,13 @@ def size_of_the_map(answer: Callable[[int, int, int, bool], tuple[int, int]]) ->
         layers = [nn.Conv2d(1, 1, 5, padding=padding), nn.MaxPool2d(2), nn.Conv2d(1, 1, 5, padding=padding)]
         layers = [*layers, nn.MaxPool2d(2)] if pools else [layers[0], layers[2]]
         with torch.no_grad():
-            wanted = tuple(nn.Sequential(*layers)(torch.zeros(1, 1, h, w)).shape[2:])
-        given = tuple(int(side) for side in answer(h, w, padding, pools))
+            expected = tuple(nn.Sequential(*layers)(torch.zeros(1, 1, h, w)).shape[2:])
+        returned = tuple(int(side) for side in answer(h, w, padding, pools))
         expect(
-            given == wanted,
-            f"an image of {h} x {w}, padded by {padding}, {'with' if pools else 'without'} poolings, gives {wanted}; "
-            f"you have {given}. A convolution of 5 loses 4 pixels less twice the padding, a pooling halves and rounds "
-            "down",
+            returned == expected,
+            f"an image of {h} x {w}, padded by {padding}, {'with' if pools else 'without'} poolings, gives {expected}; "
+            f"you have {returned}. A convolution of 5 loses 4 pixels less twice the padding, a pooling halves and "
+            "rounds down",
         )
     return "and the published maps are 8 pixels smaller each way than their pictures."
 
@@ -121,19 +127,19 @@ def mean_ablation(answer: Callable[[nn.Module, str, Tensor, Tensor], Tensor]) ->
     """The mean log-loss (F,) with each filter's map replaced by its own mean over images and places."""
     model, x = _lenet(3, size=16), _draw(4, 30, 1, 16, 16)
     y = torch.arange(30) % 10
-    given = tensor_answer(answer(model, "pool2", x, y), (16,), "the errors")
+    returned = tensor_answer(answer(model, "pool2", x, y), (16,), "the errors")
     with torch.no_grad():
         maps = model[:6](x)
-        wanted, zero = [], []
+        expected, of_zeros = [], []
         for i in range(16):
-            for value, into in ((maps[:, i].mean(), wanted), (0.0, zero)):
+            for value, errors in ((maps[:, i].mean(), expected), (0.0, of_zeros)):
                 changed = maps.clone()
                 changed[:, i] = value
-                into.append(F.cross_entropy(model[6:](changed), y))
-    wanted, zero = torch.stack(wanted).double(), torch.stack(zero).double()
-    expect(not torch.allclose(given, zero, atol=1e-6), "these filters are set to zero, not to their mean")
+                errors.append(F.cross_entropy(model[6:](changed), y))
+    expected, of_zeros = torch.stack(expected).double(), torch.stack(of_zeros).double()
+    expect(not torch.allclose(returned, of_zeros, atol=1e-6), "these filters are set to zero, not to their mean")
     expect(
-        torch.allclose(given, wanted, atol=1e-5),
+        torch.allclose(returned, expected, atol=1e-5),
         "replace map i, at every place and in every image, by one number: its mean over all images and places; then go "
         "on from there (helpers.capture.logits_from) and take the mean cross-entropy",
     )
@@ -148,20 +154,20 @@ def linear_as_convolution(answer: Callable[[nn.Linear, int], nn.Module]) -> str:
         with torch.no_grad():  # drawn by hand: the caller's random numbers stay as they are
             linear.weight.copy_(_draw(side, *linear.weight.shape) - 0.5)
             linear.bias.copy_(_draw(side + 1, out))
-        made = answer(linear, channels)
-        expect(isinstance(made, nn.Conv2d), f"return an nn.Conv2d, yours is a {type(made).__name__}")
+        conv = answer(linear, channels)
+        expect(isinstance(conv, nn.Conv2d), f"return an nn.Conv2d, yours is a {type(conv).__name__}")
         maps = _draw(side + 2, 2, channels, side + 3, side + 1)
         with torch.no_grad():
-            given = made(maps)
+            returned = conv(maps)
             expect(
-                given.shape == (2, out, 4, 2),
+                returned.shape == (2, out, 4, 2),
                 f"maps of {side + 3} x {side + 1} hold 4 x 2 windows of {side} x {side}: the answer is "
-                f"(2, {out}, 4, 2), yours is {tuple(given.shape)}",
+                f"(2, {out}, 4, 2), yours is {tuple(returned.shape)}",
             )
             for row, column in ((0, 0), (3, 1), (1, 1)):
                 window = maps[:, :, row : row + side, column : column + side]
                 expect(
-                    torch.allclose(given[:, :, row, column], linear(window.flatten(1)), atol=CLOSE),
+                    torch.allclose(returned[:, :, row, column], linear(window.flatten(1)), atol=CLOSE),
                     "at each place the convolution must say what the linear layer says of the window that begins "
                     "there: reshape its weights as the flattening laid them out, and take the bias along",
                 )
@@ -172,28 +178,33 @@ def linear_as_convolution(answer: Callable[[nn.Linear, int], nn.Module]) -> str:
 def baseline_table(answer: Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, float]]) -> str:
     """Mean pixel AUC on cluttered canvases (N, 1, H, W) of four maps: weighted, uniform, random, the image itself."""
     net = load("lenet-mnist", "cpu")
-    found = data.digit_scenes(60, seed=404, background="fragments")
-    features, mask = similarnet.features_at_any_size(net, found.images, layer="pool2"), found.masks.any(1)
+    scenes = data.digit_scenes(60, seed=404, background="fragments")
+    features, mask = similarnet.features_at_any_size(net, scenes.images, layer="pool2"), scenes.masks.any(1)
     weights = torch.linspace(0.01, 0.12, 16)
-    given = answer(features, found.images, mask, weights)
+    returned = answer(features, scenes.images, mask, weights)
     names = ("weighted", "uniform", "random", "image")
-    expect(isinstance(given, dict) and set(given) == set(names), f"return a dict with the keys {', '.join(names)}")
+    expect(
+        isinstance(returned, dict) and set(returned) == set(names), f"return a dict with the keys {', '.join(names)}"
+    )
 
     def auc(weights: Tensor) -> float:
         maps = F.interpolate(similarnet.heatmap(features, weights)[:, None], scale_factor=4.0, mode="bilinear")
         return metrics.pixel_auc(maps[:, 0], mask).mean().item()
 
-    for name, wanted in (("weighted", auc(weights)), ("uniform", auc(torch.ones(16)))):
+    for name, expected in (("weighted", auc(weights)), ("uniform", auc(torch.ones(16)))):
         expect(
-            abs(float(given[name]) - wanted) < 0.005,
-            f"{name}: {wanted:.3f} is what the stretched heat map earns on the mean over the canvases, yours is "
-            f"{float(given[name]):.3f}",
+            abs(float(returned[name]) - expected) < 0.005,
+            f"{name}: {expected:.3f} is what the stretched heat map earns on the mean over the canvases, yours is "
+            f"{float(returned[name]):.3f}",
         )
-    expect(abs(float(given["image"]) - metrics.pixel_auc(found.images[:, 0], mask).mean().item()) < 0.005,
+    expect(abs(float(returned["image"]) - metrics.pixel_auc(scenes.images[:, 0], mask).mean().item()) < 0.005,
            "image: the brightness of the picture itself is the map")  # fmt: skip
-    expect(0.7 < float(given["random"]) < 0.99, "random: positive weights, drawn at random")
-    expect(float(given["random"]) not in (float(given["weighted"]), float(given["uniform"])), "random: draw weights")
-    gain = float(given["weighted"]) - float(given["uniform"])
+    expect(0.7 < float(returned["random"]) < 0.99, "random: positive weights, drawn at random")
+    expect(
+        float(returned["random"]) not in (float(returned["weighted"]), float(returned["uniform"])),
+        "random: draw weights",
+    )
+    gain = float(returned["weighted"]) - float(returned["uniform"])
     return f"weighted less uniform is {gain:+.3f}: a claim about weights has to be larger than what random ones do."
 
 
@@ -201,24 +212,27 @@ def baseline_table(answer: Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, 
 def digits_or_fragments(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Whether each hot spot (B, M) is a digit, from its box (B, M, 4) and the network's probabilities (B, M, K)."""
     net = load("lenet-mnist", "cpu")
-    found = data.digit_scenes(120, seed=405, digits=(1, 6), size=128, background="fragments")
-    boxes = similarnet.hotspots(found.images[:, 0], 0.5)
-    read = similarnet.read_hotspots(net, found.images, boxes)
-    there = ~boxes.isnan().any(2)
-    given = answer(boxes.clone(), read.probabilities.clone())
+    scenes = data.digit_scenes(120, seed=405, digits=(1, 6), size=128, background="fragments")
+    boxes = similarnet.hotspots(scenes.images[:, 0], 0.5)
+    reading = similarnet.read_hotspots(net, scenes.images, boxes)
+    is_present = ~boxes.isnan().any(2)
+    returned = answer(boxes.clone(), reading.probabilities.clone())
     expect(
-        isinstance(given, Tensor) and given.dtype == torch.bool and given.shape == there.shape,
-        f"return bool of shape {tuple(there.shape)}, one answer a hot spot",
+        isinstance(returned, Tensor) and returned.dtype == torch.bool and returned.shape == is_present.shape,
+        f"return bool of shape {tuple(is_present.shape)}, one answer a hot spot",
     )
-    matched = metrics.detections(boxes, found.boxes)
-    digit = torch.zeros_like(there)
+    matched = metrics.detections(boxes, scenes.boxes)
+    is_digit = torch.zeros_like(is_present)
     rows = torch.arange(len(boxes))[:, None].expand_as(matched.box)
-    digit[rows[matched.found], matched.box[matched.found]] = True
-    kept, dropped = given[digit].double().mean().item(), (~given)[there & ~digit].double().mean().item()
-    fair = (kept + dropped) / 2
+    is_digit[rows[matched.found], matched.box[matched.found]] = True
+    hits = returned[is_digit].double().mean().item()
+    rejections = (~returned)[is_present & ~is_digit].double().mean().item()
+    fair = (hits + rejections) / 2
     expect(
         fair > FAIR,
-        f"you keep {kept:.0%} of the digits and drop {dropped:.0%} of the fragments, {fair:.0%} on average; "
+        f"you keep {hits:.0%} of the digits and drop {rejections:.0%} of the fragments, {fair:.0%} on average; "
         f"{FAIR:.0%} is wanted. Plot both groups: the largest probability, and the sides of the boxes",
     )
-    return f"{kept:.0%} of the digits kept, {dropped:.0%} of the fragments dropped. Did the network have a part in it?"
+    return (
+        f"{hits:.0%} of the digits kept, {rejections:.0%} of the fragments dropped. Did the network have a part in it?"
+    )

@@ -22,11 +22,11 @@ def _draw(seed: int, *shape: int) -> Tensor:
 @exercise("5.1")
 def predict_the_mask(answer: Callable[[], tuple[bool, bool]]) -> str:
     """Whether a factor changes the mask, with the map divided by its norm and as it stands."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two truth values, (normalised, raw)")
-    expect(all(isinstance(one, bool) for one in given), "both must be True or False")
-    expect(not given[0], "divided by its norm, what is left of the factor 1,000?")
-    expect(given[1], "without the norm, one side of the comparison grows by 1,000: does the other side follow?")
+    returned = answer()
+    expect(isinstance(returned, tuple) and len(returned) == 2, "return two truth values, (normalised, raw)")
+    expect(all(isinstance(value, bool) for value in returned), "both must be True or False")
+    expect(not returned[0], "divided by its norm, what is left of the factor 1,000?")
+    expect(returned[1], "without the norm, one side of the comparison grows by 1,000: does the other side follow?")
     return "the mask depends on the scale of the gradient only where nobody took the scale away."
 
 
@@ -50,9 +50,9 @@ def _four_loops(x: Tensor, k: int, a: float, b: float) -> Tensor:
 def inhibition_without_loops(answer: Callable[..., Tensor]) -> str:
     """The inhibition (B, h, w) of maps (B, h, w), equation 3."""
     only_average = answer(_draw(0, 1, 9, 9), b=0.0)
-    wanted = _four_loops(_draw(0, 1, 9, 9)[0], 7, 0.1, 0.0)[None]
+    expected = _four_loops(_draw(0, 1, 9, 9)[0], 7, 0.1, 0.0)[None]
     expect(
-        torch.allclose(tensor_answer(only_average, (1, 9, 9), "the inhibition"), wanted, atol=CLOSE),
+        torch.allclose(tensor_answer(only_average, (1, 9, 9), "the inhibition"), expected, atol=CLOSE),
         "with b = 0 the average term alone should be left: a exp(-mean), the mean over all k x k places of the zone, "
         "zeros beyond the border included",
     )
@@ -61,12 +61,12 @@ def inhibition_without_loops(answer: Callable[..., Tensor]) -> str:
     ):
         x = _draw(seed, *shape)
         before = x.clone()
-        found = tensor_answer(answer(x, k=k, a=a, b=b), shape, "the inhibition")
+        inhibition = tensor_answer(answer(x, k=k, a=a, b=b), shape, "the inhibition")
         expect(x.equal(before), "your function writes into the maps it was given")
-        wanted = torch.stack([_four_loops(one, k, a, b) for one in x])
+        expected = torch.stack([_four_loops(single_map, k, a, b) for single_map in x])
         reason = "the differential term differs" if a == 0 else f"with k = {k}, a = {a}, b = {b} it differs"
         expect(
-            torch.allclose(found, wanted, atol=CLOSE),
+            torch.allclose(inhibition, expected, atol=CLOSE),
             f"{reason} from four loops on maps {shape}: d is the distance over k, and only larger neighbours count",
         )
     return "your inhibition equals four loops, on square and other maps, for three zones."
@@ -82,10 +82,10 @@ def gradient_that_does_not_drown(answer: Callable[[Tensor, Tensor, int], Tensor]
         for c in (0, 2):
             rivals = [j for j in range(4) if j != c]
             shares = logits.detach()[:, rivals].softmax(1)  # how much each rival counts
-            wanted = scale * (weight[c] - shares @ weight[rivals])
-            found = tensor_answer(answer(logits + 0.0, x, c), (3, 6), "the gradient")
+            expected = scale * (weight[c] - shares @ weight[rivals])
+            gradient = tensor_answer(answer(logits + 0.0, x, c), (3, 6), "the gradient")
             expect(
-                torch.allclose(found, wanted, rtol=CLOSE, atol=CLOSE),
+                torch.allclose(gradient, expected, rtol=CLOSE, atol=CLOSE),
                 f"for {what} and class {c} it is not the slope of S_c - log sum exp of the other logits",
             )
             logits = scale * x @ weight.T  # a graph that autograd.grad may use up
@@ -103,8 +103,8 @@ def rule_of_a_tenth(answer: Callable[[Tensor], Tensor]) -> str:
             tuple(mask.shape) == shape, f"the mask must have the maps' shape, {shape}, yours has {tuple(mask.shape)}"
         )
         count = -(-shape[-1] * shape[-2] // 10)
-        kept = mask.flatten(-2).sum(-1)
-        expect(bool((kept == count).all()), f"keep {count} of {shape[-1] * shape[-2]} places of each map")
+        sizes = mask.flatten(-2).sum(-1)
+        expect(bool((sizes == count).all()), f"keep {count} of {shape[-1] * shape[-2]} places of each map")
         low = g.masked_fill(~mask, torch.inf).amin((-2, -1))
         high = g.masked_fill(mask, -torch.inf).amax((-2, -1))
         expect(bool((low > high).all()), "a place that is kept is smaller than one that is not")
@@ -119,12 +119,12 @@ def only_the_last_layer(answer: Callable[..., nn.Module]) -> str:
         model = LeNet()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    found, again, other = answer(model, 0), answer(model, 0), answer(model, 1)
-    expect(isinstance(found, nn.Module), f"return a network, yours is a {type(found).__name__}")
+    redrawn, again, other = answer(model, 0), answer(model, 0), answer(model, 1)
+    expect(isinstance(redrawn, nn.Module), f"return a network, yours is a {type(redrawn).__name__}")
     expect(torch.get_rng_state().equal(state), "the state of torch's generator must be as it was: fork_rng")
     same = all(value.equal(before[name]) for name, value in model.state_dict().items())
     expect(same, "the original has changed: copy it first")
-    new = found.state_dict()
+    new = redrawn.state_dict()
     changed = sorted(name for name in before if not new[name].equal(before[name]))
     expect(bool(changed), "nothing was drawn anew")
     expect(
@@ -149,19 +149,17 @@ def blur_with_control(answer: Callable[[Tensor, Tensor, Tensor], tuple[float, ..
         original = torch.rand(n, generator=draw) < 0.8
         outside = original & (torch.rand(n, generator=draw) < 0.8)
         control = outside & (torch.rand(n, generator=draw) < 0.6)
-        given = answer(original, outside, control)
-        expect(isinstance(given, tuple) and len(given) == 4, "return four numbers")
-        found = [float(one) for one in given]
-        one, two, three = (part.double() for part in (original, outside, control))
-        falls = [(one - two).mean().item(), (one - three).mean().item()]
+        returned = answer(original, outside, control)
+        expect(isinstance(returned, tuple) and len(returned) == 4, "return four numbers")
+        fall, control_fall, difference, standard_error = (float(number) for number in returned)
+        sharp, blurred, control_blurred = (right.double() for right in (original, outside, control))
+        falls = [(sharp - blurred).mean().item(), (sharp - control_blurred).mean().item()]
+        expect(abs(fall - falls[0]) < CLOSE, "the fall is the share right without blur minus the share right with it")
+        expect(abs(control_fall - falls[1]) < CLOSE, "the control's fall starts from the same images without blur")
+        expect(abs(difference - (falls[1] - falls[0])) < CLOSE, "the difference is the control's fall minus the map's")
+        expected = (blurred - control_blurred).std().item() / n**0.5
         expect(
-            abs(found[0] - falls[0]) < CLOSE, "the fall is the share right without blur minus the share right with it"
-        )
-        expect(abs(found[1] - falls[1]) < CLOSE, "the control's fall starts from the same images without blur")
-        expect(abs(found[2] - (falls[1] - falls[0])) < CLOSE, "the difference is the control's fall minus the map's")
-        error = (two - three).std().item() / n**0.5
-        expect(
-            abs(found[3] - error) < 1e-3 * error,
+            abs(standard_error - expected) < 1e-3 * expected,
             "take the difference image by image first, then its standard deviation, divided by the root of N",
         )
     return "in pairs, because the images are the same; now say what the number is about: the map, or the background?"
