@@ -8,14 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count, check_number, check_range
+from helpers._validate import check_count, check_number, check_range, check_tensor
 
 DISPLAY_PX = 128  # side of the display
 FREQUENCY, BANDWIDTH = 0.1, 0.1  # of the noise, in cycles a pixel
 NOISE = 0.75  # contrast of the noise
 CONTRAST = (0.3, 0.7)  # of the digit
 SPREAD_PX, LIMIT_PX = 30.0, 34.0  # eccentricities are |N(0, 30)|, drawn again beyond 34
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FIELDS = 128  # noise fields a call draws; every display sees one of them shifted around
 
 
@@ -63,10 +62,10 @@ def band_noise(
     f[0, 0] = 1.0  # the mean, which is taken away below
     amplitude = torch.exp(-((f / frequency).log().square()) / (2 * math.log1p(bandwidth / frequency) ** 2)) / f
     amplitude[0, 0] = 0.0
-    found = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(size, size))
-    if not bool((found != 0).any()):
-        raise ValueError(f"bandwidth: got {bandwidth} around {frequency}, want a band that {size} pixels can hold")
-    return found / found.abs().amax((1, 2), keepdim=True)
+    textures = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(size, size))
+    if not bool((textures != 0).any()):
+        raise ValueError(f"bandwidth must be one that {size} pixels can hold, got {bandwidth} around {frequency}")
+    return textures / textures.abs().amax((1, 2), keepdim=True)
 
 
 def noisy_displays(
@@ -94,25 +93,24 @@ def noisy_displays(
         noise: contrast of the noise, in [0, 1].
 
     Raises:
-        ValueError: digits or places of another kind, or an argument outside its range.
+        ValueError: digits or places of another shape or kind, or an argument outside its range.
     Source: Daucé, Albiges and Perrinet, "A dual foveal-peripheral visual processing model implements efficient saccade
         selection", Journal of Vision 20(8):22, 2020, and its released code.
     """
-    if not isinstance(digits, Tensor) or digits.ndim != 4 or digits.shape[1] != 1 or not digits.is_floating_point():
-        raise ValueError(f"digits: got {getattr(digits, 'shape', type(digits))}, want (N, 1, h, w) in [0, 1]")
-    if digits.numel() == 0 or not (digits.min() >= 0 and digits.max() <= 1):
-        raise ValueError("digits: want one image at least, of values in [0, 1]")
+    check_tensor(digits, "digits", "N 1 h w")
+    if digits.min() < 0 or digits.max() > 1:
+        raise ValueError(f"digits must lie in [0, 1], got {digits.min():.4g} .. {digits.max():.4g}")
     size = check_count(size, "size", 16)
     if size % 2:
-        raise ValueError(f"size: got {size}, want an even number: the centre lies between four pixels")
+        raise ValueError(f"size must be even, for the centre lies between four pixels, got {size}")
     low, high = check_range(contrast, "contrast", 0, 1)
     noise = check_number(noise, "noise", 0, 1)
     n, height, width = len(digits), *digits.shape[2:]
     draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     if places is None:
         places = _drawn_places(n, draw)
-    elif not isinstance(places, Tensor) or places.shape != (n, 2) or places.dtype not in WHOLE:
-        raise ValueError(f"places: got {getattr(places, 'shape', places)}, want ({n}, 2) whole numbers of pixels")
+    else:
+        check_tensor(places, "places", f"{n} 2", kind="integer")
     places = places.long()  # narrow integers would wrap around
     contrasts = low + (high - low) * torch.rand(n, generator=draw)
     fields = band_noise(min(n, FIELDS), int(torch.randint(2**31, (), generator=draw)), max(size, DISPLAY_PX))
@@ -122,8 +120,8 @@ def noisy_displays(
     columns = (places[:, :1] + size // 2 - width // 2 + torch.arange(width))[:, None].expand(n, height, width)
     value = digits[:, 0].float().cpu()
     seen = (value > 0.5) & (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-    at = (seen.nonzero()[:, 0], rows[seen], columns[seen])
-    images[at] = torch.maximum(images[at], (0.5 + contrasts[:, None, None] * (value - 0.5))[seen])
+    pixels = (seen.nonzero()[:, 0], rows[seen], columns[seen])
+    images[pixels] = torch.maximum(images[pixels], (0.5 + contrasts[:, None, None] * (value - 0.5))[seen])
     if size > max(height, width):
         from_centre = (torch.arange(size) + 0.5 - size // 2).square()
         images.masked_fill_(from_centre[:, None] + from_centre > (size // 2) ** 2, 0.5)

@@ -40,8 +40,8 @@ def _package_folder(package: str) -> Path:
 def _open(name: str) -> Image.Image:
     if name not in _FILES:
         near = difflib.get_close_matches(str(name), PHOTOS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"name: got {name!r}; {hint}want one of {', '.join(PHOTOS)}")
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"name must be one of {', '.join(PHOTOS)}, got {name!r}{hint}")
     package, rest = _FILES[name].split("/", 1)
     path = _package_folder(package) / rest
     if not path.exists():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from helpers._validate import check_count
+from helpers._validate import check_choice, check_count
 from helpers.data._digits import Digits
 from helpers.data._sources import FOLDERS, TITLES
 
@@ -62,15 +62,9 @@ def data_dir() -> Path:
     return Path(cache).expanduser() / "where-networks-look"
 
 
-def _known(name: str) -> str:
-    if name not in FOLDERS:
-        raise ValueError(f"name: got {name!r}, want one of {', '.join(FOLDERS)}")
-    return name
-
-
 def available(name: str, folder: Path | None = None) -> bool:
     """Say whether a data set ("mnist", "tiny-imagenet" or "similarnet") is under `folder`, by default `data_dir()`."""
-    place, needed = FOLDERS[_known(name)]
+    place, needed = FOLDERS[check_choice(name, "name", FOLDERS)]
     return all((folder or data_dir()).joinpath(place, file).exists() for file in needed)
 
 
@@ -103,8 +97,7 @@ def mnist(split: str = "train") -> Digits:
         ValueError: an unknown split.
         DataMissing: MNIST is not there; the message gives the command that brings it.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split: got {split!r}, want 'train' or 'test'")
+    check_choice(split, "split", ("train", "test"))
     folder = _folder("mnist")
     from torchvision.datasets import MNIST  # imported here: it takes seconds, and only this function needs it
 
@@ -137,8 +130,7 @@ def tiny_imagenet(
         ValueError: an unknown split or class, or a number out of range.
         DataMissing: Tiny ImageNet is not there; the message gives the command that brings it.
     """
-    if split not in ("train", "val"):
-        raise ValueError(f"split: got {split!r}, want 'train' or 'val'")
+    check_choice(split, "split", ("train", "val"))
     limit = None if per_class is None else check_count(per_class, "per_class")
     folder = _folder("tiny-imagenet")
     wnids, names = _classes(folder, classes)
@@ -165,13 +157,13 @@ def _classes(folder: Path, chosen: Sequence[str] | int | None) -> tuple[tuple[st
         return tuple(ids), tuple(names[w] for w in ids)
     by_name = {name: wnid for wnid, name in reversed(names.items())}
     known, ids = {**by_name, **{w: w for w in wnids}}, []
-    for one in [chosen] if isinstance(chosen, str) else chosen:
-        if one not in known:
-            near = difflib.get_close_matches(str(one), known, n=3) or list(by_name)[:3]
-            raise ValueError(f"classes: got {one!r}, want ids or names such as {', '.join(near)}")
-        ids.append(known[one])
+    for name in [chosen] if isinstance(chosen, str) else chosen:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=3) or list(by_name)[:3]
+            raise ValueError(f"classes must be ids or names such as {', '.join(near)}, got {name!r}")
+        ids.append(known[name])
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"classes: got {chosen!r}, want one or more classes, each once")
+        raise ValueError(f"classes must be one or more, each once, got {chosen!r}")
     return tuple(ids), tuple(names[w] for w in ids)
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from helpers._validate import check_count, check_number
+from helpers._validate import check_choice, check_count, check_number, check_tensor
 from helpers.data._draw.sdf import DIGIT_FONTS
 
 LOST = 1e-3  # share of a letter's ink that may lie beyond the picture
@@ -67,54 +68,53 @@ def write(
             a value outside [0, 1], or writing that leaves the picture.
     """
     paint = _check(image, text, corner, value)
-    if font not in DIGIT_FONTS:
-        raise ValueError(f"font: got {font!r}, want one of {list(DIGIT_FONTS)}")
+    check_choice(font, "font", DIGIT_FONTS)
     top, left = (check_count(c, "corner", 0) for c in corner)
     face = _font(font, check_number(height, "height", 4, 1000))
     tall, wide = image.shape[1:]
-    rise = min(face.getbbox(one)[1] for one in text if not one.isspace())  # the empty rows above the writing
+    rise = min(face.getbbox(c)[1] for c in text if not c.isspace())  # the empty rows above the writing
     drawn, boxes = np.zeros((tall, wide), np.float32), []
-    at = left - min(0.0, face.getbbox(text.lstrip()[0])[0])  # some letters begin to the left of their place
+    x = left - min(0.0, face.getbbox(text.lstrip()[0])[0])  # some letters begin to the left of their place
     for character in text:
         if not character.isspace():
-            one, rows, columns = _draw(character, at, top - rise, tall, wide, face)
-            if one is None:
-                raise ValueError(
-                    f"text: {text!r} of height {height:g} at {corner} leaves the picture of {tall} x {wide}"
-                )
+            strokes, rows, columns = _draw(character, x, top - rise, tall, wide, face)
+            if strokes is None:
+                place = f"got {text!r} of height {height:g} at {corner}"
+                raise ValueError(f"text must stay inside the picture of {tall} x {wide}, {place}")
             if not len(rows):
-                raise ValueError(f"height: {character!r} of height {height:g} has no pixel that is half covered")
+                raise ValueError(f"height must cover half of a pixel of {character!r}, got {height:g}")
             boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-            drawn = np.maximum(drawn, one)
-        at += face.getlength(" " if character.isspace() else character)
+            drawn = np.maximum(drawn, strokes)
+        x += face.getlength(" " if character.isspace() else character)
     ink = torch.from_numpy(drawn).to(image.device)
     written = image.float() * (1 - ink) + paint.to(image.device) * ink
     return Lettering(written, torch.tensor(boxes, dtype=torch.float32), ink >= 0.5, "".join(text.split()))
 
 
-def _draw(character: str, at: float, top: float, tall: int, wide: int, face: ImageFont.FreeTypeFont):
+def _draw(
+    character: str, left: float, top: float, tall: int, wide: int, face: ImageFont.FreeTypeFont
+) -> tuple[NDArray[np.float32] | None, NDArray[np.intp], NDArray[np.intp]]:
     """One character in [0, 1] on a page, (tall, wide), or None where it does not fit; the rows and columns it fills."""
     rim = int(face.size) + 2  # wider than a letter reaches beyond its place
     page = Image.new("L", (wide + 2 * rim, tall + 2 * rim))
-    ImageDraw.Draw(page).text((at + rim, top + rim), character, fill=255, font=face)
-    one = np.asarray(page, np.float32) / 255
-    inner = one[rim : rim + tall, rim : rim + wide]
-    rows, columns = (np.flatnonzero((one >= 0.5).any(axis)) - rim for axis in (1, 0))
-    fits = at < wide and top < tall and one.sum() - inner.sum() <= LOST * one.sum()
+    ImageDraw.Draw(page).text((left + rim, top + rim), character, fill=255, font=face)
+    strokes = np.divide(page, 255, dtype=np.float32)
+    inner = strokes[rim : rim + tall, rim : rim + wide]
+    rows, columns = (np.flatnonzero((strokes >= 0.5).any(axis)) - rim for axis in (1, 0))
+    fits = left < wide and top < tall and strokes.sum() - inner.sum() <= LOST * strokes.sum()
     return inner if fits else None, rows, columns
 
 
 def _check(image: torch.Tensor, text: str, corner: tuple[int, int], value: float | tuple) -> torch.Tensor:
     """Refuse what cannot be written; returns the paint, (1 or 3, 1, 1)."""
-    if not isinstance(image, torch.Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"image: got {getattr(image, 'shape', type(image).__name__)}, want (1 or 3, H, W)")
-    if not image.is_floating_point() or not bool(((image >= 0) & (image <= 1)).all()):
-        raise ValueError(f"image: got {image.dtype} or values outside [0, 1], want floating-point numbers within")
+    check_tensor(image, "image", "1 H W", "3 H W")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(f"image must lie in [0, 1], got {image.min():.4g} .. {image.max():.4g}")
     if not isinstance(text, str) or not text.strip() or len((text + "|").splitlines()) != 1:
-        raise ValueError(f"text: got {text!r}, want one line that is not blank")
+        raise ValueError(f"text must be one line that is not blank, got {text!r}")
     if not isinstance(corner, tuple | list) or len(corner) != 2:
-        raise ValueError(f"corner: got {corner!r}, want (row, column)")
-    numbers = value if isinstance(value, tuple | list) else (value,)
-    if len(numbers) not in (1, image.shape[0]):
-        raise ValueError(f"value: got {value!r}, want one number, or one for each of {image.shape[0]} colours")
-    return torch.tensor([check_number(one, "value", 0, 1) for one in numbers]).reshape(-1, 1, 1)
+        raise ValueError(f"corner must be (row, column), got {corner!r}")
+    levels = value if isinstance(value, tuple | list) else (value,)
+    if len(levels) not in (1, image.shape[0]):
+        raise ValueError(f"value must be one number, or one for each of {image.shape[0]} colours, got {value!r}")
+    return torch.tensor([check_number(level, "value", 0, 1) for level in levels]).reshape(-1, 1, 1)

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,12 +28,12 @@ CURVE_STEPS = 4  # straight pieces a Bézier curve becomes: within 0.1 px of the
 MOVE, LINE, QUADRATIC, CUBIC = 1, 2, 3, 4  # matplotlib's path codes; 79 closes a contour
 
 
-def _load_flags() -> int:
+def _load_flags() -> Any:
     """Return FreeType's flags for untouched font units; matplotlib 3.10 moved them into an enum."""
-    flags = getattr(ft2font, "LoadFlags", None)
-    if flags is not None:
-        return flags.NO_SCALE | flags.IGNORE_TRANSFORM
-    return ft2font.LOAD_NO_SCALE | ft2font.LOAD_IGNORE_TRANSFORM
+    module: Any = ft2font  # its types know the newest version alone
+    if hasattr(module, "LoadFlags"):
+        return module.LoadFlags.NO_SCALE | module.LoadFlags.IGNORE_TRANSFORM
+    return module.LOAD_NO_SCALE | module.LOAD_IGNORE_TRANSFORM
 
 
 def _curve(points: list[Double]) -> list[Double]:
@@ -61,18 +62,18 @@ def glyph_contours(file: str, character: str) -> list[Double]:
     vertices, codes = font.get_path()
     vertices = np.asarray(vertices, np.float64) * 64.0  # matplotlib divides by 64; undone, these are whole font units
     contours: list[list[Double]] = []
-    at = 0
-    while at < len(codes):
-        code = int(codes[at])
+    k = 0
+    while k < len(codes):
+        code = int(codes[k])
         if code == MOVE:
-            contours.append([vertices[at]])
+            contours.append([vertices[k]])
         elif code == LINE:
-            contours[-1].append(vertices[at])
+            contours[-1].append(vertices[k])
         elif code in (QUADRATIC, CUBIC):
-            last = at + code - 2
-            contours[-1] += _curve([contours[-1][-1], *vertices[at : last + 1]])
-            at = last
-        at += 1
+            last = k + code - 2
+            contours[-1] += _curve([contours[-1][-1], *vertices[k : last + 1]])
+            k = last
+        k += 1
     return [np.array(c) for c in contours]
 
 
@@ -119,7 +120,7 @@ def shape_contours(name: str) -> list[Double]:
         return [np.concatenate([horns[0], _circle(1.0, start=5, stop=36), horns[1], inner]) + np.array([0.1, 0.0])]
     if name == "arrow":
         return [np.array([(0, -1), (0.85, -0.1), (0.3, -0.1), (0.3, 1), (-0.3, 1), (-0.3, -0.1), (-0.85, -0.1)])]
-    raise ValueError(f"name: got {name!r}, want one of {', '.join(SHAPES)}")
+    raise ValueError(f"name must be one of {', '.join(SHAPES)}, got {name!r}")
 
 
 def signed_distance(contours: list[Double], x: Double, y: Double) -> Double:

@@ -70,8 +70,8 @@ def _paint(canvas: raster.Float, where: raster.Int, cover: raster.Float, colour:
     image = np.arange(n)[:, None, None] * (2 * size * size)  # from indices into (N, S, S) to channel 0 of (N, 3, S, S)
     flat = canvas.reshape(-1)
     for channel in range(3):
-        at = where + image + channel * size * size
-        flat[at] = flat[at] * (1 - cover) + colour[:, channel] * cover
+        index = where + image + channel * size * size
+        flat[index] = flat[index] * (1 - cover) + colour[:, channel] * cover
     mask = np.zeros((n, size, size), bool)
     mask.reshape(-1)[where] = cover >= 0.5
     return mask

@@ -56,7 +56,7 @@ def procedural(kind: str, u: Double, size: int, period: tuple[float, float]) -> 
         return _step(np.float32(0.32) - np.sqrt(x * x + y * y), rate)
     if kind == "zigzag":
         return _step(_tent(a + _tent(b * np.float32(0.7)) * np.float32(0.6)) - np.float32(0.5), np.float32(2.4) * rate)
-    raise ValueError(f"kind: got {kind!r}, want plain, stripes, checks, dots or zigzag")
+    raise ValueError(f"kind must be plain, stripes, checks, dots or zigzag, got {kind!r}")
 
 
 def clouds(values: Double, size: int) -> Float:
@@ -70,10 +70,10 @@ def clouds(values: Double, size: int) -> Float:
         (N, size, size) in [0, 1].
     """
     total = np.zeros((len(values), size, size), np.float32)
-    at, weight = 0, np.float32(1)
+    start, weight = 0, np.float32(1)
     for cells in CLOUD_GRIDS:
-        grid = values[:, at : at + (cells + 1) ** 2].astype(np.float32).reshape(-1, cells + 1, cells + 1)
-        at += (cells + 1) ** 2
+        grid = values[:, start : start + (cells + 1) ** 2].astype(np.float32).reshape(-1, cells + 1, cells + 1)
+        start += (cells + 1) ** 2
         place = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(cells / size)
         cell = np.minimum(place.astype(np.int64), cells - 1)
         f = place - cell.astype(np.float32)
@@ -82,7 +82,7 @@ def clouds(values: Double, size: int) -> Float:
         total += weight * (rows[:, :, cell] * (1 - f) + rows[:, :, cell + 1] * f)
         weight /= 2
     # The layers weigh 1.75 together; the middle half of their range is spread out, so that the noise has contrast.
-    return np.clip((total - np.float32(0.4375)) / np.float32(0.875), 0, 1)
+    return np.clip((total - np.float32(0.4375)) / np.float32(0.875), 0, 1).astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=8)
@@ -107,10 +107,10 @@ def photographic(name: str, u: Double, size: int) -> Float:
     return image[rows[:, :, None], columns[:, None, :]]
 
 
-def _folded(at: Int, length: int) -> Int:
+def _folded(index: Int, length: int) -> Int:
     """Fold indices beyond the picture's edge back into it, as a mirror does."""
-    at = at % (2 * length)
-    return np.where(at < length, at, 2 * length - 1 - at)
+    index = index % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
 
 
 def background(kinds: Int, u: Double, cloud_values: Double, size: int) -> Float:

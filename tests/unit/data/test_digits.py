@@ -1,154 +1,94 @@
-"""The world of one drawn digit on a larger canvas, and whether the network that is shipped is as good on it as said."""
+"""Drawn and handwritten digits, alone, on larger canvases and placed."""
 
-import json
-from dataclasses import replace
-
+import numpy as np
 import pytest
 import torch
 
-from helpers import networks
-from helpers.data import DIGIT_BACKGROUNDS, digit_scenes
-from helpers.experiments.train import datasets as worlds
-from helpers.experiments.train import publish
-from helpers.experiments.train.recipes import RECIPES
-from helpers.networks import _store as store
-
-RECIPE = RECIPES["digits-gap"]
-SMALL = replace(RECIPE, images=90)
+from helpers import data
+from helpers.boxes import mask_boxes
 
 
-@pytest.fixture(scope="module")
-def held_out():
-    return worlds.held_out(RECIPE)
+def test_digits_contract():
+    images, labels, fonts = data.digits(103, seed=2, size=32)
+    assert images.shape == (103, 1, 32, 32)
+    assert (images.dtype, labels.dtype, fonts.dtype) == (torch.float32, torch.int64, torch.int64)
+    assert images.min() == 0
+    assert images.max() == 1
+    counts = labels.bincount(minlength=10)
+    assert counts.max() - counts.min() <= 1
+    assert fonts.unique().tolist() == list(range(len(data.DIGIT_FONTS)))
 
 
-def share_of_black(images):
-    """Of the canvas, image by image."""
-    return (images == 0).double().mean((1, 2, 3))
+def test_digits_are_framed_like_mnist():
+    drawn = data.digits(200, rotate=0, shear=0, scale=(1, 1), shift=0, stroke=(0, 0)).images[:, 0] >= 0.5
+    boxes = mask_boxes(drawn)
+    longer = (boxes[:, 2:] - boxes[:, :2]).amax(1)
+    assert longer.min() >= 19
+    assert longer.max() <= 22
+    np.testing.assert_allclose((boxes[:, :2] + boxes[:, 2:]) / 2, 14, atol=1)
 
 
-def grounds(images):
-    """How many images lie on black, on noise and on fragments, told by their pixels alone.
-
-    A digit of 20 pixels is on 64 x 64 = 4096; noise leaves hardly any other pixel black. Drawn digits alone are one
-    region of ink or two; ten fragments are more.
-    """
-    from skimage.measure import label
-
-    noise = share_of_black(images) < 0.2
-    regions = torch.tensor([int(label(one[0].numpy() > 0, connectivity=2).max()) for one in images])
-    return noise, ~noise & (regions <= 2), ~noise & (regions > 2)
+def test_digits_shift_and_stroke():
+    plain = {"rotate": 0, "shear": 0, "scale": (1, 1), "shift": 0}
+    thin = data.digits(50, stroke=(0, 0), **plain).images.sum()
+    assert data.digits(50, stroke=(1, 1), **plain).images.sum() > 1.3 * thin
+    still = data.digits(50, rotate=0, shear=0, scale=(1, 1), stroke=(0, 0), shift=0).images
+    assert not torch.equal(still, data.digits(50, rotate=0, shear=0, scale=(1, 1), stroke=(0, 0), shift=3).images)
 
 
-def test_the_test_set_is_2000_digits_on_three_backgrounds(held_out):
-    part = held_out.tests["test"]
-    assert list(held_out.tests) == ["test"]
-    assert part.images.shape == (2000, 1, 64, 64)
-    assert part.images.dtype == torch.uint8
-    assert part.labels.shape == (2000,)
-    assert part.labels.dtype == torch.int64
-    assert held_out.classes == tuple("0123456789")
-    assert "digit" in held_out.what
-    noise, blank, fragments = grounds(part.images)
-    # 2000 = 667 + 667 + 666; one or two fragment scenes may have their pieces in two heaps.
-    assert noise.sum() == 667
-    assert noise[667:1334].all()
-    assert blank[:667].all()
-    assert fragments[1334:].double().mean() > 0.95
+def test_fonts_can_be_held_out():
+    names = list(data.DIGIT_FONTS)
+    train, test = data.digits(50, fonts=names[:6]), data.digits(50, fonts=names[6])
+    assert set(train.fonts.tolist()) == set(range(6))
+    assert set(test.fonts.tolist()) == {6}
 
 
-def test_held_out_has_no_training_images(held_out):
-    assert held_out.train.images.shape == (0, 1, 64, 64)
-    assert held_out.train.labels.shape == (0,)
+def test_digit_scenes_contract():
+    s = data.digit_scenes(60, seed=1, digits=(1, 4))
+    assert s.images.shape == (60, 1, 84, 84)
+    there = s.labels >= 0
+    assert set(there.sum(1).tolist()) == {1, 2, 3, 4}
+    assert s.masks.flatten(2).any(-1).equal(there)
+    assert s.boxes.isnan().all(-1).equal(~there)
+    assert (s.masks.sum(1) <= 1).all()  # no two digits on one pixel
+    assert s.images[s.masks.any(1, keepdim=True)].min() >= 0.5
+    assert not s.images[~s.masks.any(1, keepdim=True)].max() >= 0.5
 
 
-def test_labels_are_balanced(held_out):
-    assert torch.bincount(held_out.tests["test"].labels, minlength=10).tolist() == pytest.approx([200] * 10, abs=2)
-    found = worlds.world(SMALL, 3).train
-    assert torch.bincount(found.labels, minlength=10).tolist() == [9] * 10
-    for k in range(3):  # 30 images on each background
-        assert torch.bincount(found.labels[30 * k : 30 * k + 30], minlength=10).tolist() == [3] * 10
+def test_digit_scenes_backgrounds():
+    blank, noise, fragments = (data.digit_scenes(20, background=b) for b in data.DIGIT_BACKGROUNDS)
+    assert [int(s.backgrounds[0]) for s in (blank, noise, fragments)] == [0, 1, 2]
+    for other in (noise, fragments):
+        assert other.masks.equal(blank.masks)
+        assert other.images.mean() > blank.images.mean() + 0.02
+        assert (other.images >= blank.images).all()
 
 
-def test_the_images_are_digit_scenes_of_seeds_of_their_own():
-    # Seeds 3 * 5 + 0, 1, 2: no run shares one with another run, nor one background with another.
-    found = worlds.world(SMALL, 5).train
-    for k, background in enumerate(DIGIT_BACKGROUNDS):
-        drawn = digit_scenes(30, 15 + k, size=64, background=background)
-        part = slice(30 * k, 30 * k + 30)
-        assert found.labels[part].equal(drawn.labels[:, 0])
-        assert (found.images[part].float() / 255).allclose(drawn.images, atol=1e-6)
+def test_handwritten():
+    images, labels, fonts = data.handwritten()
+    assert images.shape == (1797, 1, 8, 8)
+    assert images.max() == 1
+    assert labels[:10].tolist() == list(range(10))
+    assert (fonts == -1).all()
 
 
-def test_the_test_set_is_that_of_the_seed_kept_for_it(held_out):
-    drawn = digit_scenes(5, 3 * worlds.TEST_SEED, size=64, background="blank")
-    assert (held_out.tests["test"].images[:5].float() / 255).allclose(drawn.images, atol=1e-6)
-    for seed in (0, 7):
-        made = worlds.world(SMALL, seed)
-        for mine, kept in zip(made.tests["test"], held_out.tests["test"], strict=True):
-            assert mine.equal(kept)
+def test_place_puts_every_image_where_it_was_told():
+    images = torch.rand(3, 2, 4, 5)
+    corners = torch.tensor([[0, 0], [6, 5], [2, 3]])
+    canvases = data.place(images, corners, 10)
+    assert canvases.shape == (3, 2, 10, 10)
+    for image, canvas, (r, c) in zip(images, canvases, corners.tolist(), strict=True):
+        assert torch.equal(canvas[:, r : r + 4, c : c + 5], image)
+    torch.testing.assert_close(canvases.sum((1, 2, 3)), images.sum((1, 2, 3)))
 
 
-def test_training_and_test_digits_differ(held_out):
-    test = {image.numpy().tobytes() for image in held_out.tests["test"].images}
-    assert len(test) == 2000
-    seen: set[bytes] = set()
-    for seed in (0, 1, 2, worlds.TEST_SEED - 1):  # 9,999 is the greatest seed there may be: 29,997 and two more
-        train = {image.numpy().tobytes() for image in worlds.world(SMALL, seed).train.images}
-        assert len(train) == 90
-        assert not train & (test | seen)
-        seen |= train
+@pytest.mark.parametrize(
+    "corners", [[[0, 0]], [[0, 0], [0, 7], [0, 0]], [[0, 0], [-1, 0], [0, 0]], [[0.0, 0], [0, 0], [0, 0]]]
+)
+def test_place_refuses_what_would_leave_the_canvas(corners):
+    with pytest.raises(ValueError, match="corners"):
+        data.place(torch.rand(3, 1, 4, 4), torch.tensor(corners), 10)
 
 
-def test_the_same_seed_makes_the_same_world():
-    assert worlds.data_hash(worlds.world(SMALL, 4)) == worlds.data_hash(worlds.world(SMALL, 4))
-    assert worlds.data_hash(worlds.world(SMALL, 4)) != worlds.data_hash(worlds.world(SMALL, 5))
-
-
-@pytest.mark.parametrize("seed", [worlds.TEST_SEED, worlds.TEST_SEED + 1, 10**6])
-def test_seeds_kept_for_testing_are_refused(seed):
-    with pytest.raises(ValueError, match=r"seed must be less than 10,000"):
-        worlds.world(RECIPE, seed)
-
-
-def test_the_recipe_s_seeds_are_not_those_of_the_test_set():
-    assert max(RECIPE.seeds) < worlds.TEST_SEED
-    assert RECIPE.images == 9000
-
-
-def test_fewer_images_are_of_every_background():
-    found = worlds.world(RECIPE, 0, 30)
-    assert [len(part.labels) for part in (found.train, found.tests["test"])] == [30, 30]
-    for part in (found.train, found.tests["test"]):
-        noise, blank, fragments = grounds(part.images)
-        assert blank[:10].all()
-        assert noise[10:20].all()
-        assert fragments[20:].sum() >= 9
-        assert torch.bincount(part.labels, minlength=10).tolist() == [3] * 10
-
-
-@pytest.mark.parametrize("images", [1, 10, 100])
-def test_at_most_so_many_images_are_made(images):
-    found = worlds.world(RECIPE, 0, images)
-    assert [len(part.labels) for part in (found.train, found.tests["test"])] == [images] * 2
-    assert [len(part.images) for part in (found.train, found.tests["test"])] == [images] * 2
-
-
-def test_more_images_than_there_are_change_nothing(held_out):
-    found = worlds.world(SMALL, 0, 100_000)
-    assert len(found.train.labels) == 90
-    assert found.tests["test"].images.equal(held_out.tests["test"].images)
-
-
-def test_the_shipped_network_is_as_good_as_its_manifest_says(held_out):
-    manifest = json.loads((store.FILES / "digits-gap.json").read_text(encoding="utf8"))
-    network = networks.load("digits-gap", "cpu")
-    found = publish.measure(RECIPE, network, held_out.tests)["accuracy"]["test"]
-    assert found == pytest.approx(manifest["accuracy"], abs=0.002)
-    assert manifest["accuracy"] == manifest["runs"][0]["accuracy"]["test"] == networks.card("digits-gap").accuracy
-    # The same by hand: the network wants images in [0, 1].
-    part = held_out.tests["test"]
-    with torch.no_grad():
-        answers = torch.cat([network(x.float() / 255).argmax(1) for x in part.images.split(500)])
-    assert (answers == part.labels).double().mean().item() == pytest.approx(found, abs=0.0011)
-    assert manifest["recipe"] == RECIPE.plain()
+def test_place_of_nothing_is_nothing():
+    assert data.place(torch.zeros(0, 1, 4, 4), torch.zeros(0, 2, dtype=torch.long), 10).shape == (0, 1, 10, 10)
