@@ -32,10 +32,8 @@ from helpers.capture import in_batches, logits
 from helpers.filters import blurred
 from helpers.training import topk_correct
 
-KEEP = 0.2  # of a map's range: what lies above belongs to the object (a fifth, as in the source's released code)
+THRESHOLD = 0.2  # of a map's range: what lies above belongs to the object (a fifth, as in the source's released code)
 BLOB_SIGMA = 0.1  # of the noise whose peaks are the "random" control's blobs, in sides of the image (the longer one)
-
-
 KINDS = ("shift", "random", "center")
 
 
@@ -53,7 +51,7 @@ class BlurHits(NamedTuple):
     inside: Tensor
 
 
-def salient_region(maps: Tensor, threshold: float = KEEP) -> Tensor:
+def salient_region(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     """The part of a map that counts as the object: what is above a share of its range.
 
     Args:
@@ -135,7 +133,7 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     draw = torch.Generator().manual_seed(seed)
     count, height, width = region.shape
     if kind == "shift":
-        down, right = (_steps(n, torch.rand(count, generator=draw)) for n in (height, width))
+        down, right = (_shifts(n, torch.rand(count, generator=draw)) for n in (height, width))
         rows = (torch.arange(height) - down[:, None]) % height  # (B, H)
         columns = (torch.arange(width) - right[:, None]) % width
         image = torch.arange(count)[:, None, None]
@@ -144,16 +142,16 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
         sigma = BLOB_SIGMA * max(height, width)
         rim = round(3 * sigma)  # cut off again: at a mirror smooth noise varies more, and would have its peaks there
         noise = torch.randn(count, 1, height + 2 * rim, width + 2 * rim, generator=draw)
-        rank = blurred(noise, sigma)[:, 0, rim : rim + height, rim : rim + width]
+        priority = blurred(noise, sigma)[:, 0, rim : rim + height, rim : rim + width]
     else:
         # Squared distances differ by whole numbers; the noise decides between pixels that are equally far.
         rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (height, width))
-        rank = -(rows[:, None].square() + columns.square()) + 0.5 * torch.rand(count, height, width, generator=draw)
-    place = rank.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
-    return (place < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
+        priority = -(rows[:, None].square() + columns.square()) + 0.5 * torch.rand(count, height, width, generator=draw)
+    rank = priority.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
+    return (rank < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
 
 
-def _steps(length: int, share: Tensor) -> Tensor:
+def _shifts(length: int, share: Tensor) -> Tensor:
     """Whole numbers from a quarter to three quarters of a side, one for each share (B,) in [0, 1)."""
     least = -(-length // 4)
     most = max(least, 3 * length // 4)
@@ -187,7 +185,7 @@ def accuracy_under_blur(
         Hits image by image, on the CPU, so that differences can be taken in pairs; their means are the accuracies.
 
     Raises:
-        ValueError: bad `x`, `y`, `region`, radii or batch, or a `top` that the network has not as many classes for.
+        ValueError: bad `x`, `y`, `region`, radii or batch_size, or a `top` above the number of classes.
     """
     region = _check_region(x, region)
     check_tensor(y, "y", f"{len(x)}", kind="integer")

@@ -70,7 +70,7 @@ def localization_error(
         A `LocalizationError` of three shares.
 
     Raises:
-        ValueError: shapes that do not go together, truth values that are not bool, or iou outside (0, 1].
+        ValueError: shapes that do not go together, top1 or top5 that are not bool, or iou outside (0, 1].
 
     Source: Russakovsky et al., IJCV 2015, section 4.2; Zhou et al., CVPR 2016, table 2.
     """

@@ -50,6 +50,7 @@ def pooling_head(model: nn.Module, x: Tensor) -> Head:
         raise ValueError(f"model must end in a global pooling and one linear layer, this one does not; {INSTEAD}")
     features, weight, bias = linear.features, linear.weight, linear.bias
     for maps, pooled in watch.pooled:
+        # What the linear layer read must be these very numbers, and they the means or the maxima of the maps.
         if pooled.numel() == features.numel() and torch.equal(pooled.reshape(features.shape), features):
             for pooling, values in (("gap", maps.mean((2, 3))), ("gmp", maps.amax((2, 3)))):
                 if _same(values, features):
@@ -149,9 +150,9 @@ class _Watch(TorchFunctionMode):
             self.linear = _Linear(*_linear_arguments(*args, **(kwargs or {})), output.clone())
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor) and args[0].ndim == 4:
             maps = args[0]
-            one_each = output.numel() == len(maps) * maps.shape[1] and output.is_floating_point()
+            one_a_map = output.numel() == len(maps) * maps.shape[1] and output.is_floating_point()
             # Maps of a single place stay as they are in any step (a flatten, a ReLU): only a pooling counts there.
-            if one_each and (maps.numel() > output.numel() or POOLING.search(getattr(func, "__name__", ""))):
+            if one_a_map and (maps.numel() > output.numel() or POOLING.search(getattr(func, "__name__", ""))):
                 self.pooled.append((maps, output))
         return output
 

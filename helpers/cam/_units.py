@@ -115,7 +115,10 @@ def _maps_of(model: nn.Module, images: Tensor, layer: str, units: Tensor) -> Ten
 
 
 def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
-    """First pixel of a patch around the middle of a cell; in whole numbers, so that every image is cut alike."""
+    """First pixel of a patch around the middle of a cell, kept inside the image.
+
+    It is (cell + 1/2) pixels / cells - side / 2, halves rounded up; in whole numbers, so that every image is cut alike.
+    """
     return (((2 * cell + 1) * pixels - side * cells + cells) // (2 * cells)).clamp(0, pixels - side)
 
 

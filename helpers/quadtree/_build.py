@@ -35,7 +35,7 @@ def build_quadtree(
             min_size that is not a power of two.
     """
     images, several = check_image(image)
-    limit = _limits(threshold, images)
+    limit = _thresholds(threshold, images)
     cut = [score > limit for score in _scores(images, criterion, min_size)]
     trees = _collect(cut, images)
     return trees if several else trees[0]
@@ -69,13 +69,14 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     for level in range(1, len(scores)):
         scores[level] = torch.minimum(scores[level], _double(scores[level - 1]))
     ranked = torch.cat([score.flatten(1) for score in scores], 1).sort(1, descending=True).values
-    # Each cut adds three leaves; squares of equal score are cut together or not at all.
+    # Beside the squares that must be cut, every three leaves pay for one more cut. The threshold is the score of the
+    # first square that must stay; squares of equal score are cut together or not at all.
     cuts = (ranked == torch.inf).sum(1) + (leaves - torch.tensor(smallest, device=ranked.device)) // 3
     thresholds = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0].clamp(min=0)
     return thresholds if several else thresholds[0]
 
 
-def _limits(threshold: float | Tensor, images: Tensor) -> Tensor:
+def _thresholds(threshold: float | Tensor, images: Tensor) -> Tensor:
     """Thresholds that broadcast to the squares of a level, (B, n, n)."""
     try:
         limit = torch.as_tensor(threshold, device=images.device, dtype=widest_float(images.device))
@@ -83,8 +84,9 @@ def _limits(threshold: float | Tensor, images: Tensor) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         good = False
     if not good or not (limit.isfinite() & (limit >= 0)).all():
-        limits = "a finite number from 0 on, or one for each image"
-        raise ValueError(f"threshold must be {limits}, got {describe(threshold)}")
+        raise ValueError(
+            f"threshold must be a finite number from 0 on, or one for each image, got {describe(threshold)}"
+        )
     return limit.view(-1, 1, 1)
 
 
@@ -122,6 +124,7 @@ def _spreads(padded: Tensor, criterion: str) -> list[Tensor]:
         mean = padded.to(widest_float(padded.device))
         variance = torch.zeros_like(mean)
         spreads = [variance]
+        # The variance of four squares together: the mean of their variances, and the variance of their means.
         while mean.shape[-1] > 1:
             coarse = F.avg_pool2d(mean, 2)
             variance = F.avg_pool2d(variance + (mean - _double(coarse)).square(), 2)

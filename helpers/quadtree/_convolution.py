@@ -9,11 +9,11 @@ from helpers.quadtree._leaves import check_leaves, leaf_map
 
 
 def exact_conv_sites(leaves: Tensor, kernel: int, layers: int = 1) -> Tensor:
-    """At how many places each layer of a chain of convolutions must be computed to be exact on an even-leafed image.
+    """At how many places a chain of convolutions must be computed, on an image that is even inside its leaves.
 
-    Implements :eq:`eq-exact-sites`, chapter 2: a convolution answers evenly only where its whole window stays inside
-    one leaf, so of a leaf of side s the n-th layer of k x k kernels needs all places but an inner square of side
-    s - n (k - 1), and one place for all of that.
+    Implements :eq:`eq-exact-sites`, chapter 2: the outputs are equal only where the whole window stays inside one leaf.
+    So of a leaf of side s the n-th layer of k x k kernels needs all places but an inner square of side s - n (k - 1),
+    and one place for all of that.
 
     Args:
         leaves: a tree, (L, 3).
@@ -47,7 +47,8 @@ def convolve_on_leaves(
         leaves: the tree, (L, 3).
         weight: kernels, (K, C, k, k), k odd.
         bias: (K,) or None.
-        margin: how far earlier layers have eaten into the leaves, the sum of their k // 2; 0 for the first layer.
+        margin: how far from its edge a leaf is uneven after the earlier layers, in pixels: the sum of their k // 2; 0
+            for the first layer.
         exact: compute every place that differs, or one place a leaf.
 
     Returns:
@@ -87,10 +88,10 @@ def _exact_places(leaves: Tensor, numbers: Tensor, reach: int) -> tuple[Tensor, 
     inside = (down >= reach) & (down < size - reach) & (right >= reach) & (right < size - reach)
     first = (down == reach) & (right == reach)  # the place that stands for its leaf's inside
     places = ~inside | first
-    order = places.flatten().cumsum(0).view(places.shape) - 1
-    stands_for = order[(y + reach).clamp(max=len(rows) - 1), (x + reach).clamp(max=len(columns) - 1)]
+    own = places.flatten().cumsum(0).view(places.shape) - 1  # the number of each place, in reading order
+    first_of_leaf = own[(y + reach).clamp(max=len(rows) - 1), (x + reach).clamp(max=len(columns) - 1)]
     rows, columns = places.nonzero().unbind(1)
-    return rows, columns, torch.where(inside, stands_for, order)
+    return rows, columns, torch.where(inside, first_of_leaf, own)
 
 
 def _check_kernel(kernel: int) -> int:

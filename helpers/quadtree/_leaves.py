@@ -26,7 +26,7 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
     if (leaves[:, 2] > max(height, width)).any():
         raise ValueError(f"leaves must lie in an image of {height} x {width}, got side {leaves[:, 2].max()}")
     numbers = torch.full((height, width), -1, device=leaves.device)
-    for size in leaves[:, 2].unique().tolist():  # one step a level
+    for size in leaves[:, 2].unique().tolist():  # on a grid of squares of this size: the number of a leaf, or -1
         of_size = (leaves[:, 2] == size).nonzero()[:, 0]
         row, column = (leaves[of_size, :2] // size).unbind(1)
         grid = torch.full((-(-height // size), -(-width // size)), -1, device=leaves.device)

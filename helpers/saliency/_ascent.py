@@ -42,7 +42,7 @@ def class_model(
         start: where to begin: a number, or a tensor that broadcasts to (K, C, H, W).
 
     Returns:
-        The images and the course of the objective.
+        The images, and the objective step by step.
 
     Raises:
         ValueError: bad `target`, `shape` or `start`, a negative or non-finite l2 or lr, steps below 1, or an objective
@@ -55,20 +55,20 @@ def class_model(
     check_number(l2, "l2", 0)
     check_number(lr, "lr", 0, above=True)
     classes, several = check_classes(target)  # (K,)
-    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    x = check_fill(start, weight.new_empty((len(classes), *shape)), "start").clone()
-    course = []
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))  # its device and dtype
+    x = check_fill(start, like.new_empty((len(classes), *shape)), "start").clone()
+    objectives = []
     for step in range(steps + 1):
         if not torch.isfinite(x).all():
             raise ValueError(f"lr must be lower: the image is no longer finite after {step} steps, got {lr}")
         ascent = gradients(model, x, classes, INPUT)
         score = ascent.logits.gather(1, classes.to(x.device)[:, None])[:, 0]
-        course.append(score - l2 * x.square().sum((1, 2, 3)))
-        if not torch.isfinite(course[-1]).all():
+        objectives.append(score - l2 * x.square().sum((1, 2, 3)))
+        if not torch.isfinite(objectives[-1]).all():
             raise ValueError(f"lr must be lower: the objective is no longer finite after {step} steps, got {lr}")
         if step < steps:
             x = x + lr * (ascent.gradients[INPUT] - 2 * l2 * x)
-    objective = torch.stack(course, dim=1)  # (K, steps + 1)
+    objective = torch.stack(objectives, dim=1)  # (K, steps + 1)
     return ClassModel(x, objective) if several else ClassModel(x[0], objective[0])
 
 

@@ -35,7 +35,7 @@ def saliency_box(
     Raises:
         ValueError: maps or images of another shape, empty, or not finite; quantiles outside their range.
 
-    Source: Simonyan et al. 2013, section 3.2 (the quantiles as others quote them).
+    Source: Simonyan et al. 2013, section 3.2; the two quantiles are those that later works quote from it.
     """
     _check(maps, images, foreground, background)
     flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
@@ -43,7 +43,7 @@ def saliency_box(
     values = flat.flatten(1)
     least = values.amin(1, keepdim=True)
     above = (values >= values.quantile(foreground, 1, keepdim=True)) & (values > least)
-    above |= values.amax(1, keepdim=True) == least  # a constant map names no place
+    above |= values.amax(1, keepdim=True) == least  # of a constant map: everything
     mask = above.view_as(flat)
     if images is not None:
         below = (values <= values.quantile(background, 1, keepdim=True)) & ~above
@@ -57,21 +57,22 @@ def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
     mask, rest = object_seed, rest_seed
     # The blur reflects at the border and must reach less far than the image.
     width, height = (2 * min(int(3 * SMOOTH_PX), n - 1) + 1 for n in (images.shape[-1], images.shape[-2]))
-    least = LEAST_VARIANCE * images.flatten(2).var(2, correction=0).mean(1).clamp_min(1e-12)
+    ridge = LEAST_VARIANCE * images.flatten(2).var(2, correction=0).mean(1).clamp_min(1e-12)
     for _ in range(ROUNDS):
-        ratio = (_log_density(images, mask, least) - _log_density(images, rest, least)).clamp(-10, 10)
+        ratio = (_log_density(images, mask, ridge) - _log_density(images, rest, ridge)).clamp(-10, 10)
         ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
         mask = (ratio > 0) & ~rest_seed
-        lost = (mask.sum((1, 2)) < LEAST_PIXELS) | ~rest_seed.any(2).any(1)
-        mask = torch.where(lost[:, None, None], object_seed, mask)
+        # Too little is left of the object, or there is no seed of the rest to tell it from: the seeds must do.
+        failed = (mask.sum((1, 2)) < LEAST_PIXELS) | ~rest_seed.any(2).any(1)
+        mask = torch.where(failed[:, None, None], object_seed, mask)
         rest = ~mask
     return mask
 
 
-def _log_density(images: Tensor, region: Tensor, least: Tensor) -> Tensor:
-    """Log density of every pixel's colour, (N, H, W), under the Gaussian of the colours inside a region.
+def _log_density(images: Tensor, region: Tensor, ridge: Tensor) -> Tensor:
+    """Log density of every pixel's colour, (N, H, W), up to a constant, under the Gaussian of the colours in a region.
 
-    `least` (N,) is added to the variances: a region of one colour has none.
+    `ridge` (N,) is added to the variances: a region of one colour has none.
     """
     colours = images.flatten(2)  # (N, C, P), P = H W pixels
     weight = region.flatten(1).to(images)
@@ -79,10 +80,10 @@ def _log_density(images: Tensor, region: Tensor, least: Tensor) -> Tensor:
     deviation = colours - colours @ weight[..., None]  # (N, C, P)
     covariance = (deviation * weight[:, None]) @ deviation.mT  # (N, C, C)
     unit = torch.eye(colours.shape[1]).to(images)
-    root = torch.linalg.cholesky(covariance + least[:, None, None] * unit)
-    z = torch.linalg.solve_triangular(root, unit, upper=False) @ deviation
-    volume = root.diagonal(dim1=1, dim2=2).log().sum(1)
-    return (-z.square().sum(1) / 2 - volume[:, None]).view(region.shape)
+    root = torch.linalg.cholesky(covariance + ridge[:, None, None] * unit)
+    whitened = torch.linalg.solve_triangular(root, unit, upper=False) @ deviation  # of unit covariance in the region
+    half_log_det = root.diagonal(dim1=1, dim2=2).log().sum(1)  # of the covariance
+    return (-whitened.square().sum(1) / 2 - half_log_det[:, None]).view(region.shape)
 
 
 def _check(maps: Tensor, images: Tensor | None, foreground: float, background: float) -> None:

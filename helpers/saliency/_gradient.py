@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_count, check_fill, check_images, check_number, check_target, chunks
-from helpers.capture import INPUT, Score, gradients
+from helpers._validate import Target, check_count, check_fill, check_images, check_number, check_target
+from helpers.capture import INPUT, Score, chunks, gradients
 
 RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
@@ -61,7 +61,7 @@ def class_saliency(model: nn.Module, x: Tensor, target: Target, *, score: Score 
 
 
 def gradient_times_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Gradient times input: what each pixel adds to the score if the network were its own tangent.
+    """Gradient times input: what each pixel would add to the score if the network were linear, with this gradient.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -162,7 +162,7 @@ def smooth_gradient(
     @lru_cache(maxsize=1)  # a pass may end in the middle of a sample, with which the next pass begins
     def noise_of(sample: int) -> Tensor:
         # For the whole batch, so that `batch_size` does not change the noise; on the CPU, nor does the device.
-        draw = torch.Generator().manual_seed(seed * samples + sample)
+        draw = torch.Generator().manual_seed(seed * samples + sample)  # no two seeds share a sample
         return torch.randn(x.shape, generator=draw, dtype=torch.float32).to(x)
 
     def noisy(image: Tensor, sample: Tensor) -> Tensor:

@@ -6,17 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import (
-    Target,
-    check_count,
-    check_fill,
-    check_images,
-    check_target,
-    check_tensor,
-    chunks,
-    describe,
-)
-from helpers.capture import logits
+from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor, describe
+from helpers.boxes import box_mask
+from helpers.capture import chunks, logits
 
 Pair = int | tuple[int, int]
 
@@ -30,7 +22,7 @@ def region_occlusion(
     fill: float | Tensor = 0.0,
     batch_size: int | None = None,
 ) -> Tensor:
-    """How much a class score drops when a rectangle of an image is covered: one forward of one image a rectangle.
+    """How much a class score drops when a rectangle of an image is covered; each rectangle is one image more to run.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -52,12 +44,11 @@ def region_occlusion(
     full = torch.cat([logits(model, x[part]) for part in chunks(len(x), batch_size, x)])
     classes, several = check_target(target, *full.shape)
     classes = classes.to(full.device)  # (B, K)
-    rows, columns = (torch.arange(n, device=x.device) for n in x.shape[-2:])
+    size = (x.shape[2], x.shape[3])
     drops = []
     for part in chunks(len(regions), batch_size, x):
-        image, y0, x0, y1, x1 = regions[part, :, None].unbind(1)  # (n, 1) each
-        inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None]
-        image = image[:, 0]
+        image, y0, x0, y1, x1 = regions[part].unbind(1)  # (n,) each
+        inside = box_mask(torch.stack([x0, y0, x1, y1], dim=1), size)[:, None]  # (n, 1, H, W)
         covered = torch.where(inside, cover[image], x[image])  # (n, C, H, W)
         drops.append((full[image] - logits(model, covered)).gather(1, classes[image]))
     joined = torch.cat(drops)  # (N, K)
@@ -80,7 +71,7 @@ def occlusion(
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
         target: class index, (B,) indices, or (B, K) for K maps an image.
-        window: side of the window in pixels, or (height, width); the last ones are cut at the border.
+        window: side of the window in pixels, or (height, width); where it would reach over the border it is cut off.
         stride: step in pixels, or (down, right); at most the window's side.
         fill: what covers: a number, or images that broadcast to x.
         batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
@@ -96,9 +87,9 @@ def occlusion(
     size = check_images(x).shape[-2:]
     window = _check_pair(window, "window", size)
     stride = _check_pair(stride, "stride", window)  # a larger one would leave places out
-    count = [-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True)]
-    each = [torch.arange(n, device=x.device) for n in (len(x), *count)]
-    image, i, j = torch.meshgrid(*each, indexing="ij")  # (B, rows, columns)
+    count = [-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True)]  # of windows, rounded up
+    steps = [torch.arange(n, device=x.device) for n in (len(x), *count)]
+    image, i, j = torch.meshgrid(*steps, indexing="ij")  # (B, rows, columns)
     top, left = i * stride[0], j * stride[1]
     bottom, right = (top + window[0]).clamp(max=size[0]), (left + window[1]).clamp(max=size[1])
     regions = torch.stack([image, top, left, bottom, right], -1).flatten(0, 2)

@@ -30,7 +30,7 @@ class SanityCheck(NamedTuple):
         similarity: measure -> (L, B), of each step's maps with those of the network as given.
         baselines: "edges", "permuted" and, for two images and more, "another image" -> measure -> (B,): how similar
             the given network's maps are to the edges of the images, to themselves with their places permuted, and to
-            the map of the next image. No map need be less similar than these.
+            the map of the next image. Maps that share nothing are about as similar: no method need come lower.
         maps: (L + 1, B, h, w), those of the network as given first.
     """
 
@@ -72,7 +72,7 @@ def sanity_check(
 
     Source: Adebayo et al. 2018, section 3.
     """
-    walk = ORDERS[check_choice(order, "order", ORDERS)]
+    randomization = ORDERS[check_choice(order, "order", ORDERS)]
     check_count(seed, "seed", 0, 2**32 - 1)
     check_choice(redraw, "redraw", REDRAWS)
     randomizable_layers(model)  # raises before any map is computed
@@ -81,8 +81,8 @@ def sanity_check(
         raise ValueError(f"target must be an int or (B,), one class an image, got shape {tuple(classes.shape)}")
     classes = classes[:, 0].to(x.device)  # (B,)
     trained = _maps(method, model, x, classes)
-    steps = [(name, _maps(method, network, x, classes)) for name, network in walk(model, seed=seed, redraw=redraw)]
-    layers, maps = zip(*steps, strict=True)
+    networks = randomization(model, seed=seed, redraw=redraw)
+    layers, maps = zip(*((name, _maps(method, network, x, classes)) for name, network in networks), strict=True)
     shapes = {tuple(step.shape) for step in (trained, *maps)}
     if len(shapes) > 1:
         raise ValueError(f"method must give maps of one shape, got {sorted(shapes)}")

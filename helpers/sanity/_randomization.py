@@ -37,12 +37,13 @@ def randomizable_layers(model: nn.Module) -> list[list[str]]:
         raise ValueError("model must have layers with weights of their own, got some that share theirs")
     if not layers:
         raise ValueError("model must have layers with weights, got none")
+    # A step begins at each layer that is no normalisation.
     starts = [i for i, (_, module) in enumerate(layers) if i == 0 or not isinstance(module, NORMS)]
     return [[name for name, _ in layers[i:j]] for i, j in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def _holds_values(module: nn.Module) -> bool:
-    """Whether a module has parameters of its own, as containers may too, or running statistics."""
+    """Whether a module has parameters of its own, as containers may too, or a normalisation's running statistics."""
     has_buffers = next(module.buffers(recurse=False), None) is not None
     return next(module.parameters(recurse=False), None) is not None or (isinstance(module, NORMS) and has_buffers)
 
