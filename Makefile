@@ -8,16 +8,19 @@ READY := $(VENV)/installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab clean repository lock data
+.PHONY: help book test test-all lab clean repository lock data
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
 
-book: $(READY)  ## run every chapter and write the site; CHAPTER=ch01_basics runs that one only
+book: $(READY)  ## run every page and write the site; CHAPTER=ch01_basics runs that one only
 	@$(RUN) -m tools.book --chapter "$(CHAPTER)"
 
-test: $(READY)  ## run everything that CI runs
+test: $(READY)  ## run everything that CI runs on every change
 	@$(RUN) -m tools.check
+
+test-all: $(READY)  ## the same, and the tests that are rare and slow
+	@$(RUN) -m tools.check --all
 
 lab: $(READY)  ## open the chapters in JupyterLab
 	@$(RUN) -m jupyterlab --notebook-dir=book

@@ -1,13 +1,13 @@
 """What the site needs beyond Jupyter Book's settings.
 
-- appendix/equations and appendix/claims are generated from the chapters, after these have run, and
-  appendix/networks from the networks' manifests and records;
-- MathJax comes from an installed package, so that no page asks another host for anything;
-- scripts of sphinx-thebe, which would fetch a live kernel from elsewhere and log an error, are left out;
-- HELPERS_CHAPTER executes one chapter only (`make book CHAPTER=...`).
+- The pages were run before (tools/run_pages.py): each is shown with the outputs that its run left in the folder
+  HELPERS_RUN; a page that is not there is shown without any, as the others of `make book CHAPTER=...` are.
+- appendix/equations and appendix/claims are generated from the pages and what their runs logged, and
+  appendix/networks from the networks' manifests and records.
+- MathJax comes from an installed package, so that no page asks another host for anything.
+- Scripts of sphinx-thebe, which would fetch a live kernel from elsewhere and log an error, are left out.
 """
 
-import json
 import os
 import sys
 from importlib.metadata import distribution
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
-from sphinx.config import Config
-from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.fileutil import copy_asset
 
@@ -25,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402 (the root is on the path only now)
-from tools.networks_page import overview, sections  # noqa: E402
+from tools.networks_page import draw_curves, overview, sections  # noqa: E402
+from tools.run_pages import executed, read_log  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -33,32 +32,33 @@ APPENDIX = "book/appendix/"
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
-def unexecuted() -> list[Chapter]:
-    """The chapters that this build shows without running them."""
-    only = os.environ.get("HELPERS_CHAPTER")
-    return [chapter for chapter in chapters(ROOT) if only and chapter.name != only]
+def run() -> Path:
+    """The folder that the run of the pages has left."""
+    return Path(os.environ["HELPERS_RUN"])
 
 
-def choose_chapters(app: Sphinx, config: Config) -> None:
-    """Execute only the chapter that HELPERS_CHAPTER names, if it names one."""
-    left_out = [chapter.path.relative_to(ROOT).as_posix() for chapter in unexecuted()]
-    config.nb_execution_excludepatterns = [*config.nb_execution_excludepatterns, *left_out]
+def check_run(app: Sphinx) -> None:
+    """Stop where the pages were not run: a site without outputs must not pass for the book."""
+    if not os.environ.get("HELPERS_RUN"):
+        raise RuntimeError("the pages were not run: build the site with `python -m tools.book`")
 
 
-def excuse_unexecuted(app: Sphinx, domain: Any, node: Any) -> bool | None:
-    """Stay silent about a reference to a figure of a chapter that was not run: the figure is not there."""
-    figures = {name for chapter in unexecuted() for name in chapter.figures.values()}
+def not_run() -> list[Chapter]:
+    """The pages that this build shows without outputs."""
+    return [chapter for chapter in chapters(ROOT) if not executed(run(), chapter.name).exists()]
+
+
+def excuse_not_run(app: Sphinx, domain: Any, node: Any) -> bool | None:
+    """Stay silent about a reference to a figure of a page that was not run: the figure is not there."""
+    figures = {name for chapter in not_run() for name in chapter.figures.values()}
     return True if node.get("reftarget") in figures else None
 
 
-def appendix_last(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
-    """Read the appendix after the chapters have run and logged their claims."""
-    names.sort(key=lambda name: name.startswith(APPENDIX))
-
-
-def fill_markers(app: Sphinx, name: str, source: list[str]) -> None:
-    """Tell the kernel whose page it runs, and put what is generated into the appendix."""
-    os.environ["HELPERS_NOTEBOOK"] = name.rsplit("/", 1)[-1]
+def fill_in(app: Sphinx, name: str, source: list[str]) -> None:
+    """Read a page as its run left it, and put what is generated into the appendix."""
+    page = executed(run(), name.rsplit("/", 1)[-1])
+    if page.exists():
+        source[0] = page.read_text(encoding="utf8")
     for marker, content in (("equations", equation_list), ("claims", claim_list), ("networks", network_list)):
         place = f"<!-- generated: {marker} -->"
         if name.startswith(APPENDIX) and place in source[0]:
@@ -66,7 +66,8 @@ def fill_markers(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def network_list() -> str:
-    """The shipped networks: a table, then a section each."""
+    """The shipped networks: a table, then a section each; their learning curves are drawn."""
+    draw_curves(ROOT)
     return f"## At a glance\n\n{overview(ROOT)}\n\n## One by one\n\n{sections(ROOT)}"
 
 
@@ -90,7 +91,8 @@ def claim_list() -> str:
 
     A claim that a chapter makes but that its run did not log is a warning, and so an error of the build.
     """
-    measured, silent = claims_log(), {chapter.name for chapter in unexecuted()}
+    measured = {row["id"]: row for row in read_log(run() / "claims.jsonl")}
+    silent = {chapter.name for chapter in not_run()}
     parts: list[str] = []
     for chapter in chapters(ROOT):
         parts.append(f"## {chapter.title}")
@@ -105,22 +107,16 @@ def claim_list() -> str:
 
 def claim_entry(claim: Claim, measured: dict[str, Any] | None) -> str:
     """A claim's entry; `measured` is what its run logged, None where it was not run."""
-    found = "not run" if measured is None else f"measured **{measured['value']}**, must be {measured['bound']}"
-    return f"- {claim.text[:1].upper()}{claim.text[1:]}: {found}. `{claim.id}`"
-
-
-def claims_log() -> dict[str, dict[str, Any]]:
-    """What the claims of this build logged, by id."""
-    path = Path(os.environ.get("HELPERS_CLAIMS_LOG", "claims.jsonl"))
-    lines = path.read_text(encoding="utf8").splitlines() if path.exists() else []
-    return {row["id"]: row for row in map(json.loads, lines)}
+    result = "not run" if measured is None else f"measured **{measured['value']}**, must be {measured['bound']}"
+    return f"- {claim.text[:1].upper()}{claim.text[1:]}: {result}. `{claim.id}`"
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Leave out the scripts of sphinx-thebe."""
     scripts = context.get("script_files", [])
-    kept = [s for s in scripts if "thebe" not in str(getattr(s, "filename", s)) + str(getattr(s, "attributes", ""))]
-    context["script_files"] = kept
+    context["script_files"] = [
+        s for s in scripts if "thebe" not in str(getattr(s, "filename", s)) + str(getattr(s, "attributes", ""))
+    ]
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -135,11 +131,9 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything with Sphinx."""
-    app.connect("config-inited", choose_chapters)
-    app.connect("env-before-read-docs", appendix_last)
-    app.connect("source-read", fill_markers)
-    app.connect("warn-missing-reference", excuse_unexecuted)
+    app.connect("builder-inited", check_run)
+    app.connect("source-read", fill_in)
+    app.connect("warn-missing-reference", excuse_not_run)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_mathjax)
-    # The appendix needs every chapter's claims, and the kernel its page's name: one page after the other.
-    return {"parallel_read_safe": False, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -56,13 +56,13 @@ class Cell:
 
     def calls(self, name: str) -> list[ast.Call]:
         """The calls of a function `name`, or of any function of a module `name` when it ends in a dot, in order."""
-        found = []
+        matches = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if called == name or (name.endswith(".") and called.startswith(name)):
-                    found.append(node)
-        return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+                    matches.append(node)
+        return sorted(matches, key=lambda node: (node.lineno, node.col_offset))
 
 
 def headings(text: str) -> list[str]:

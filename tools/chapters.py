@@ -124,17 +124,17 @@ class Chapter:
     @cached_property
     def sections(self) -> list[Section]:
         """For every cell the heading under which it ends (its own last one, if it has any)."""
-        found, used, current = [], set(), Section(self.name, self.name, "")
+        by_cell, used, current = [], set(), Section(self.name, self.name, "")
         for cell in self.cells:
             for title in headings(cell.source) if cell.is_markdown else ():
                 current = Section(self.name, title, unique(anchor(title), used))
-            found.append(current)
-        return found
+            by_cell.append(current)
+        return by_cell
 
     @property
     def equations(self) -> list[Equation]:
         """Its labelled equations, each with the functions named between it and the next one."""
-        found = []
+        entries = []
         for cell in self.cells:
             if not cell.is_markdown:
                 continue
@@ -144,20 +144,20 @@ class Chapter:
                 names = IMPLEMENTED.search(cell.source[match.end() : end])
                 functions = tuple(re.findall(r"`([\w.]+)`", names[1])) if names else ()
                 body = " ".join(match["body"].split())
-                found.append(Equation(match["label"], body, functions, self.sections[cell.index]))
-        return found
+                entries.append(Equation(match["label"], body, functions, self.sections[cell.index]))
+        return entries
 
     @property
     def claims(self) -> list[Claim]:
         """Its claims. An id or a text that is not a plain string is given as the empty string."""
-        found = []
+        entries = []
         for cell in self.code:
             for call in cell.calls("claim"):
                 bounds = {word.arg: ast.unparse(word.value) for word in call.keywords if word.arg not in ("text", None)}
                 text = next((word.value for word in call.keywords if word.arg == "text"), None)
                 name = call.args[0] if call.args else None
-                found.append(Claim(string(name), string(text), bounds, self.sections[cell.index]))
-        return found
+                entries.append(Claim(string(name), string(text), bounds, self.sections[cell.index]))
+        return entries
 
     @property
     def figures(self) -> dict[int, str]:
@@ -210,7 +210,7 @@ def docstrings(root: Path) -> dict[str, str]:
     What a package's submodule defines is found under the package's name too, and what a module with `__all__` hands on
     is found under that module's, as it is imported.
     """
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     handed_on: list[tuple[str, str]] = []
     for path in sorted((root / "helpers").rglob("*.py")):
         module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -218,12 +218,12 @@ def docstrings(root: Path) -> dict[str, str]:
         public = any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" for node in body)
         for node in body:
             if public and isinstance(node, ast.ImportFrom):
-                handed_on += [(f"{module}.{one.name}", f"{node.module}.{one.name}") for one in node.names]
+                handed_on += [(f"{module}.{alias.name}", f"{node.module}.{alias.name}") for alias in node.names]
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                found[f"{module}.{node.name}"] = ast.get_docstring(node) or ""
+                texts[f"{module}.{node.name}"] = ast.get_docstring(node) or ""
                 if module.count(".") > 1:
-                    found.setdefault(f"{module.rsplit('.', 1)[0]}.{node.name}", found[f"{module}.{node.name}"])
+                    texts.setdefault(f"{module.rsplit('.', 1)[0]}.{node.name}", texts[f"{module}.{node.name}"])
     for name, source in handed_on:
-        if source in found:
-            found.setdefault(name, found[source])
-    return found
+        if source in texts:
+            texts.setdefault(name, texts[source])
+    return texts

@@ -1,51 +1,93 @@
-"""Everything that CI runs: `python -m tools.check [pytest arguments]`.
+"""Everything that CI runs: `python -m tools.check [--all] [pytest arguments]`.
 
-Lint of code and notebooks first, then one run of pytest over the tests, the site in a browser and every chapter.
-All of it always runs; the exit code is that of the first part that failed.
+First the code is read (lint, format, imports, types) while the book is built: every page is run once, and the site is
+written from their outputs. Then come the tests, those of the site in a browser among them, side by side. `--all` adds
+the tests marked slow. All of it always runs; the exit code is not 0 when any part failed.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+from tools import book
 from tools.chapters import chapters
 from tools.project import ROOT
+from tools.run_pages import THREADS, failure, workers
 
-RUFF = [sys.executable, "-m", "ruff"]
-NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"]
+PYTHON = (sys.executable, "-m")
+LINT_IMPORTS = (sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 
-def commands(pytest_arguments: list[str]) -> dict[str, list[str]]:
-    """The commands to run, by what they check."""
+def readings() -> dict[str, list[str]]:
+    """The commands that read the code without running it, by what they check."""
     notebooks = [str(chapter.path.relative_to(ROOT)) for chapter in chapters(ROOT)]
-    strip = [sys.executable, "-m", "nbstripout", "--verify", "--keep-count", "--keep-id"]
     return {
-        "lint": [*RUFF, "check", "."],
-        "format": [*RUFF, "format", "--check", "."],
-        "notebooks stripped": [*strip, *notebooks],
-        "tests": [sys.executable, "-m", "pytest", *(pytest_arguments or [*NBVAL, "tests", *notebooks])],
+        "lint": [*PYTHON, "ruff", "check", "."],
+        "format": [*PYTHON, "ruff", "format", "--check", "."],
+        "notebooks stripped": [*PYTHON, "nbstripout", "--verify", "--keep-count", "--keep-id", *notebooks],
+        "imports run one way": [*LINT_IMPORTS, "--no-cache"],
+        "types": [*PYTHON, "ty", "check", "helpers", "--no-progress"],
     }
 
 
-def main(pytest_arguments: list[str]) -> int:
-    """Run everything; 0 only if all of it passed."""
-    # The kernels that nbval starts shall import this tree's helpers, and like everything else here stay offline.
+def test_command(everything: bool, arguments: list[str]) -> list[str]:
+    """The command of the tests: those given, or all, without those marked slow unless `everything` is asked for."""
+    chosen = [] if everything else ["-m", "not slow"]
+    return [*PYTHON, "pytest", "-n", str(workers()), "--dist", "loadfile", *chosen, *(arguments or ["tests"])]
+
+
+def environment() -> dict[str, str]:
+    """The variables of every command: this tree's `helpers`, offline, one thread a process."""
     paths = [str(ROOT / "tools" / "offline"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # as in tools/book.py
-    }
-    codes = {}
-    for name, command in commands(pytest_arguments).items():
-        print(f"== {name}", flush=True)
-        codes[name] = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-    failed = [name for name, code in codes.items() if code]
-    if failed and failed != ["tests"]:
-        print(f"FAILED: {', '.join(failed)}", file=sys.stderr)
-    return next((codes[name] for name in failed), 0)
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **dict.fromkeys(THREADS, "1")}
+
+
+def read(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that reads the code, and keep what it says."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, cwd=ROOT, env=environment(), text=True, encoding="utf8", check=False, **pipes)
+
+
+def report(part: str, passed: bool, seconds: float, said: str = "") -> None:
+    """Print how a part ended; what it said only if it failed."""
+    print(f"== {part}: {'passed' if passed else 'FAILED'} after {seconds:.0f} s", flush=True)
+    if not passed and said.strip():
+        print(said, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run everything; 0 only if all of it passed.
+
+    Args:
+        arguments: the command line without the program's name; None takes that of the process.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tools.check", description="Run everything that CI runs.")
+    parser.add_argument("--all", action="store_true", help="also the tests marked slow")
+    options, tests = parser.parse_known_args(arguments)
+    start, failed = time.perf_counter(), []
+
+    def note(part: str, passed: bool, said: str = "") -> None:
+        report(part, passed, time.perf_counter() - start, said)
+        failed.extend([] if passed else [part])
+
+    with ThreadPoolExecutor(workers()) as pool:
+        running = {part: pool.submit(read, command) for part, command in readings().items()}
+        built = book.build(ROOT, pool=pool, quiet=True)
+        for part, future in running.items():
+            note(part, future.result().returncode == 0, future.result().stdout)
+    for page in built.failed_pages:
+        note(page.name, False, failure(page))
+    note("site", built.site_code == 0, built.output)
+    variables = environment() | {"HELPERS_SITE": "built" if built.passed else "failed"}
+    code = subprocess.run(test_command(options.all, tests), cwd=ROOT, env=variables, check=False).returncode
+    note("tests", code == 0)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -37,8 +37,8 @@ def network() -> LeNet:
 def pictures() -> torch.Tensor:
     """The first fresh digit of the wanted kind at the three places, (3, 1, CANVAS, CANVAS)."""
     fresh = data.digits(100, seed=1)
-    one = fresh.images[int((fresh.labels == DIGIT).nonzero()[0, 0])]
-    return data.place(one.expand(len(CORNERS), -1, -1, -1), torch.tensor(CORNERS), CANVAS)
+    digit = fresh.images[int((fresh.labels == DIGIT).nonzero()[0, 0])]
+    return data.place(digit.expand(len(CORNERS), -1, -1, -1), torch.tensor(CORNERS), CANVAS)
 
 
 def draw(images: torch.Tensor, maps: torch.Tensor, chances: torch.Tensor) -> Picture:
@@ -48,9 +48,9 @@ def draw(images: torch.Tensor, maps: torch.Tensor, chances: torch.Tensor) -> Pic
     names = ("picture", "last feature maps", "probability")
     for row, name in zip(axes, names, strict=True):
         row[0].set_ylabel(name, fontsize=TEXT_PT, color=INK)
-    for column, (image, found, chance) in enumerate(zip(images, maps, chances, strict=True)):
+    for column, (image, features, chance) in enumerate(zip(images, maps, chances, strict=True)):
         show(axes[0, column], image[0], "gray", 1.0)
-        show(axes[1, column], found, "magma", float(maps.max()))
+        show(axes[1, column], features, "magma", float(maps.max()))
         scores = axes[2, column]
         scores.bar(range(10), chance.tolist(), color=["#D55E00" if k == DIGIT else "#0072B2" for k in range(10)])
         scores.set(ylim=(0, 1), yticks=[], xticks=range(10))
@@ -66,9 +66,9 @@ def show(ax: Axes, values: torch.Tensor, colors: str, top: float) -> None:
     ax.set(xticks=[], yticks=[])
 
 
-def main(folder: Path = ROOT / "book" / "images") -> Path:
-    """Train, draw and save; returns the file."""
-    net, images = network(), pictures()
+def main(folder: Path = ROOT / "book" / "images", net: LeNet | None = None) -> Path:
+    """Train a network unless one is given, draw and save; returns the file."""
+    net, images = net or network(), pictures()
     maps = activations(net, images, "pool2")["pool2"].sum(1)  # (3, h, w)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "cover.png"

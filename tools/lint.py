@@ -26,30 +26,32 @@ ALWAYS_ALLOWED = {"helpers", "pillow", "ipykernel"}
 
 def stored_outputs(chapter: Chapter) -> list[str]:
     """Outputs and execution counts left in the file; a cell tagged keep_output may keep both."""
-    kept = [cell for cell in chapter.code if "keep_output" not in cell.tags]
-    outputs = [f"{where(chapter, cell)}: stored output" for cell in kept if cell.raw.get("outputs")]
+    stripped = [cell for cell in chapter.code if "keep_output" not in cell.tags]
+    outputs = [f"{where(chapter, cell)}: stored output" for cell in stripped if cell.raw.get("outputs")]
     counts = [
-        f"{where(chapter, cell)}: execution count" for cell in kept if cell.raw.get("execution_count") is not None
+        f"{where(chapter, cell)}: execution count" for cell in stripped if cell.raw.get("execution_count") is not None
     ]
     return outputs + counts
 
 
 def setup_cells(all_chapters: list[Chapter], repository: str) -> list[str]:
     """A setup cell that is missing, that differs between chapters, or that installs from another repository."""
-    found, texts = [], Counter(chapter.setup.source for chapter in all_chapters if chapter.setup)
+    lines, texts = [], Counter(chapter.setup.source for chapter in all_chapters if chapter.setup)
     usual = max(texts, key=lambda text: texts[text], default="")
     for chapter in all_chapters:
         if chapter.setup is None:
-            found.append(f"{chapter.name}: no setup cell")
+            lines.append(f"{chapter.name}: no setup cell")
         elif chapter.setup.source != usual:
-            found.append(f"{chapter.name}: its setup cell differs from that of the other chapters")
+            lines.append(f"{chapter.name}: its setup cell differs from that of the other chapters")
         elif f"git+{repository}" not in chapter.setup.source:
-            found.append(f"{chapter.name}: its setup cell does not install from {repository}")
-    return found
+            lines.append(f"{chapter.name}: its setup cell does not install from {repository}")
+    return lines
 
 
 def imports(chapter: Chapter, allowed: set[str]) -> list[str]:
     """A missing imports cell, and imports of what is neither standard library nor a dependency of `helpers`.
+
+    Nor may a page import `helpers.experiments`: what an experiment has measured, a page reads from `helpers.results`.
 
     Args:
         chapter: the chapter.
@@ -58,39 +60,42 @@ def imports(chapter: Chapter, allowed: set[str]) -> list[str]:
     Returns:
         One line a problem.
     """
-    found = [] if chapter.imports else [f"{chapter.name}: no cell is tagged imports"]
+    lines = [] if chapter.imports else [f"{chapter.name}: no cell is tagged imports"]
     for cell in chapter.code:
-        for module in sorted(imported(cell) - sys.stdlib_module_names):
+        modules = imported(cell)
+        if any(module.startswith("helpers.experiments") for module in modules):
+            lines.append(f"{where(chapter, cell)}: imports helpers.experiments, which is not for pages")
+        for module in sorted({module.split(".")[0] for module in modules} - sys.stdlib_module_names):
             if DISTRIBUTIONS.get(module, module).lower() not in allowed | ALWAYS_ALLOWED:
-                found.append(f"{where(chapter, cell)}: imports {module}, which helpers does not depend on")
-    return found
+                lines.append(f"{where(chapter, cell)}: imports {module}, which helpers does not depend on")
+    return lines
 
 
 def imported(cell: Cell) -> set[str]:
-    """The top-level names of the modules that a cell imports."""
+    """The dotted names of what a cell imports, those of a package's names among them."""
     names: set[str] = set()
     for node in ast.walk(cell.tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
 def figures(chapter: Chapter) -> list[str]:
     """Cells that draw without alt text, a name and a caption, and widgets whose output would be left on the page."""
-    found = []
+    lines = []
     for cell in chapter.code:
         hidden = bool({"remove-output", "remove-cell"} & cell.tags)
         if cell.calls("widgets.") and not hidden:
-            found.append(f"{where(chapter, cell)}: a widget without the tag remove-output")
+            lines.append(f"{where(chapter, cell)}: a widget without the tag remove-output")
         if not cell.calls("plots.") or hidden:
             continue
         about = cell.metadata.get("mystnb", {})
         parts = {"alt text": about.get("image", {}).get("alt")}
         parts |= {f"a figure {key}": about.get("figure", {}).get(key) for key in ("name", "caption")}
-        found += [f"{where(chapter, cell)}: draws without {part}" for part, text in parts.items() if not text]
-    return found
+        lines += [f"{where(chapter, cell)}: draws without {part}" for part, text in parts.items() if not text]
+    return lines
 
 
 def figure_names(all_chapters: list[Chapter]) -> list[str]:
@@ -109,26 +114,26 @@ def equations(all_chapters: list[Chapter], docs: dict[str, str]) -> list[str]:
         One line a problem.
     """
     labelled = [equation for chapter in all_chapters for equation in chapter.equations]
-    found = repeated("equation", [equation.label for equation in labelled])
+    lines = repeated("equation", [equation.label for equation in labelled])
     for equation in labelled:
         place = f"{equation.section.chapter}: equation {equation.label}"
         if not equation.functions:
-            found.append(f"{place}: the text after it does not say 'Implemented by `helpers.module.function`'")
+            lines.append(f"{place}: the text after it does not say 'Implemented by `helpers.module.function`'")
         for name in equation.functions:
             if name not in docs:
-                found.append(f"{place}: there is no {name}")
+                lines.append(f"{place}: there is no {name}")
             elif equation.label not in EQUATION_LABEL.findall(docs[name]):
-                found.append(f"{place}: the docstring of {name} does not name it")
+                lines.append(f"{place}: the docstring of {name} does not name it")
     known = {equation.label for equation in labelled}
     for name, text in docs.items():
         unknown = sorted(set(EQUATION_LABEL.findall(text)) - known)
-        found += [f"{name}: its docstring names {label}, which no chapter has" for label in unknown]
-    return found
+        lines += [f"{name}: its docstring names {label}, which no chapter has" for label in unknown]
+    return lines
 
 
 def exercises(chapter: Chapter) -> list[str]:
     """Exercises that lack a part: stub with a message, check of the same number, hint, solution with code."""
-    found = []
+    lines = []
     for exercise in chapter.exercises:
         raised = re.search(r"raise NotImplementedError\((['\"]).+\1\)", exercise.stub)
         parts = {
@@ -138,37 +143,37 @@ def exercises(chapter: Chapter) -> list[str]:
             "a folded hint": exercise.hints,
             "a folded solution with a python fence": exercise.solution_code,
         }
-        found += [
+        lines += [
             f"{chapter.name}: exercise {exercise.number} lacks {part}" for part, there in parts.items() if not there
         ]
     checked = sum(len(cell.calls("check")) for cell in chapter.code)
     if checked != len(chapter.exercises):
-        found.append(
+        lines.append(
             f"{chapter.name}: {checked} checks, but {len(chapter.exercises)} headings '### Exercise N.M (kind): title'"
         )
-    return found
+    return lines
 
 
 def claims(all_chapters: list[Chapter]) -> list[str]:
     """Claims without an id, a text (both as plain strings) or a bound, and ids used twice."""
-    made = [claim for chapter in all_chapters for claim in chapter.claims]
-    found = repeated("claim", [claim.id for claim in made if claim.id])
-    for claim in made:
+    all_claims = [claim for chapter in all_chapters for claim in chapter.claims]
+    lines = repeated("claim", [claim.id for claim in all_claims if claim.id])
+    for claim in all_claims:
         parts = {"an id": claim.id, "a text": claim.text, "a bound": claim.bounds}
         place = f"{claim.section.chapter}: claim {claim.id or '?'}"
-        found += [f"{place} lacks {part}, written out" for part, there in parts.items() if not there]
-    return found
+        lines += [f"{place} lacks {part}, written out" for part, there in parts.items() if not there]
+    return lines
 
 
 def cell_sizes(chapter: Chapter) -> list[str]:
     """Code cells that are too long (empty lines and comments do not count) or too wide (the setup cell may be)."""
     sizes = {cell.index: len(re.findall(r"(?m)^\s*[^#\s].*$", cell.source)) for cell in chapter.code}
     median = statistics.median(sizes.values()) if sizes else 0
-    found = [f"{chapter.name}, cell {i}: {n} lines, {MAX_LINES} at most" for i, n in sizes.items() if n > MAX_LINES]
+    lines = [f"{chapter.name}, cell {i}: {n} lines, {MAX_LINES} at most" for i, n in sizes.items() if n > MAX_LINES]
     if median > MEDIAN_LINES:
-        found.append(f"{chapter.name}: the median code cell has {median} lines, {MEDIAN_LINES} at most")
+        lines.append(f"{chapter.name}: the median code cell has {median} lines, {MEDIAN_LINES} at most")
     wide = [cell.index for cell in chapter.code[1:] if max(map(len, cell.source.splitlines()), default=0) > MAX_COLUMNS]
-    return found + [f"{chapter.name}, cell {i}: a line of more than {MAX_COLUMNS} columns" for i in wide]
+    return lines + [f"{chapter.name}, cell {i}: a line of more than {MAX_COLUMNS} columns" for i in wide]
 
 
 def cell_ids(chapter: Chapter) -> list[str]:
@@ -191,12 +196,12 @@ def problems(root: Path, repository: str, allowed: set[str]) -> list[str]:
         One line a problem.
     """
     book = chapters(root)
-    found = setup_cells(book, repository) + figure_names(book) + equations(book, docstrings(root)) + claims(book)
+    lines = setup_cells(book, repository) + figure_names(book) + equations(book, docstrings(root)) + claims(book)
     for chapter in book:
-        found += imports(chapter, allowed)
+        lines += imports(chapter, allowed)
         for check in (stored_outputs, figures, exercises, cell_sizes, cell_ids):
-            found += check(chapter)
-    return found
+            lines += check(chapter)
+    return lines
 
 
 def where(chapter: Chapter, cell: Cell) -> str:

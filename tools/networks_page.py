@@ -6,6 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from helpers.experiments.train.publish import picture
+from helpers.results import from_text
+
+CURVES = Path("_build", "curves")  # below the root: the pictures of the learning curves, drawn for each site
 Row = dict[str, Any]
 SEES = {
     "whole": "the whole image",
@@ -20,9 +26,23 @@ def manifests(root: Path) -> list[Row]:
     return [json.loads(path.read_text(encoding="utf8")) for path in paths]
 
 
-def record(root: Path, name: str) -> Row:
+def record(root: Path, name: str) -> pd.DataFrame:
     """The full record of a network's trainings."""
-    return json.loads((root / "book" / "results" / f"{name}.json").read_text(encoding="utf8"))
+    return from_text((root / "helpers" / "results" / f"{name}.csv").read_text(encoding="utf8"))
+
+
+def part(full: pd.DataFrame, table: str, columns: str | list[str]) -> pd.DataFrame:
+    """A table of a record, one row a seed, in the record's order."""
+    rows = full[full["table"] == table]
+    return rows.pivot_table(values="value", index="seed", columns=columns, sort=False)
+
+
+def draw_curves(root: Path) -> None:
+    """Draw the learning curves of all networks into the folder `CURVES`."""
+    (root / CURVES).mkdir(parents=True, exist_ok=True)
+    for manifest in manifests(root):
+        name = manifest["name"]
+        picture(name, record(root, name)).savefig(root / CURVES / f"{name}.png", dpi=100)
 
 
 def percent(value: float) -> str:
@@ -43,46 +63,47 @@ def row(*cells: str) -> str:
 def overview(root: Path) -> str:
     """One line a network: data, accuracy of what is shipped and of all seeds, parameters, size."""
     lines = [row("network", "accuracy", "all seeds", "classes", "parameters", "file"), row(*["---"] + ["--:"] * 5)]
-    for one in manifests(root):
-        values = [run["accuracy"]["test"] for run in one["runs"]]
+    for manifest in manifests(root):
+        values = [run["accuracy"]["test"] for run in manifest["runs"]]
         lines.append(
             row(
-                f"[`{one['name']}`](#{one['name']})",
-                percent(one["accuracy"]),
+                f"[`{manifest['name']}`](#{manifest['name']})",
+                percent(manifest["accuracy"]),
                 spread(values) if len(values) > 1 else "one seed",
-                str(len(one["classes"])),
-                f"{one['parameters']:,}",
-                f"{one['bytes'] / 1000:.0f} kB",
+                str(len(manifest["classes"])),
+                f"{manifest['parameters']:,}",
+                f"{manifest['bytes'] / 1000:.0f} kB",
             )
         )
-    total = sum(one["bytes"] for one in manifests(root))
+    total = sum(manifest["bytes"] for manifest in manifests(root))
     return "\n".join([*lines, "", f"All weights together: {total / 1e6:.1f} MB."])
 
 
 def sections(root: Path) -> str:
     """One section a network: what it is, how it was made, how good it is, the command."""
-    return "\n\n".join(section(root, one) for one in manifests(root))
+    return "\n\n".join(section(root, manifest) for manifest in manifests(root))
 
 
-def section(root: Path, one: Row) -> str:
+def section(root: Path, manifest: Row) -> str:
     """The section of one network."""
-    full = record(root, one["name"])
+    full = record(root, manifest["name"])
     parts = [
-        f"({one['name']})=\n### `{one['name']}`",
-        f"{one['about'][:1].upper()}{one['about'][1:]}. It sees {SEES[one['view']]}. {one['data']}. {made(one)}",
-        f"```\n{one['command']}\n```",
+        f"({manifest['name']})=\n### `{manifest['name']}`",
+        f"{manifest['about'][:1].upper()}{manifest['about'][1:]}. "
+        f"It sees {SEES[manifest['view']]}. {manifest['data']}. {how_made(manifest)}",
+        f"```\n{manifest['command']}\n```",
         results(full),
     ]
-    if full.get("published"):
+    if full.attrs["published"]:
         parts.append(beside_published(full))
-    parts.append(picture(full))
+    parts.append(figure(full))
     return "\n\n".join(part for part in parts if part)
 
 
-def made(one: Row) -> str:
+def how_made(manifest: Row) -> str:
     """The recipe in a few sentences."""
-    recipe, made = one["recipe"], one["facts"]
-    network = f"`{one['architecture']}`"
+    recipe, facts = manifest["recipe"], manifest["facts"]
+    network = f"`{manifest['architecture']}`"
     if recipe["arguments"].get("stages"):
         widths = ", ".join("+".join(map(str, stage)) for stage in recipe["arguments"]["stages"])
         norm = " with batch normalisation" if recipe["arguments"].get("norm") else ""
@@ -97,46 +118,45 @@ def made(one: Row) -> str:
         f"label smoothing {recipe['label_smoothing']:g}": recipe["label_smoothing"],
         "random crops and mirrored images": recipe["augment"],
     }
-    text += "".join(f", {what}" for what, wanted in extras.items() if wanted)
-    return f"{text}. Made at commit `{made['commit']}` with torch {made['torch']} on {made['device']}."
+    text += "".join(f", {what}" for what, used in extras.items() if used)
+    return f"{text}. Made at commit `{facts['commit']}` with torch {facts['torch']} on {facts['device']}."
 
 
-def results(full: Row) -> str:
+def results(full: pd.DataFrame) -> str:
     """Accuracy of every run on every test set."""
-    tests = list(full["runs"][0]["accuracy"])
-    top5 = full["runs"][0].get("top 5") is not None
-    lines = [row("seed", *tests, *(["top 5"] if top5 else [])), row(*["--:"] * (1 + len(tests) + top5))]
-    for position, run in enumerate(full["runs"]):
-        name = f"{run['seed']}{' (shipped)' if position == 0 else ''}"
-        lines.append(
-            row(name, *(percent(run["accuracy"][t]) for t in tests), *([percent(run["top 5"])] if top5 else []))
-        )
+    accuracy = part(full, "accuracy", ["metric", "set"])
+    heads = [images if metric == "top 1" else metric for metric, images in accuracy.columns]
+    lines = [row("seed", *heads), row(*["--:"] * (1 + len(heads)))]
+    for position, (seed, shares) in enumerate(accuracy.iterrows()):
+        lines.append(row(f"{seed}{' (shipped)' if position == 0 else ''}", *map(percent, shares)))
     return "\n".join(lines)
 
 
-def beside_published(full: Row) -> str:
+def beside_published(full: pd.DataFrame) -> str:
     """Accuracy class by class, beside what the source prints."""
-    table, runs = full["published"], full["runs"]
-    columns = [table["by class"] + [table["accuracy"]]]
-    columns += [run["by class"] + [run["accuracy"]["test"]] for run in runs]
-    lines = [row("class", "paper", *(f"seed {run['seed']}" for run in runs)), row(*["---"] + ["--:"] * len(columns))]
-    for name, *values in zip([*full["classes"], "all"], *columns, strict=True):
+    published = full.attrs["published"]
+    accuracy, classes = part(full, "accuracy", ["metric", "set"])["top 1", "test"], part(full, "classes", "label")
+    columns = [[*published["by class"], published["accuracy"]]]
+    columns += [[*shares, accuracy[seed]] for seed, shares in classes.iterrows()]
+    seeds = [f"seed {seed}" for seed in classes.index]
+    lines = [row("class", "paper", *seeds), row(*["---"] + ["--:"] * len(columns))]
+    for name, *values in zip([*full.attrs["settings"]["classes"], "all"], *columns, strict=True):
         lines.append(row(name, *(f"{100 * value:.2f}" for value in values)))
-    return f"Accuracy in percent, class by class, beside that of {table['source']}:\n\n" + "\n".join(lines)
+    return f"Accuracy in percent, class by class, beside that of {published['source']}:\n\n" + "\n".join(lines)
 
 
-def picture(full: Row) -> str:
+def figure(full: pd.DataFrame) -> str:
     """The learning curves, with what they show in words."""
-    last = [run["epochs"][-1] for run in full["runs"]]
+    name, epochs = full.attrs["name"], full[full["table"] == "epochs"]
+    length = epochs["step"].max()
+    last = part(epochs[epochs["step"] == length], "epochs", "metric")
     alt = (
-        f"Learning curves of {full['name']} over {last[0]['epoch']} epochs: accuracy on training images ends at "
-        f"{spread([row['train'] for row in last])}, on test images at {spread([row['test'] for row in last])}."
+        f"Learning curves of {name} over {length} epochs: accuracy on training images ends at "
+        f"{spread(last['train'].tolist())}, on test images at {spread(last['test'].tolist())}."
     )
     seeds = (
-        ""
-        if len(full["runs"]) == 1
-        else " The line is the mean of the seeds, the shade reaches from the worst to the best."
+        "" if len(last) == 1 else " The line is the mean of the seeds, the shade reaches from the worst to the best."
     )
-    caption = f"Accuracy of `{full['name']}` while it learned, on training and on test images.{seeds}"
-    options = f":name: fig-{full['name']}\n:width: 480px\n:alt: {alt}"
-    return f"```{{figure}} ../results/{full['name']}.png\n{options}\n\n{caption}\n```"
+    caption = f"Accuracy of `{name}` while it learned, on training and on test images.{seeds}"
+    options = f":name: fig-{name}\n:width: 480px\n:alt: {alt}"
+    return f"```{{figure}} /{(CURVES / name).as_posix()}.png\n{options}\n\n{caption}\n```"

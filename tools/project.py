@@ -15,9 +15,14 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def project_file(root: Path = ROOT) -> dict[str, Any]:
+    """All of `pyproject.toml`."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))
+
+
 def project(root: Path = ROOT) -> dict[str, Any]:
     """The table `[project]`."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    return project_file(root)["project"]
 
 
 def repository(root: Path = ROOT) -> str:

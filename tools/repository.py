@@ -40,10 +40,10 @@ def slug(address: str) -> str:
 def files(root: Path) -> list[Path]:
     """The files that may name the repository, as far as they exist."""
     named = [root / name for name in FILES]
-    found = [
+    pages = [
         path for pattern in PATTERNS for path in sorted(root.glob(pattern)) if ".ipynb_checkpoints" not in path.parts
     ]
-    return [path for path in named if path.exists()] + found
+    return [path for path in named if path.exists()] + pages
 
 
 def strangers(root: Path) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,22 +12,18 @@ from pathlib import Path
 
 import pytest
 from support.notebooks import code, markdown
+from support.small_book import small_book
 
-from tools import book, networks_page
-from tools.project import ROOT
+from helpers.experiments.train import publish
+from helpers.results import to_text
+from tools import book, networks_page, run_pages
 
 pytestmark = pytest.mark.book
 
 CLAIM = "from helpers.claims import claim\n\nclaim('two', 1 + 1, equals=2, text='one and one make two')"
-REFUSED = """import socket
-import urllib.request
+NEVER = "claim('never', 1, at_most=2, text='no')"
+LOOPBACK = """import socket
 
-try:
-    urllib.request.urlopen("http://example.org", timeout=5)
-except OSError as error:
-    assert "built without a network" in str(error), error
-else:
-    raise AssertionError("the network was reached")
 server = socket.create_server(("127.0.0.1", 0))
 socket.create_connection(server.getsockname()).close()
 server.close()"""
@@ -35,30 +33,26 @@ DRAW = "import matplotlib.pyplot as plt\n\nplt.plot([1], [1], 'o');"
 EQUATION = "$$s = a | b$$ (eq-sum)\n\nImplemented by `helpers.device.best_device`; see {eq}`eq-sum`."
 
 
-def test_a_good_book_is_built_offline_and_its_appendix_generated(scratch_book: Callable[..., Path]) -> None:
+def test_a_good_book_is_built_and_its_appendix_generated(scratch_book: Callable[..., Path], packages: Path) -> None:
     root = scratch_book(
-        ch01_good=[markdown(f"# Good\n\n{EQUATION}\n\n## One `and` one?\n"), code(CLAIM), code(REFUSED)],
-        ch02_figure=[markdown("# Figure\n\nSee {numref}`fig-dot`."), code(DRAW, **FIGURE)],
+        ch01_good=[markdown(f"# Good\n\n{EQUATION}\n\n## One `and` one?\n"), code(CLAIM), code(LOOPBACK)],
+        ch02_figure=[markdown("# Figure\n\nSee {numref}`fig-dot`."), code(DRAW, **FIGURE), code("2 ** 70")],
     )
-    done = book.build(root, capture=True)
-    assert done.returncode == 0, done.stdout
+    built = book.build(root, packages=packages, quiet=True)
+    assert built.passed, built.complaints
     assert book.is_fresh(root)
 
-    costs = book.costs(root)
-    assert list(costs) == ["ch01_good", "ch02_figure"]
-    assert costs["ch01_good"]["cell"] == 2
-    assert 0 < costs["ch01_good"]["total_seconds"] < 60
-    if sys.platform != "win32":
-        assert 10e6 < costs["ch01_good"]["peak_bytes"] < 4e9
-
-    logged = json.loads((book.run_dir(root) / "claims.jsonl").read_text(encoding="utf8"))
-    assert (logged["id"], logged["holds"], logged["notebook"]) == ("two", True, "ch01_good")
-    claims = (book.site_dir(root) / "book" / "appendix" / "claims.html").read_text(encoding="utf8")
+    site = book.site_dir(root) / "book"
+    figure = (site / "ch02_figure.html").read_text(encoding="utf8")
+    assert re.search(r'<figure [^>]*id="fig-dot">.*?<img [^>]*alt="A blue dot\."', figure, re.DOTALL)
+    assert str(2**70) in figure
+    claims = (site / "appendix" / "claims.html").read_text(encoding="utf8")
     assert "One and one make two" in claims
     assert 'href="../ch01_good.html#one-and-one"' in claims
-    equations = (book.site_dir(root) / "book" / "appendix" / "equations.html").read_text(encoding="utf8")
+    equations = (site / "appendix" / "equations.html").read_text(encoding="utf8")
     assert "helpers.device.best_device" in equations
     assert 'href="../ch01_good.html#equation-eq-sum"' in equations
+    assert '"outputs": []' in (root / "book" / "ch01_good.ipynb").read_text(encoding="utf8"), "the source was changed"
 
     with (root / "book" / "index.md").open("a", encoding="utf8") as index:
         index.write("One more sentence.\n")
@@ -70,34 +64,46 @@ FAULTS = {
     "a broken equation reference": ([markdown("# A\n\nSee {eq}`eq-none`.")], "eq-none"),
     "a notebook that raises": ([markdown("# A"), code("1 / 0")], "ZeroDivisionError"),
     "a false claim": ([markdown("# A"), code(CLAIM.replace("1 + 1", "1 + 2"))], "ClaimFailed"),
-    "a claim that is not run": ([markdown("# A"), code("if False:\n    " + CLAIM.split("\n\n")[1])], "was not checked"),
+    "a claim that is not run": (
+        [markdown("# A"), code("if False:\n    " + NEVER)],
+        "'never' of ch05_bad was not checked",
+    ),
     "a warning in a cell": ([markdown("# A"), code("import warnings\n\nwarnings.warn('careful')")], "stderr was found"),
     "the network": ([markdown("# A"), code(REACH)], "built without a network"),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_stops_the_build(fault: str, scratch_book: Callable[..., Path]) -> None:
-    cells, reason = FAULTS[fault]
-    root = scratch_book(ch01_bad=cells)
-    done = book.build(root, capture=True)
-    assert done.returncode != 0
-    assert reason in done.stdout + "".join(book.tracebacks(root))
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> str:
+    """What the build of a book says whose every chapter has another fault."""
+    chapters = {f"ch{number:02d}_bad": cells for number, (cells, _) in enumerate(FAULTS.values(), 1)}
+    root = small_book(tmp_path_factory.mktemp("broken"), chapters)
+    built = book.build(root, packages=packages, quiet=True)
+    assert not built.passed
+    assert built.site_code != 0
+    assert [run.name for run in built.failed_pages] == ["ch03_bad", "ch04_bad", "ch07_bad"]
     assert not book.is_fresh(root)
+    return built.complaints
 
 
-def test_the_command_reports_and_fails(scratch_book: Callable[..., Path]) -> None:
-    root = scratch_book(ch01_bad=[markdown("# A"), code("raise RuntimeError('planted')")])
-    command = [sys.executable, "-m", "tools.book", "--root", str(root)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf8", check=False)
-    assert done.returncode == 1
-    assert "RuntimeError: planted" in done.stdout
-    assert "NOT built" in done.stdout
-    assert "ch01_bad" in done.stdout
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_stops_the_build(fault: str, broken: str) -> None:
+    reason, page = FAULTS[fault][1], f"ch{list(FAULTS).index(fault) + 1:02d}_bad"
+    if f"== {page}" in broken:  # the page did not run to its end
+        assert reason in broken.split(f"== {page}")[1].split("\n== ")[0]
+    else:
+        assert [line for line in broken.splitlines() if reason in line and (page in line or "claim" in line)]
 
 
-def test_one_chapter_is_executed_alone(
-    scratch_book: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_each_way_to_fail_is_enough() -> None:
+    failed = [run_pages.PageRun("ch01", False, "")]
+    assert book.Build([], 0, "").passed
+    assert not book.Build(failed, 0, "").passed
+    assert not book.Build([], 1, "").passed
+
+
+def test_the_command_runs_one_chapter_alone(
+    scratch_book: Callable[..., Path], packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A kernel of the same name that the user's settings list first must not be taken.
     foreign = tmp_path / "foreign" / "kernels" / "python3"
@@ -106,15 +112,30 @@ def test_one_chapter_is_executed_alone(
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "foreign"))
     root = scratch_book(
         ch01_one=[markdown("# One\n\nSee {numref}`fig-dot`, which is not there yet."), code(CLAIM)],
-        ch02_two=[markdown("# Two"), code(DRAW + "\n1 / 0", **FIGURE), code("claim('never', 1, at_most=2, text='no')")],
+        ch02_two=[markdown("# Two"), code(DRAW + "\n1 / 0", **FIGURE), code(NEVER)],
     )
-    done = book.build(root, "ch01_one", capture=True)
-    assert done.returncode == 0, done.stdout
-    assert list(book.costs(root)) == ["ch01_one"]
+    built = book.build(root, "ch01_one", packages=packages, quiet=True)
+    assert built.passed, built.complaints
+    assert list(run_pages.costs(root)) == ["ch01_one"]
     assert (book.site_dir(root) / "book" / "ch02_two.html").exists()
     assert not book.is_fresh(root), "a site with one chapter executed must not pass for the whole"
-    with pytest.raises(ValueError, match=r"chapter is 'ch09'.*ch01_one, ch02_two"):
+    with pytest.raises(ValueError, match=r"chapter must be .*ch01_one, ch02_two.*, got 'ch09'"):
         book.build(root, "ch09")
+
+
+def test_the_command_reports_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "_toc.yml").write_text("root: book/index\n", encoding="utf8")
+    failed = run_pages.PageRun("ch01_bad", False, "RuntimeError: planted")
+    monkeypatch.setattr(book, "build", lambda root, chapter: book.Build([failed], 0, ""))
+    assert book.main(["--root", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    for part in ("== ch01_bad\nRuntimeError: planted", "NOT built"):
+        assert part in said
+    monkeypatch.setattr(book, "build", lambda root, chapter: book.Build([], 0, ""))
+    assert book.main(["--root", str(tmp_path)]) == 0
+    assert "_build/html/index.html" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_book_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,11 +144,13 @@ def test_a_folder_without_a_book_is_said(tmp_path: Path, capsys: pytest.CaptureF
     assert "there is no _toc.yml" in capsys.readouterr().err
 
 
-def test_what_is_over_budget_is_said() -> None:
-    assert "OVER" not in book.cost_line("ch01", {"total_seconds": 89.0, "peak_bytes": 1024**3})
-    assert "OVER" in book.cost_line("ch01", {"total_seconds": 91.0, "peak_bytes": 1024**3})
-    assert "OVER" in book.cost_line("ch01", {"total_seconds": 1.0, "peak_bytes": 3 * 1024**3})
-    assert "unknown" in book.cost_line("ch01", {"total_seconds": 1.0, "peak_bytes": None})
+def test_the_site_is_not_written_without_a_run(scratch_book: Callable[..., Path]) -> None:
+    root = scratch_book(ch01_good=[markdown("# Good")])
+    command = [sys.executable, "-c", book.JUPYTER_BOOK, "build", str(root), "-W"]
+    variables = {name: value for name, value in os.environ.items() if name != "HELPERS_RUN"} | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "the pages were not run" in done.stdout + done.stderr
 
 
 MADE_UP = {
@@ -142,10 +165,11 @@ MADE_UP = {
     },
 }  # fmt: skip
 RECORD = {
-    "name": "toy", "classes": ["a", "b"],
+    "name": "toy", "command": "", "what": "", "recipe": {}, "classes": ["a", "b"],
     "published": {"source": "Somebody, Table 9", "accuracy": 0.9, "by class": [0.8, 1.0]},
     "runs": [
-        {"seed": s, "accuracy": {"test": a, "swapped": a / 2}, "by class": [0.5, 0.25], "top 5": None,
+        {"seed": s, "accuracy": {"test": a, "swapped": a / 2}, "by class": [0.5, 0.25], "data": "",
+         "facts": dict.fromkeys(("commit", "device", "threads", "python", "torch")),
          "epochs": [{"epoch": 3, "train": 0.99, "test": a}]}
         for s, a in ((0, 0.91234), (1, 0.875))
     ],
@@ -153,9 +177,11 @@ RECORD = {
 
 
 def test_the_page_of_the_networks_says_what_the_files_say(tmp_path: Path) -> None:
-    for folder, content in (("helpers/networks/files", MADE_UP), ("book/results", RECORD)):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "toy.json").write_text(json.dumps(content), encoding="utf8")
+    manifest, record = tmp_path / "helpers/networks/files/toy.json", tmp_path / "helpers/results/toy.csv"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(MADE_UP), encoding="utf8")
+    record.parent.mkdir(parents=True)
+    record.write_text(to_text(publish.record_header(RECORD), publish.record_rows(RECORD)), encoding="utf8")
     (line,) = [line for line in networks_page.overview(tmp_path).splitlines() if "toy" in line]
     assert line == "| [`toy`](#toy) | 91.23 % | 87.50 – 91.23 % | 2 | 1,234 | 6 kB |"
     text = networks_page.sections(tmp_path)
@@ -170,7 +196,9 @@ def test_the_page_of_the_networks_says_what_the_files_say(tmp_path: Path) -> Non
         "| class | paper | seed 0 | seed 1 |",
         "| b | 100.00 | 25.00 | 25.00 |",
         "| all | 90.00 | 91.23 | 87.50 |",
-        "```{figure} ../results/toy.png\n:name: fig-toy\n",
+        "```{figure} /_build/curves/toy.png\n:name: fig-toy\n",
         "on test images at 87.50 – 91.23 %.\n\nAccuracy of `toy` while it learned",
     ):
         assert said in text, said
+    networks_page.draw_curves(tmp_path)
+    assert (tmp_path / networks_page.CURVES / "toy.png").stat().st_size > 5000

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from support.notebooks import code, markdown, write_notebook
 from support.wrong_answers import WRONG_ANSWERS
 
 from helpers.checks import available, verdict
-from tools import book, lint
+from tools import lint, run_pages
 from tools.cells import anchor
 from tools.chapters import Chapter, Exercise, chapters, docstrings
 from tools.project import ROOT, name_of, repository, requirements
@@ -45,8 +42,7 @@ def test_every_notebook_of_the_book_is_in_the_contents() -> None:
 
 @pytest.mark.book
 def test_every_claim_was_checked_in_the_built_site_and_held(site: Path) -> None:
-    lines = (book.run_dir(ROOT) / "claims.jsonl").read_text(encoding="utf8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = run_pages.read_log(run_pages.run_dir(ROOT) / "claims.jsonl")
     assert all(row["holds"] for row in rows)
     assert {row["id"] for row in rows} == {claim.id for chapter in CHAPTERS for claim in chapter.claims}
     page = (site / "book" / "appendix" / "claims.html").read_text(encoding="utf8")
@@ -54,25 +50,23 @@ def test_every_claim_was_checked_in_the_built_site_and_held(site: Path) -> None:
 
 
 @pytest.mark.book
-def test_every_chapter_keeps_its_budget(site: Path, tmp_path: Path) -> None:
-    costs = book.costs(ROOT)
+def test_every_chapter_keeps_its_budget(site: Path) -> None:
+    costs = run_pages.costs(ROOT)
     assert set(costs) == {chapter.name for chapter in CHAPTERS}
     memory = {name: row["peak_bytes"] or 0 for name, row in costs.items()}
-    assert {name: peak for name, peak in memory.items() if peak > book.BUDGET_BYTES} == {}
-    if os.environ.get("CI"):  # elsewhere the time says as much about the machine and what else it does
-        slow = [name for name, row in costs.items() if row["total_seconds"] > book.BUDGET_SECONDS]
-        # What else the machine does can only add to a time, so a slow chapter may show a second time what it takes.
-        again = {name: run_again(name, tmp_path / name) for name in slow}
-        assert {name: time for name, time in again.items() if time > book.BUDGET_SECONDS} == {}
+    assert {name: peak for name, peak in memory.items() if peak > run_pages.BUDGET_BYTES} == {}
+    # The processor's time: what else the machine does hardly adds to it.
+    seconds = {name: row["cpu_seconds"] for name, row in costs.items()}
+    assert {name: time for name, time in seconds.items() if time > run_pages.BUDGET_SECONDS} == {}
 
 
-def run_again(chapter: str, folder: Path) -> float:
-    """The time (s) that a chapter takes to run in a copy of the book; the site stays as it is."""
-    skip = shutil.ignore_patterns(".git", ".venv", "_build", "runs", "tests", "__pycache__")
-    shutil.copytree(ROOT, folder, ignore=skip)
-    done = book.build(folder, chapter, capture=True)
-    assert done.returncode == 0, done.stdout
-    return book.costs(folder)[chapter]["total_seconds"]
+@pytest.mark.book
+def test_every_chapter_ran_with_the_wheel(site: Path) -> None:
+    packages = run_pages.run_dir(ROOT) / "packages"
+    outside = [
+        row["notebook"] for row in run_pages.costs(ROOT).values() if not row["helpers"].startswith(str(packages))
+    ]
+    assert outside == []
 
 
 def namespace(exercise: Exercise, source: str) -> dict[str, Any]:
@@ -86,19 +80,19 @@ def namespace(exercise: Exercise, source: str) -> dict[str, Any]:
 
 @each_exercise
 def test_the_stub_is_still_to_do(exercise: Exercise) -> None:
-    found = verdict(exercise.number, eval(exercise.answer, namespace(exercise, exercise.stub)))
-    assert found.status == "todo"
-    assert found.message.strip()
+    judged = verdict(exercise.number, eval(exercise.answer, namespace(exercise, exercise.stub)))
+    assert judged.status == "todo"
+    assert judged.message.strip()
 
 
 @each_exercise
 def test_the_shown_solution_is_right(exercise: Exercise) -> None:
-    found = verdict(exercise.number, eval(exercise.answer, namespace(exercise, exercise.solution_code)))
-    assert found.status == "right", found.message
+    judged = verdict(exercise.number, eval(exercise.answer, namespace(exercise, exercise.solution_code)))
+    assert judged.status == "right", judged.message
 
 
-@each_exercise
-def test_a_solution_that_no_longer_passes_is_caught(exercise: Exercise) -> None:
+def test_a_solution_that_no_longer_passes_is_caught() -> None:
+    exercise = EXERCISES[0]
     broken = replace(exercise, solution=f"```python\n{exercise.stub}\n```")
     with pytest.raises(AssertionError, match="still to do"):
         test_the_shown_solution_is_right(broken)
@@ -109,8 +103,8 @@ def test_wrong_answers_are_refused_with_a_message(exercise: Exercise) -> None:
     answers = WRONG_ANSWERS.get(exercise.number, [])
     assert len(answers) >= MIN_WRONG_ANSWERS
     verdicts = [verdict(exercise.number, answer) for answer in answers]
-    assert [found.status for found in verdicts] == ["wrong"] * len(answers)
-    assert all(found.message.strip() for found in verdicts)
+    assert [judged.status for judged in verdicts] == ["wrong"] * len(answers)
+    assert all(judged.message.strip() for judged in verdicts)
 
 
 def test_checks_and_wrong_answers_belong_to_exercises() -> None:
@@ -172,7 +166,14 @@ FAULTS = {
     "an execution count": (4, {"execution_count": 3}, "execution count"),
     "a setup cell of another place": (1, {"source": SETUP.replace("owner", "other")}, "does not install from"),
     "no imports cell": (2, {"metadata": {}}, "no cell is tagged imports"),
-    "an import from elsewhere": (2, {"source": "import pandas"}, "imports pandas"),
+    "an import from elsewhere": (2, {"source": "import numba"}, "imports numba"),
+    "an import of experiments": (2, {"source": "from helpers.experiments import licnn"}, "imports helpers.experiments"),
+    "an import of experiments as a name": (2, {"source": "from helpers import experiments"}, "imports helpers.experim"),
+    "experiments imported whole": (
+        2,
+        {"source": "import helpers.experiments.licnn as l"},
+        "imports helpers.experiments",
+    ),
     "no alt text": (4, {"metadata": {"mystnb": {"figure": ABOUT["mystnb"]["figure"]}}}, "draws without alt text"),
     "no caption": (4, {"metadata": {"mystnb": {"image": {"alt": "a"}, "figure": {"name": "n"}}}}, "a figure caption"),
     "a widget on the page": (6, {"metadata": {}}, "without the tag remove-output"),
@@ -222,15 +223,15 @@ def test_a_planted_fault_is_named(fault: str, tmp_path: Path) -> None:
     index, change, reason = FAULTS[fault]
     cells = right_cells()
     cells[index] |= change
-    found = problems_of(tmp_path, cells)
-    assert any(reason in line for line in found), found
+    problems = problems_of(tmp_path, cells)
+    assert any(reason in line for line in problems), problems
 
 
 def test_a_setup_cell_changed_in_one_chapter_is_named(tmp_path: Path) -> None:
-    one, two, three = ([cell for i, cell in enumerate(right_cells()) if i < 3] for _ in range(3))
-    two[1]["source"] += "\nprint(sys.version)"
-    found = problems_of(tmp_path, one, two, three)
-    assert [line for line in found if "setup" in line] == [
+    first, second, third = ([cell for i, cell in enumerate(right_cells()) if i < 3] for _ in range(3))
+    second[1]["source"] += "\nprint(sys.version)"
+    problems = problems_of(tmp_path, first, second, third)
+    assert [line for line in problems if "setup" in line] == [
         "ch02_made: its setup cell differs from that of the other chapters"
     ]
 

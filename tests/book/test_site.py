@@ -65,11 +65,11 @@ class Watched:
     def problems(self) -> list[str]:
         """What is wrong with the page that is open."""
         width, wide = self.page.viewport_size["width"], self.page.evaluate("document.documentElement.scrollWidth")
-        found = [*self.troubles, *(f"external: {url}" for url in self.external)]
-        found += [f"{wide} px wide in a window of {width} px"] if wide > width else []
-        found += [f"no alt text: {src}" for src in self.page.evaluate(NO_ALT)]
-        found += [] if self.page.title().strip() else ["no title"]
-        return found + ([] if self.page.evaluate("document.documentElement.lang") == "en" else ["no language"])
+        problems = [*self.troubles, *(f"external: {url}" for url in self.external)]
+        problems += [f"{wide} px wide in a window of {width} px"] if wide > width else []
+        problems += [f"no alt text: {src}" for src in self.page.evaluate(NO_ALT)]
+        problems += [] if self.page.title().strip() else ["no title"]
+        return problems + ([] if self.page.evaluate("document.documentElement.lang") == "en" else ["no language"])
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def test_what_is_wrong_with_a_page_is_seen(chromium: Any, tmp_path: Path) -> Non
         watched = Watched(chromium, address, PHONE)
         watched.page.route("http://192.0.2.1/**", lambda route: route.abort())
         watched.open("bad.html")
-        found = "\n".join(watched.problems())
+        problems = "\n".join(watched.problems())
         watched.context.close()
     for fault in ("console: said", "page error: thrown", "404: ", "failed: http://192.0.2.1/x.js"):
-        assert fault in found
+        assert fault in problems
     for fault in ("external: http://192.0.2.1/x.js", "500 px wide", "no alt text: ", "no title", "no language"):
-        assert fault in found
+        assert fault in problems
 
 
 @pytest.mark.browser
@@ -189,7 +189,7 @@ def anchors(path: Path) -> Anchors:
 
 def broken_links(site: Path, path: Path) -> list[str]:
     """The links of a built page that lead to no file or to no place in it."""
-    found = []
+    broken = []
     for link in anchors(path).links:
         parts = urlsplit(link)
         if parts.scheme or parts.netloc:
@@ -198,10 +198,10 @@ def broken_links(site: Path, path: Path) -> list[str]:
         target = target / "index.html" if target.is_dir() else target
         place = unquote(parts.fragment)
         if not target.is_relative_to(site.resolve()) or not target.exists():
-            found.append(f"{path.name}: {link} is not there")
+            broken.append(f"{path.name}: {link} is not there")
         elif place and target.suffix == ".html" and place not in anchors(target).ids:
-            found.append(f"{path.name}: {link} has no such place")
-    return found
+            broken.append(f"{path.name}: {link} has no such place")
+    return broken
 
 
 def test_every_link_inside_the_site_resolves(site: Path) -> None:
@@ -213,8 +213,8 @@ def test_every_link_inside_the_site_resolves(site: Path) -> None:
 
 def test_broken_links_are_seen(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text('<p id="here"><a href="a.html#here">1</a><a href="#gone">2</a><img src="no.png">')
-    found = broken_links(tmp_path, tmp_path / "a.html")
-    assert found == ["a.html: #gone has no such place", "a.html: no.png is not there"]
+    broken = broken_links(tmp_path, tmp_path / "a.html")
+    assert broken == ["a.html: #gone has no such place", "a.html: no.png is not there"]
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -38,9 +38,9 @@ def three_by_three_only(image, kernel):
 
 
 def writes_into_the_image(image, kernel):
-    made = F.conv2d(image[None, None], kernel[None, None])[0, 0]
-    image[: made.shape[0], : made.shape[1]] = made
-    return made
+    answer = F.conv2d(image[None, None], kernel[None, None])[0, 0]
+    image[: answer.shape[0], : answer.shape[1]] = answer
+    return answer
 
 
 def not_a_number(image, kernel):
@@ -121,15 +121,15 @@ def ascent(sign=1.0, factor=2.0, penalty=1.0):
 
 def blind(weight, value, network=None):
     """A network with one weight and an image with one pixel, for exercise 2.4."""
-    made = network or nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    model = network or nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 0, 0] = value
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in model.parameters():
             parameter.zero_()
         if network is None:
-            made[1].weight[0, 0] = weight
-    return made, image
+            model[1].weight[0, 0] = weight
+    return model, image
 
 
 def share_without_choosing():
@@ -144,11 +144,11 @@ SHARES = torch.tensor([[2.0, 1, 0], [0, -3, -1.5], [0, 0, 6]])  # the right map 
 
 
 def box_by(sides, at_least=False, refuse=True):
-    def box(found, share):
-        if refuse and found.max() <= 0:
+    def box(cam_map, share):
+        if refuse and cam_map.max() <= 0:
             return torch.full((4,), float("nan"))
-        limit = share * found.max()
-        rows, columns = ((found >= limit) if at_least else (found > limit)).nonzero().T
+        limit = share * cam_map.max()
+        rows, columns = ((cam_map >= limit) if at_least else (cam_map > limit)).nonzero().T
         return torch.stack(sides(rows, columns)) if len(rows) else torch.zeros(4)
 
     return box
@@ -202,11 +202,11 @@ def side_of(linear, channels):
 
 def convolution_by(lay_out, bias=True, padding=0):
     def answer(linear, channels):
-        found = nn.Conv2d(channels, linear.out_features, side_of(linear, channels), padding=padding, bias=bias)
-        found.weight.data = lay_out(linear.weight.data, found.weight.shape).contiguous()
+        layer = nn.Conv2d(channels, linear.out_features, side_of(linear, channels), padding=padding, bias=bias)
+        layer.weight.data = lay_out(linear.weight.data, layer.weight.shape).contiguous()
         if bias:
-            found.bias.data = linear.bias.data
-        return found
+            layer.bias.data = linear.bias.data
+        return layer
 
     return answer
 
@@ -262,8 +262,8 @@ def forgetting(copied=True, forked=True, seeded=True, which=-1, every=False, dra
 
 
 def falls(original, outside, control):
-    one, two, three = (part.double().mean().item() for part in (original, outside, control))
-    return one - two, one - three, two - three
+    whole, without_outside, without_as_much = (part.double().mean().item() for part in (original, outside, control))
+    return whole - without_outside, whole - without_as_much, without_outside - without_as_much
 
 
 def paired(outside, control):
@@ -301,8 +301,8 @@ def right_angles(share):
 
 def fused_by(joint, dim=-1):
     def answer(p0, pu, prior):
-        found = joint(p0, pu, prior)
-        return found if dim is None else found / found.sum(dim, keepdim=True)
+        posterior = joint(p0, pu, prior)
+        return posterior if dim is None else posterior / posterior.sum(dim, keepdim=True)
 
     return answer
 
@@ -504,8 +504,8 @@ WRONG_ANSWERS = {
         box_by(lambda rows, columns: (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)),
         box_by(lambda rows, columns: (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), at_least=True),
         box_by(lambda rows, columns: (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), refuse=False),
-        lambda found, share: torch.tensor([0, 0, found.shape[1], found.shape[0]]),
-        lambda found, share: None,
+        lambda cam_map, share: torch.tensor([0, 0, cam_map.shape[1], cam_map.shape[0]]),
+        lambda cam_map, share: None,
     ],
     "3.4": [
         lambda: (torch.ones(2, 4, 4), torch.tensor([1.0, -1.0])),
@@ -557,18 +557,18 @@ WRONG_ANSWERS = {
         errors_by(lambda maps, i: maps * (torch.arange(maps.shape[1]) == i)[:, None, None]),  # that one alone
         errors_by(lambda maps, i: torch.cat([maps[:, :i], maps[:, i + 1 :], maps[:, :1]], 1)),
         errors_by(lambda maps, i: maps.index_fill(0, torch.tensor(i % len(maps)), 0)),  # an image, not a filter
-        lambda maps, head, y: tuple(1 - one for one in right_errors(maps, head, y)),
+        lambda maps, head, y: tuple(1 - errors for errors in right_errors(maps, head, y)),
         lambda maps, head, y: (right_errors(maps, head, y)[0], right_errors(maps, head, y)[1][:, None]),
         lambda maps, head, y: right_errors(maps.zero_(), head, y),
         lambda maps, head, y: (right_errors(maps, head, y)[1].mean(), right_errors(maps, head, y)[1]),
         lambda maps, head, y: None,
     ],
     "4.3": [
-        lambda change, wanted: 1.0,
-        lambda change, wanted: change.std().item(),
-        lambda change, wanted: -1.0,
-        lambda change, wanted: wanted / len(change),
-        lambda change, wanted: None,
+        lambda change, expected: 1.0,
+        lambda change, expected: change.std().item(),
+        lambda change, expected: -1.0,
+        lambda change, expected: expected / len(change),
+        lambda change, expected: None,
     ],
     "4.4": [
         lambda h, w, padding, pools: (h, w),
@@ -693,9 +693,9 @@ WRONG_ANSWERS = {
         circles(angles=lambda n: torch.arange(n) * 2 * math.pi / n + math.pi / 2),
         circles(angles=lambda n: torch.arange(n) * 360 / n),
         circles(last=0),
-        lambda *given: circles()(*given).flip(-1),  # y before x
-        lambda *given: circles()(*given).mT,
-        lambda *given: None,
+        lambda *arguments: circles()(*arguments).flip(-1),  # y before x
+        lambda *arguments: circles()(*arguments).mT,
+        lambda *arguments: None,
     ],
     "6.3": [
         lambda views, weight: F.conv2d(views, weight),

@@ -1,6 +1,6 @@
-"""IPython startup file: after every cell, append a JSON line with its time and the kernel's peak memory.
+"""IPython startup file: after every cell, append a JSON line with its time, its memory and whose `helpers` it uses.
 
-`tools.book` copies this file into the profile of the kernels it starts and reads the lines afterwards.
+`tools.run_pages` copies this file into the profile of the kernels it starts and reads the lines afterwards.
 """
 
 
@@ -36,8 +36,16 @@ def _start() -> None:
     def after(result: object) -> None:
         now = time.perf_counter()
         state["cell"] += 1
-        row = {"notebook": notebook, "cell": state["cell"], "seconds": now - state["began"]}
-        row |= {"total_seconds": now - born, "peak_bytes": peak_bytes()}
+        row = {
+            "notebook": notebook,
+            "cell": state["cell"],
+            "seconds": now - state["began"],
+            "total_seconds": now - born,
+            # What the page costs whatever else the machine does: the processor's time of all threads since the start.
+            "cpu_seconds": time.process_time(),
+            "peak_bytes": peak_bytes(),
+            "helpers": getattr(sys.modules.get("helpers"), "__file__", None),
+        }
         with open(log, "a", encoding="utf8") as lines:
             lines.write(json.dumps(row) + "\n")
 
