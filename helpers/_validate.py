@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,39 +16,40 @@ import torch
 from torch import Tensor, nn
 
 Target = int | Sequence[Any] | Tensor  # a class, (B,) classes, or (B, K)
-LEAST_BATCH = 8  # images a pass, where the caller's batch is smaller
 
 
-def check_images(x: Tensor) -> Tensor:
+def check_images(x: Tensor, name: str = "x") -> Tensor:
     """Return `x` unchanged if it is a batch of images, (B, C, H, W), floating point and finite.
 
     Args:
         x: what a method was given as images.
+        name: of the argument, for the message.
 
     Raises:
         ValueError: not a tensor, not of rank 4, an empty side, not floating point, NaN or infinite values.
     """
     if not isinstance(x, Tensor):
-        raise ValueError(f"x must be a torch tensor (B, C, H, W), got {type(x).__name__}")
+        raise ValueError(f"{name} must be a torch tensor (B, C, H, W), got {type(x).__name__}")
     if x.ndim != 4:
-        hint = "; one image is x[None]" if x.ndim == 3 else ""
-        raise ValueError(f"x must have shape (B, C, H, W), got {tuple(x.shape)}{hint}")
+        hint = f"; one image is {name}[None]" if x.ndim == 3 else ""
+        raise ValueError(f"{name} must have shape (B, C, H, W), got {tuple(x.shape)}{hint}")
     if x.numel() == 0:
-        raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise ValueError(f"x must be floating point, got {x.dtype}; images of bytes are x.float() / 255")
+        raise ValueError(f"{name} must be floating point, got {x.dtype}; images of bytes are {name}.float() / 255")
     if not torch.isfinite(x).all():
-        raise ValueError("x must be finite, got NaN or infinite values")
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return x
 
 
-def check_fit(model: nn.Module, x: Tensor) -> Tensor:
+def check_fit(model: nn.Module, x: Tensor, name: str = "x") -> Tensor:
     """Return `x` unchanged if the network can compute with it: its device, its precision, its number of channels.
 
     Args:
         model: any network; its first parameter tells device and precision, and its weights, if it is a convolution's or
             a linear layer's, the number of inputs.
         x: images, (B, C, H, W).
+        name: of the argument, for the message.
 
     Raises:
         ValueError: x lies on another device, is of another dtype, or has another number of channels.
@@ -57,13 +58,13 @@ def check_fit(model: nn.Module, x: Tensor) -> Tensor:
     if first is None or not first.is_floating_point():
         return x
     if x.device != first.device:
-        raise ValueError(f"x must be on the network's device, {first.device}, got {x.device}")
+        raise ValueError(f"{name} must be on the network's device, {first.device}, got {x.device}")
     if x.dtype != first.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(f"x must be {first.dtype}, as the network's weights are, got {x.dtype}")
+        raise ValueError(f"{name} must be {first.dtype}, as the network's weights are, got {x.dtype}")
     entry = next((m for m in model.modules() if getattr(m, "weight", None) is first), None)
     channels = entry.in_channels if isinstance(entry, nn.Conv2d) else x.shape[1]
     if x.shape[1] != channels:
-        raise ValueError(f"x must have {channels} channels, (B, {channels}, H, W), got {tuple(x.shape)}")
+        raise ValueError(f"{name} must have {channels} channels, (B, {channels}, H, W), got {tuple(x.shape)}")
     return x
 
 
@@ -208,11 +209,7 @@ def check_size(value: Any, name: str = "size") -> tuple[int, int]:
 
 
 def check_layer(value: Any, name: str = "layer") -> str:
-    """Return the name of one layer unchanged; whether the network has it is looked at where the network runs.
-
-    Raises:
-        ValueError: it is not a string.
-    """
+    """Return a layer's name; ValueError unless it is a string. Whether there is such a layer is seen where it runs."""
     if not isinstance(value, str):
         raise ValueError(f"{name} must be the name of one layer, got {describe(value)}")
     return value
@@ -237,10 +234,9 @@ def check_number(
     inside = is_number(value) and math.isfinite(value) and low <= value <= high
     if inside and not (above and value == low) and not (below and value == high):
         return float(value)
+    bound = "" if math.isinf(low) else f" above {low:g}" if above else f" from {low:g} on"
     if math.isfinite(high):
         bound = f" in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
-    else:
-        bound = "" if math.isinf(low) else f" above {low:g}" if above else f" from {low:g} on"
     raise ValueError(f"{name} must be a finite number{bound}, got {describe(value)}")
 
 
@@ -296,26 +292,7 @@ def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         number = number.to(x)
         full = number.expand(x.shape)
     except (TypeError, ValueError, RuntimeError) as error:
-        shape = tuple(x.shape)
-        raise ValueError(f"{name} must be a number or broadcast to {shape}, got {describe(value)}") from error
+        raise ValueError(f"{name} must be a number or broadcast to {(*x.shape,)}, got {describe(value)}") from error
     if not torch.isfinite(number).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return full
-
-
-def chunks(count: int, batch_size: int | None, x: Tensor) -> Iterator[Tensor]:
-    """The numbers 0 .. count - 1 of the images that a method makes out of x, cut into passes.
-
-    Args:
-        count: how many there are.
-        batch_size: images a pass; the length of x, or 8 where x is shorter, when None.
-        x: images, (B, C, H, W); the numbers lie on their device.
-
-    Yields:
-        (n,) int64, n at most `batch_size`.
-
-    Raises:
-        ValueError: batch_size is not an integer of at least 1.
-    """
-    size = max(len(x), LEAST_BATCH) if batch_size is None else check_count(batch_size, "batch_size")
-    yield from torch.arange(count, device=x.device).split(size)

@@ -5,8 +5,8 @@ kept by `preserved`: the network is left exactly as it was found.
 
 One call::
 
-    found = gradients(model, x, target=3, layers="conv2")
-    found.gradients["conv2"]  # (B, C, h, w): d logit 3 / d conv2
+    result = gradients(model, x, target=3, layers="conv2")
+    result.gradients["conv2"]  # (B, C, h, w): d logit 3 / d conv2
 
 By hand, for a network in two parts, `body` up to conv2 and `head` after it::
 
@@ -20,12 +20,14 @@ that give feature maps (B, C, h, w).
 
 from helpers._validate import Target
 from helpers.capture._ablation import ablated_logits, activations_up_to, logits_from
-from helpers.capture._batches import in_batches
-from helpers.capture._hooks import Gradients, Masked, Score, activations, gradients, logits, masked_forward
+from helpers.capture._batches import LEAST_BATCH, chunks, in_batches
+from helpers.capture._hooks import Gradients, Masked, activations, gradients, logits, masked_forward
+from helpers.capture._scores import Score, class_scores
 from helpers.capture._state import INPUT, layer_names, named_modules, preserved
 
 __all__ = [
     "INPUT",
+    "LEAST_BATCH",
     "Gradients",
     "Masked",
     "Score",
@@ -33,6 +35,8 @@ __all__ = [
     "ablated_logits",
     "activations",
     "activations_up_to",
+    "chunks",
+    "class_scores",
     "gradients",
     "in_batches",
     "layer_names",

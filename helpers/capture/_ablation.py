@@ -1,4 +1,10 @@
-"""Forwards that stop at a layer, or start there: what `helpers.similarnet` switches filters off with."""
+"""Forwards that stop at a layer, or start there: what `helpers.similarnet` switches filters off with.
+
+A network whose layer L has 64 filters would have to run 64 times to see what each filter is worth. What comes before L
+is the same every time, so it runs once (`activations_up_to`), and only what follows L runs for every filter
+(`logits_from`). torch has no way to start a network in the middle: `logits_from` runs the whole of it on one image, and
+a hook on L puts the given values in the place of what L has computed; what follows never notices.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,8 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_count, check_fit, check_images
+from helpers._validate import check_count, check_fit, check_images, check_layer, check_tensor
 from helpers.capture._hooks import logits, masked_forward
+from helpers.capture._scores import check_logits
 from helpers.capture._state import INPUT, named_modules, preserved
 
 COPIES = 2**22  # activations held at once: 16 MiB in single precision
@@ -19,16 +26,34 @@ class _Stop(Exception):
 
 
 @contextmanager
-def _left_out(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Let modules hand on what they are given, as a hook behind them could not where they fail or work in place."""
-    own = [vars(module).get("forward") for module in modules]
+def _skipped(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, each of these modules returns its input unchanged; afterwards it computes again.
+
+    A hook that gives the input back would come too late: the module would have run, and might have failed on images
+    that small, or have overwritten its input. So each module gets a `forward` of its own for the time being, which
+    hides that of its class.
+    """
+    own_forwards = [vars(module).get("forward") for module in modules]  # None where the class's forward is used
     try:
         for module in modules:
             vars(module)["forward"] = lambda x, *_others: x
         yield
     finally:
-        for module, forward in zip(modules, own, strict=True):
+        for module, forward in zip(modules, own_forwards, strict=True):
             vars(module).pop("forward", None) if forward is None else vars(module).update(forward=forward)
+
+
+def _single_module(model: nn.Module, layer: str) -> nn.Module:
+    module = named_modules(model, [layer]).get(layer)
+    if module is None:
+        raise ValueError(f"layer must be the plain name of a layer, without the number of a call, got {layer!r}")
+    return module
+
+
+def _check_output(output: object, layer: str) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise ValueError(f"layer must give one tensor, got {layer!r}, which gives a {type(output).__name__}")
+    return output
 
 
 def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple[type[nn.Module], ...] = ()) -> Tensor:
@@ -46,27 +71,21 @@ def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple
     Raises:
         ValueError: bad `x`, an unknown layer, or one that never runs.
     """
-    if not isinstance(layer, str):
-        raise ValueError(f"layer must be one name, got {layer!r}")
-    found: list[Tensor] = []
+    check_layer(layer)
+    outputs: list[Tensor] = []
 
-    def stop(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        if not isinstance(output, Tensor):
-            raise ValueError(f"layer must give one tensor, but {layer!r} gives a {type(output).__name__}")
-        found.append(output)
+    def stop(_module: nn.Module, _inputs: tuple, output: object) -> None:
+        outputs.append(_check_output(output, layer))
         raise _Stop
 
-    with preserved(model):
-        module = named_modules(model, [layer]).get(layer)
-        if module is None:
-            raise ValueError(f"layer must be the plain name of a layer, without a number, got {layer!r}")
-        module.register_forward_hook(stop)
-        with _left_out([other for other in model.modules() if isinstance(other, without)]):
+    with preserved(model):  # which removes the hook
+        _single_module(model, layer).register_forward_hook(stop)
+        with _skipped([module for module in model.modules() if isinstance(module, without)]):
             try:
                 masked_forward(model, x, {})
             except _Stop:
-                return found[0].detach().clone()
-    raise ValueError(f"layer: {layer!r} does not run in the forward of this network")
+                return outputs[0].detach().clone()
+    raise ValueError(f"layer must run in the forward of this network, got {layer!r}, which does not")
 
 
 def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tensor:
@@ -89,47 +108,33 @@ def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tens
     Raises:
         ValueError: bad `x` or `layer`, values of another shape than the layer gives, or a network that mixes them up.
     """
-    if not isinstance(layer, str):
-        raise ValueError(f"layer must be one name, got {layer!r}")
+    check_layer(layer)
     if layer == INPUT:
-        try:
-            return logits(model, values)
-        except ValueError as error:
-            raise ValueError(f"values: {error}") from error
-    first = check_fit(model, check_images(x))[:1].detach().clone()  # a first layer in place must not write into x
-    runs: list[int] = []
+        return logits(model, check_fit(model, check_images(values, "values"), "values"))
+    image = check_fit(model, check_images(x))[:1].detach().clone()  # a first layer in place must not write into x
+    runs = 0
 
-    def replace(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        runs.append(1)
-        if not isinstance(output, Tensor):
-            raise ValueError(f"layer must give one tensor, but {layer!r} gives a {type(output).__name__}")
-        if not isinstance(values, Tensor) or values.shape[1:] != output.shape[1:] or len(values) == 0:
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(
-                f"values must be (N, {', '.join(map(str, output.shape[1:]))}), as {layer!r} gives, got {got}"
-            )
+    def replace(_module: nn.Module, _inputs: tuple, output: object) -> Tensor:
+        nonlocal runs
+        runs += 1
+        output = _check_output(output, layer)
+        check_tensor(values, "values", "N " + " ".join(map(str, output.shape[1:])), kind="real", finite=False)
         return values.detach().to(output, copy=True)  # what follows may work in place
 
-    with preserved(model), torch.no_grad():
-        module = named_modules(model, [layer]).get(layer)
-        if module is None:
-            raise ValueError(f"layer must be the plain name of a layer, without a number, got {layer!r}")
-        module.register_forward_hook(replace)
-        found = model(first)
-    if len(runs) != 1:
-        raise ValueError(f"layer must run once in the forward of this network, {layer!r} runs {len(runs)} times")
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(values):
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"model must give logits ({len(values)}, classes) from {layer!r} on, got {got}")
-    return found
+    with preserved(model), torch.no_grad():  # `preserved` removes the hook
+        _single_module(model, layer).register_forward_hook(replace)
+        answers = model(image)
+    if runs != 1:
+        raise ValueError(f"layer must run once in the forward of this network, got {layer!r}, which runs {runs} times")
+    return check_logits(answers, len(values))
 
 
 def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COPIES) -> tuple[Tensor, Tensor]:
     """Logits of a network with all filters of a layer, and with each one silenced in turn.
 
     The network runs once up to the layer; only what follows runs for every filter, on masked copies of the
-    activations. Where a shortcut leads around the layer that would be wrong: it is noticed, and the whole network
-    runs for each filter.
+    activations, many filters a pass. That is wrong where a shortcut leads around the layer, as in a residual block:
+    such a network is recognised by its logits (`_can_restart`), and then the whole of it runs for each filter.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -144,29 +149,30 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COP
         ValueError: bad `x` or `layer`, or a layer whose output is not (B, C, ...).
     """
     check_count(copies, "copies")
-    if not isinstance(layer, str) or not layer:
-        raise ValueError(f"layer must be one name, got {layer!r}")
-    kept = masked_forward(model, x, {}, capture=layer)
-    values = kept.activations[layer]
+    captured = masked_forward(model, x, {}, capture=[check_layer(layer)])
+    whole, values = captured.logits, captured.activations[layer]
     if values.ndim < 2:
-        raise ValueError(f"layer must give (B, C, ...), but {layer!r} gives {tuple(values.shape)}")
-    whole, filters = kept.logits, values.shape[1]
-    ones = (filters, *[1] * (values.ndim - 2))  # a mask of the layer's output without its batch axis
-    masks = (1 - torch.eye(filters, dtype=values.dtype, device=values.device)).view(filters, *ones)
-    if not _restarts(model, x, layer, values, whole):
+        raise ValueError(f"layer must give (B, C, ...), got {layer!r}, which gives {tuple(values.shape)}")
+    filters = values.shape[1]
+    one_each = (filters, *[1] * (values.ndim - 2))  # a mask of the layer's output, without the batch axis
+    masks = (1 - torch.eye(filters, dtype=values.dtype, device=values.device)).view(filters, *one_each)
+    if not _can_restart(model, x, layer, values, whole):
         return whole, torch.stack([masked_forward(model, x, {layer: mask}).logits for mask in masks])
-    some = max(1, copies // values.numel())
+    filters_a_pass = max(1, copies // values.numel())
     parts = [
         logits_from(model, x, layer, (values * part[:, None]).flatten(0, 1)).unflatten(0, (len(part), len(x)))
-        for part in masks.split(some)
+        for part in masks.split(filters_a_pass)
     ]
     return whole, torch.cat(parts)
 
 
-def _restarts(model: nn.Module, x: Tensor, layer: str, values: Tensor, whole: Tensor) -> bool:
-    """Whether the network, started again at the layer, gives the logits it gave."""
+def _can_restart(model: nn.Module, x: Tensor, layer: str, values: Tensor, whole: Tensor) -> bool:
+    """Whether the network, started at a layer with what the layer gave, gives the logits it gave as a whole.
+
+    A shortcut around the layer carries the one image that sets the network going, in place of all. For a batch of a
+    single image that would be right; so one value more is given than there are images, as ablation does.
+    """
     try:
-        # One more than there are images: a shortcut around the layer that carries one image fits one copy of it.
         again = logits_from(model, x, layer, torch.cat([values, values[:1]]))[:-1]
     except Exception:  # a shortcut that meets another number of images: what it raises is up to the network
         return False

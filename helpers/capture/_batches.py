@@ -1,12 +1,14 @@
-"""A method on more images than fit into one pass."""
+"""More images than fit into one pass: those of the caller, and those that a method makes out of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_count, check_images
+
+LEAST_BATCH = 8  # images a pass, where the caller's batch is smaller
 
 
 def in_batches(
@@ -25,13 +27,32 @@ def in_batches(
         The results, joined along their first axis.
 
     Raises:
-        ValueError: x is not a non-empty (N, C, H, W), or size is less than 1.
+        ValueError: x is not a non-empty (N, C, H, W), or batch_size is not an integer of at least 1.
     """
     check_count(batch_size, "batch_size")
     check_images(x)
 
-    def part(one: Any, rows: slice) -> Any:
-        return one[rows] if isinstance(one, Tensor) and one.ndim and len(one) == len(x) else one
+    def part(argument: Any, rows: slice) -> Any:
+        is_cut = isinstance(argument, Tensor) and argument.ndim > 0 and len(argument) == len(x)
+        return argument[rows] if is_cut else argument
 
     cuts = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
-    return torch.cat([method(model, x[rows], *(part(one, rows) for one in others)) for rows in cuts])
+    return torch.cat([method(model, x[rows], *(part(argument, rows) for argument in others)) for rows in cuts])
+
+
+def chunks(count: int, batch_size: int | None, x: Tensor) -> Iterator[Tensor]:
+    """The numbers 0 .. count - 1 of the images that a method makes out of x, cut into passes.
+
+    Args:
+        count: how many there are.
+        batch_size: images a pass; the length of x, or 8 where x is shorter, when None.
+        x: images, (B, C, H, W); the numbers lie on their device.
+
+    Yields:
+        (n,) int64, n at most `batch_size`.
+
+    Raises:
+        ValueError: batch_size is not an integer of at least 1.
+    """
+    size = max(len(x), LEAST_BATCH) if batch_size is None else check_count(batch_size, "batch_size")
+    yield from torch.arange(count, device=x.device).split(size)

@@ -1,18 +1,23 @@
-"""Forward passes that keep or mask the activations of named layers, and the gradients of class scores there."""
+"""Forward passes that keep or mask the activations of named layers, and the gradients of class scores there.
+
+All of them are one forward, `_forward`, with a hook on each named layer. The hook counts the layer's calls and hands
+each output that was asked for to a function, a `Visit`; the network goes on with what that function returns.
+`activations` keeps a copy, `gradients` starts a graph there, `masked_forward` multiplies by a mask.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_fit, check_images, check_target
+from helpers._validate import Target, check_choice, check_fit, check_images, check_target, describe
+from helpers.capture._scores import Score, check_logits, class_scores
 from helpers.capture._state import INPUT, named_modules, preserved
 
-Visit = Callable[[str, Tensor], Tensor]
-Reduce = Callable[[Tensor], Tensor]
-Score = Literal["logit", "probability", "log-odds"]
+Visit = Callable[[str, Tensor], Tensor]  # name and output of a call -> what the network goes on with
+Reduce = Callable[[Tensor], Tensor]  # (B, C, h, w) -> what is kept of it
 EVERY_CALL = "*"  # in place of a call's number
 
 
@@ -47,15 +52,15 @@ def activations(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dic
             stand for no call at all: what never runs then has no entry.)
     """
     names = _names(layers)
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def keep(name: str, output: Tensor) -> Tensor:
-        found[name] = output.clone()  # what follows may overwrite the output in place
+        outputs[name] = output.clone()  # what follows may overwrite the output in place
         return output
 
     with preserved(model), torch.no_grad():
         _, calls = _forward(model, x, names, keep)
-    return _named(found, names, calls)
+    return _as_asked(outputs, names, calls)
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -109,48 +114,32 @@ def gradients(
         ValueError: bad `x`, `target`, `layers` or `score`, an output that is not (B, classes), or logits that do not
             depend on a layer.
     """
-    if score not in get_args(Score):
-        raise ValueError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")
+    check_choice(score, "score", get_args(Score))
     names = _names(layers)
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def cut(name: str, output: Tensor) -> Tensor:
+    def start_graph(name: str, output: Tensor) -> Tensor:
         # Without a named layer before it the output carries no graph: the graph starts here.
-        kept = output.clone() if output.requires_grad else output.clone().requires_grad_()
-        found[name] = kept
-        return kept.clone()  # what follows may overwrite the output in place
+        outputs[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
+        return outputs[name].clone()  # what follows may overwrite the output in place
 
     with preserved(model), torch.inference_mode(False), torch.enable_grad():
-        output, calls = _forward(model, x, names, cut)
-        logits = _logits(output, len(x))
-        asked = target(logits.detach()) if callable(target) else target
-        wanted, several = check_target(asked, *logits.shape)
-        wanted = wanted.to(logits.device).clone()  # a tensor made in inference mode may not be saved for backward
-        kept, last = _named(found, names, calls), wanted.shape[1] - 1
+        output, calls = _forward(model, x, names, start_graph)
+        logits = check_logits(output, len(x))
+        asked = cast(Target, target(logits.detach()) if callable(target) else target)
+        classes, several = check_target(asked, *logits.shape)
+        classes = classes.to(logits.device).clone()  # a tensor made in inference mode may not be saved for backward
+        activations, last = _as_asked(outputs, names, calls), classes.shape[1] - 1
         by_class = [
-            _differentiate(one, kept, k < last, reduce)
-            for k, one in enumerate(class_scores(logits, wanted, score).unbind(1))
+            _differentiate(class_score, activations, k < last, reduce)
+            for k, class_score in enumerate(class_scores(logits, classes, score).unbind(1))
         ]
-    stacked = [torch.stack(one, dim=1) for one in zip(*by_class, strict=True)]  # (B, K, C, h, w) a layer
+    by_layer = [torch.stack(of_classes, dim=1) for of_classes in zip(*by_class, strict=True)]  # (B, K, C, h, w) each
     return Gradients(
         logits.detach(),
-        {name: one.detach() for name, one in kept.items()},
-        {name: g if several else g[:, 0] for name, g in zip(kept, stacked, strict=True)},
+        {name: activation.detach() for name, activation in activations.items()},
+        {name: g if several else g[:, 0] for name, g in zip(activations, by_layer, strict=True)},
     )
-
-
-def class_scores(logits: Tensor, wanted: Tensor, score: Score) -> Tensor:
-    """The scores (B, K) of the classes `wanted` (B, K)."""
-    if score == "probability":
-        return logits.softmax(1).gather(1, wanted)
-    own = logits.gather(1, wanted)
-    if score == "logit":
-        return own
-    if logits.shape[1] < 2:
-        raise ValueError('score: "log-odds" takes a network with two classes at least')
-    every = torch.arange(logits.shape[1], device=logits.device)
-    rivals = logits[:, None].masked_fill(every == wanted[..., None], float("-inf"))  # (B, K, classes)
-    return own - rivals.logsumexp(2)
 
 
 def masked_forward(
@@ -178,29 +167,28 @@ def masked_forward(
     Raises:
         ValueError: bad `x` or names, or a mask that does not broadcast to its activation.
     """
-    wanted = _names(capture) if capture else []
-    for name in [*masks, *wanted]:
+    captured = _names(capture) if capture else []
+    for name in [*masks, *captured]:
         if name.endswith(f"#{EVERY_CALL}"):
-            raise ValueError(f"layers: masked_forward takes calls one by one, such as 'relu#1', got {name!r}")
-    found: dict[str, Tensor] = {}
+            raise ValueError(f"layer must be a single call here, such as 'relu#1', got {name!r}")
+    outputs: dict[str, Tensor] = {}
 
     def mask(name: str, output: Tensor) -> Tensor:
         if name in masks:
-            output = output * _fitting(masks[name], output, name)
-        if name in wanted:
-            found[name] = reduce(output) if reduce else output.clone()
+            output = output * _check_mask(masks[name], output, name)
+        if name in captured:
+            outputs[name] = reduce(output) if reduce else output.clone()
         return output
 
     with preserved(model), torch.no_grad():
-        output, _ = _forward(model, x, [*masks, *wanted], mask)
-        logits = _logits(output, len(x))
-    return Masked(logits, {name: found[name] for name in wanted})
+        output, _ = _forward(model, x, [*masks, *captured], mask)
+        logits = check_logits(output, len(x))
+    return Masked(logits, {name: outputs[name] for name in captured})
 
 
 def _names(layers: str | Sequence[str]) -> list[str]:
-    several = isinstance(layers, Sequence) and all(isinstance(name, str) for name in layers)
-    if not several:
-        raise ValueError(f"layers must be a name or a sequence of names, got {layers!r}")
+    if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers):
+        raise ValueError(f"layers must be a name or a sequence of names, got {describe(layers)}")
     names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     if not names:
         raise ValueError("layers must name at least one layer, got none")
@@ -208,17 +196,24 @@ def _names(layers: str | Sequence[str]) -> list[str]:
 
 
 def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) -> tuple[Tensor, Counter[str]]:
-    """One forward; `visit(name, output)` sees each named output and returns what the network goes on with.
+    """One forward, inside `preserved`, which removes the hooks.
 
-    Runs inside `preserved`, which removes the hooks. Returns the output, and how often each named module ran.
+    Args:
+        model: any network.
+        x: images, (B, C, H, W); checked here.
+        names: of layers, "input" and calls ("relu#2", "relu#*") among them.
+        visit: is given each output that was named, by the name of its call, in the order in which the layers run.
+
+    Returns:
+        What the network gives, and how often each module that was named ran.
     """
     modules = named_modules(model, names)
     x = check_fit(model, check_images(x)).detach().clone()  # a first layer in place must not write into the caller's x
     calls: Counter[str] = Counter()
 
-    def hook(base: str, output: Tensor) -> Tensor:
+    def hook(base: str, output: object) -> Tensor:  # base: the name without the number of a call
         if not isinstance(output, Tensor):
-            raise ValueError(f"layers: {base!r} gives a {type(output).__name__}, wanted a layer that gives one tensor")
+            raise ValueError(f"layer must give one tensor, got {base!r}, which gives a {type(output).__name__}")
         calls[base] += 1
         for name in dict.fromkeys(names):
             if name in (base, f"{base}#{calls[base]}"):
@@ -235,62 +230,66 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
     return output, calls
 
 
-def _named(found: Mapping[str, Tensor], names: Sequence[str], calls: Counter[str]) -> dict[str, Tensor]:
-    """What was found, by the names asked for; "relu#*" becomes "relu#1", "relu#2" ..., or "relu" where it ran once."""
-    swept = {name.partition("#")[0] for name in names if name.endswith(f"#{EVERY_CALL}")}
-    named = {name: found[name] for name in names if not name.endswith(f"#{EVERY_CALL}")}
-    for key in found:  # in the order in which they ran
-        base, number, _ = key.partition("#")
-        if number and base in swept:
-            named[base if calls[base] == 1 else key] = found[key]
-    return named
+def _as_asked(outputs: Mapping[str, Tensor], names: Sequence[str], calls: Counter[str]) -> dict[str, Tensor]:
+    """Outputs in the order asked; those of "relu#*" last, as "relu#1", "relu#2" ..., or "relu" where it ran once."""
+    every_call_of = {name.partition("#")[0] for name in names if name.endswith(f"#{EVERY_CALL}")}
+    asked = {name: outputs[name] for name in names if not name.endswith(f"#{EVERY_CALL}")}
+    for name in outputs:  # in the order in which they ran
+        base, numbered, _ = name.partition("#")
+        if numbered and base in every_call_of:
+            asked[base if calls[base] == 1 else name] = outputs[name]
+    return asked
 
 
 def _check_calls(name: str, calls: Counter[str]) -> None:
+    """Whether what a name stands for ran, and is one call."""
     base, numbered, number = name.partition("#")
     runs = calls[base]
     if name == INPUT or number == EVERY_CALL:
         return
     if runs == 0:
-        raise ValueError(f"layers: {base!r} does not run in the forward of this network")
+        raise ValueError(f"layer must run in the forward of this network, got {base!r}, which does not")
     if not numbered and runs > 1:
-        raise ValueError(f"layers: {base!r} runs {runs} times; name the call: '{base}#1' .. '{base}#{runs}'")
+        raise ValueError(
+            f"layer must be one call, '{base}#1' .. '{base}#{runs}', got {name!r}, which runs {runs} times"
+        )
     if numbered and number not in map(str, range(1, runs + 1)):
-        raise ValueError(f"layers: there is no call {name!r}; {base!r} runs {runs} times, counted from '{base}#1'")
+        raise ValueError(f"layer must be a call that there is, '{base}#1' .. '{base}#{runs}', got {name!r}")
 
 
-def _logits(output: Tensor, batch: int) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != batch:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"model must return logits (B, classes) with B = {batch}, got {got}")
-    return output
+def _differentiate(
+    scores: Tensor, activations: Mapping[str, Tensor], keep_graph: bool, reduce: Reduce | None
+) -> list[Tensor]:
+    """Gradients of scores (B,) with respect to each activation, (B, C, h, w).
+
+    In evaluation mode images do not mix, so the gradient of the scores' sum holds that of each image's own score.
+    `keep_graph` where another class is to be differentiated after this one.
+    """
+    if not activations:
+        raise ValueError("layers must name one that gives feature maps (B, C, h, w), got none that does")
+    without_gradient, gradients = list(activations), ()
+    if scores.requires_grad:
+        gradients = torch.autograd.grad(
+            scores.sum(), list(activations.values()), retain_graph=keep_graph, allow_unused=True
+        )
+        without_gradient = [name for name, gradient in zip(activations, gradients, strict=True) if gradient is None]
+    if without_gradient:
+        names = ", ".join(without_gradient)
+        raise ValueError(f"layers must be such that the logits depend on them, got {names}, on which they do not")
+    return [reduce(gradient) if reduce else gradient for gradient in gradients]
 
 
-def _differentiate(score: Tensor, captured: Mapping[str, Tensor], again: bool, reduce: Reduce | None) -> list[Tensor]:
-    """Gradients of (B,) scores. In evaluation mode images do not mix, so the sum serves the whole batch."""
-    if not captured:
-        raise ValueError("layers: none of them gives feature maps (B, C, h, w) in the forward of this network")
-    unused = list(captured)
-    if score.requires_grad:
-        found = torch.autograd.grad(score.sum(), list(captured.values()), retain_graph=again, allow_unused=True)
-        unused = [name for name, gradient in zip(captured, found, strict=True) if gradient is None]
-    if unused:
-        raise ValueError(f"layers: the logits do not depend on what {', '.join(unused)} returned")
-    return [reduce(gradient) for gradient in found] if reduce else list(found)
-
-
-def _fitting(mask: Tensor, output: Tensor, name: str) -> Tensor:
+def _check_mask(mask: Tensor | float, output: Tensor, name: str) -> Tensor:
+    """A layer's mask on the device and in the dtype of its output, if it broadcasts to it."""
     try:
-        mask = torch.as_tensor(mask).to(output)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"masks: the mask of {name!r} must be a tensor or a number, got {mask!r}") from error
-    if not torch.isfinite(mask).all():
-        raise ValueError(f"masks: the mask of {name!r} holds NaN or infinite values")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, output.shape) == output.shape
-    except RuntimeError:
-        fits = False
+        values = torch.as_tensor(mask).to(output)
+        fits = torch.broadcast_shapes(values.shape, output.shape) == output.shape
+    except (TypeError, ValueError, RuntimeError):
+        values, fits = output, False
     if not fits:
-        given, wanted = tuple(mask.shape), tuple(output.shape)
-        raise ValueError(f"masks: the mask of {name!r} has shape {given}, wanted one that broadcasts to {wanted}")
-    return mask
+        raise ValueError(
+            f"masks[{name!r}] must be a number or broadcast to {tuple(output.shape)}, got {describe(mask)}"
+        )
+    if not torch.isfinite(values).all():
+        raise ValueError(f"masks[{name!r}] must be finite, got NaN or infinite values")
+    return values

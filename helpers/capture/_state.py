@@ -40,12 +40,14 @@ def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
     known = dict(model.named_modules(remove_duplicate=False))
     del known[""]
     if INPUT in names and INPUT in known:
-        raise ValueError(f"layers: {INPUT!r} stands for x, but this network has a module of that name; rename it")
+        raise ValueError(f"model must have no module named {INPUT!r}, which stands for x, got one: rename it")
     bases = [name.partition("#")[0] for name in names if name != INPUT]
     for base in bases:
         if base not in known:
             near = difflib.get_close_matches(base, known, n=5, cutoff=0.4) or layer_names(model)[:10]
-            raise ValueError(f"layers: the network has no layer {base!r}; the nearest names are {', '.join(near)}")
+            raise ValueError(
+                f"layer must be one of the network's, got {base!r}; the nearest names are {', '.join(near)}"
+            )
     return {base: known[base] for base in bases}
 
 
@@ -80,6 +82,6 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
         for registry, saved in hooks:
             registry.clear()
             registry.update(saved)
-        for parameter, (wanted, grad) in zip(parameters, grads, strict=True):
-            parameter.requires_grad_(wanted)
+        for parameter, (requires_grad, grad) in zip(parameters, grads, strict=True):
+            parameter.requires_grad_(requires_grad)
             parameter.grad = grad

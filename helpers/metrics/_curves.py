@@ -5,9 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor, chunks
-from helpers.capture import Score, logits
-from helpers.capture._hooks import class_scores
+from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor
+from helpers.capture import Score, chunks, class_scores, logits
 from helpers.device import widest_float
 
 

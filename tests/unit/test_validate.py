@@ -20,7 +20,6 @@ from helpers._validate import (
     check_size,
     check_target,
     check_tensor,
-    chunks,
     describe,
     is_number,
 )
@@ -381,29 +380,6 @@ def test_a_fill_carries_no_graph():
 def test_a_fill_that_does_not_fit_is_refused_by_its_name(value, message):
     assert refusal(check_fill, value, X) == f"fill must {message}"
     assert refusal(check_fill, value, X, name="baseline") == f"baseline must {message}"
-
-
-# passes
-
-
-def parts(count, batch_size, images):
-    return [part.tolist() for part in chunks(count, batch_size, X.expand(images, -1, -1, -1))]
-
-
-def test_chunks_by_hand():
-    assert parts(5, 2, 1) == [[0, 1], [2, 3], [4]]
-    assert parts(4, np.int64(2), 9) == [[0, 1], [2, 3]]
-    assert parts(3, 1, 9) == [[0], [1], [2]]
-    assert parts(3, 100, 1) == [[0, 1, 2]]
-    assert parts(10, None, 8) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
-    assert parts(10, None, 9) == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]
-    assert {part.dtype for part in chunks(3, 2, X)} == {torch.int64}
-
-
-def test_a_batch_size_that_is_no_count_is_refused():
-    for batch_size in (0, 1.5, True, "4"):
-        message = refusal(lambda batch_size: list(chunks(5, batch_size, X)), batch_size)
-        assert message == f"batch_size must be an integer of at least 1, got {batch_size!r}"
 
 
 # what a refusal shows

@@ -308,7 +308,7 @@ def test_one_call_of_a_shared_layer():
     net = Shared()
     actual = ablation_errors(net, images(), LABELS, layer="relu#1", error="nll").errors
     close(actual, slow(net, "conv", images(), LABELS, "nll")[1].mean(1))  # ReLU(0) = 0
-    with pytest.raises(ValueError, match="'relu' runs 2 times"):
+    with pytest.raises(ValueError, match="got 'relu', which runs 2 times"):
         ablation_errors(net, images(), LABELS, layer="relu")
 
 

@@ -161,7 +161,7 @@ def test_the_network_and_the_images_are_left_alone(keep):
     copy = x.detach().clone()
     with assert_untouched(net):
         actual = features_at_any_size(net, x, layer="conv2", keep_pools=keep)
-        with pytest.raises(ValueError, match="no layer"):
+        with pytest.raises(ValueError, match="layer must be one of"):
             features_at_any_size(net, x, layer="relu9", keep_pools=keep)
     assert not actual.requires_grad
     assert torch.equal(x, copy)
@@ -233,7 +233,7 @@ def test_features_of_bad_images_are_refused(x, message):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("pool3", "no layer 'pool3'"),
+        ("pool3", "layer must be one of the network's, got 'pool3'"),
         ("fc1", "layer must have feature maps"),
         ("relu1#1", "layer must be the plain name"),
         (["conv1"], "layer must be "),
@@ -247,7 +247,7 @@ def test_bad_layers_are_refused(layer, message):
 def test_a_layer_that_never_runs_is_refused():
     net = Nested()
     net.idle = nn.ReLU()
-    with pytest.raises(ValueError, match="layer: 'idle' does not run"):
+    with pytest.raises(ValueError, match="layer must run in the forward of this network, got 'idle'"):
         features_at_any_size(net, noise(1, 1, 8, 8), layer="idle")
 
 

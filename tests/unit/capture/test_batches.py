@@ -1,0 +1,96 @@
+"""More images than fit into one pass."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from support.capture import X, batch, by_hand, tiny
+
+from helpers.capture import chunks, gradients, in_batches, logits, preserved
+
+# a method on many images
+
+
+def test_batches_are_joined_in_order():
+    net, x = tiny(), batch(7)
+    whole = logits(net, x)
+    for size in (1, 2, 3, 7, 100):
+        sizes = []
+        with torch.no_grad(), preserved(net):
+            net.register_forward_pre_hook(lambda _, given, sizes=sizes: sizes.append(len(given[0])))
+            torch.testing.assert_close(in_batches(logits, net, x, batch_size=size), whole)
+        assert sizes == [size] * (7 // size) + [7 % size] * (7 % size > 0)
+    counts = in_batches(lambda _, part: torch.tensor([len(part)]), net, torch.zeros(201, 1, 1, 1))
+    assert counts.tolist() == [100, 100, 1]
+
+
+def test_tensors_as_long_as_the_images_are_cut_along_and_the_rest_is_handed_on():
+    seen = []
+
+    def method(model, part, *others):
+        seen.append((model, part.flatten().tolist(), *others))
+        return part.flatten()
+
+    net, mixed, pair = object(), [1, 2, 3], torch.arange(2)
+    x = torch.arange(3.0).view(3, 1, 1, 1)
+    number, rows = torch.tensor(5), torch.arange(6).view(3, 2)
+    assert in_batches(method, net, x, x * 2, mixed, "abc", pair, number, rows, None, batch_size=2).tolist() == [0, 1, 2]
+    assert [one[1] for one in seen] == [[0, 1], [2]]
+    assert [one[2].flatten().tolist() for one in seen] == [[0, 2], [4]]
+    assert [one[7].tolist() for one in seen] == [[[0, 1], [2, 3]], [[4, 5]]]
+    for one in seen:
+        assert one[0] is net
+        assert one[3] is mixed
+        assert one[4] == "abc"
+        assert one[5] is pair
+        assert one[6] is number
+        assert one[8] is None
+
+
+def test_options_of_a_batched_method_come_with_partial():
+    net, x, target = tiny(), batch(3), torch.tensor([0, 2, 1])
+
+    def gradient(model, part, wanted, score):
+        return gradients(model, part, wanted, "0", score=score).gradients["0"]
+
+    found = in_batches(functools.partial(gradient, score="probability"), net, x, target, batch_size=2)
+    torch.testing.assert_close(found, gradient(net, x, target, "probability"))
+
+
+@pytest.mark.parametrize("size", [0, 1.5, None])
+def test_a_bad_size_of_the_batches_is_refused(size):
+    with pytest.raises(ValueError, match=r"^batch_size must be"):
+        in_batches(logits, by_hand(), X, batch_size=size)
+
+
+@pytest.mark.parametrize("x", [None, X[0], X[:0], X.long(), X / 0])
+def test_bad_images_are_refused_before_they_are_cut(x):
+    def never(*_):
+        raise AssertionError("called")
+
+    with pytest.raises(ValueError, match=r"^x must"):
+        in_batches(never, by_hand(), x)
+
+
+# numbers of images, cut into passes
+
+
+def parts(count, batch_size, images):
+    return [part.tolist() for part in chunks(count, batch_size, X.expand(images, -1, -1, -1))]
+
+
+def test_chunks_by_hand():
+    assert parts(5, 2, 1) == [[0, 1], [2, 3], [4]]
+    assert parts(4, np.int64(2), 9) == [[0, 1], [2, 3]]
+    assert parts(3, 1, 9) == [[0], [1], [2]]
+    assert parts(3, 100, 1) == [[0, 1, 2]]
+    assert parts(10, None, 8) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
+    assert parts(10, None, 9) == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]
+    assert {part.dtype for part in chunks(3, 2, X)} == {torch.int64}
+
+
+def test_a_batch_size_that_is_no_count_is_refused():
+    for batch_size in (0, 1.5, True, "4"):
+        with pytest.raises(ValueError, match=rf"^batch_size must be an integer of at least 1, got {batch_size!r}$"):
+            list(chunks(5, batch_size, X))
