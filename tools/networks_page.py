@@ -137,7 +137,7 @@ def beside_published(full: pd.DataFrame) -> str:
     published = full.attrs["published"]
     accuracy, classes = part(full, "accuracy", ["metric", "set"])["top 1", "test"], part(full, "classes", "label")
     columns = [[*published["by class"], published["accuracy"]]]
-    columns += [[*shares, accuracy[seed]] for seed, shares in classes.iterrows()]
+    columns += [[*shares, total] for shares, total in zip(classes.to_numpy(), accuracy, strict=True)]
     seeds = [f"seed {seed}" for seed in classes.index]
     lines = [row("class", "paper", *seeds), row(*["---"] + ["--:"] * len(columns))]
     for name, *values in zip([*full.attrs["settings"]["classes"], "all"], *columns, strict=True):
@@ -154,9 +154,8 @@ def figure(full: pd.DataFrame) -> str:
         f"Learning curves of {name} over {length} epochs: accuracy on training images ends at "
         f"{spread(last['train'].tolist())}, on test images at {spread(last['test'].tolist())}."
     )
-    seeds = (
-        "" if len(last) == 1 else " The line is the mean of the seeds, the shade reaches from the worst to the best."
-    )
-    caption = f"Accuracy of `{name}` while it learned, on training and on test images.{seeds}"
+    several = " The line is the mean of the seeds, the shade reaches from the worst to the best."
+    caption = f"Accuracy of `{name}` while it learned, on training and on test images."
+    caption += several if len(last) > 1 else ""
     options = f":name: fig-{name}\n:width: 480px\n:alt: {alt}"
     return f"```{{figure}} /{(CURVES / name).as_posix()}.png\n{options}\n\n{caption}\n```"

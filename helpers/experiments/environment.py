@@ -12,6 +12,7 @@ import torch
 import helpers
 
 ROOT = Path(helpers.__file__).resolve().parents[1]
+WRITTEN = (":!helpers/networks/files", ":!helpers/results/*.csv")  # by the runs themselves, with --publish
 
 
 def commit() -> str:
@@ -20,7 +21,7 @@ def commit() -> str:
         return f"version {helpers.__version__}"
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", "helpers", ":!helpers/weights") else "")
+        return head + ("+" if _git("status", "--porcelain", "--", "helpers", *WRITTEN) else "")
     except (OSError, subprocess.CalledProcessError):
         return f"version {helpers.__version__}"
 

@@ -22,7 +22,19 @@ import pandas as pd
 
 from helpers.results._format import COLUMNS, DIMENSIONS, HEADER, Row, frame, from_text, long_table, to_text, typed
 
-__all__ = ["COLUMNS", "DIMENSIONS", "FOLDER", "HEADER", "Row", "frame", "long_table", "names", "read", "to_text"]
+__all__ = [
+    "COLUMNS",
+    "DIMENSIONS",
+    "FOLDER",
+    "HEADER",
+    "Row",
+    "frame",
+    "from_text",
+    "long_table",
+    "names",
+    "read",
+    "to_text",
+]
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -25,6 +25,7 @@ from helpers.experiments.train.datasets import check_seed, world
 from helpers.experiments.train.recipes import RECIPES, Recipe
 from helpers.experiments.train.trainer import CHECKPOINT, Machine, Run, RunError
 from helpers.networks import _store as store
+from helpers.results import FOLDER, frame
 
 
 def parser() -> argparse.ArgumentParser:
@@ -161,9 +162,11 @@ def execute(options: argparse.Namespace) -> None:
     home = options.out / recipe.name
     found = publish.record(recipe, runs, options.images)
     publish.write(recipe, runs, found, home, home / "results")
+    table = frame(publish.record_rows(found))
+    publish.picture(recipe.name, table).savefig(home / "results" / f"{recipe.name}.png", dpi=100)
     print(f"weights, manifest, record and curves: {home}")
     if options.publish:
-        publish.write(recipe, runs, found, store.FILES, publish.RESULTS)
+        publish.write(recipe, runs, found, store.FILES, FOLDER)
         print("published: they are the book's from now on")
     for one in found["runs"]:
         print(f"seed {one['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in one["accuracy"].items()))

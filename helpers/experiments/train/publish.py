@@ -1,26 +1,26 @@
-"""What a finished training leaves behind: weights and manifest, the full record, a picture of the curves."""
+"""What a finished training leaves behind: weights and manifest, the full record; and a picture of its curves."""
 
 from __future__ import annotations
 
 import copy
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from helpers.experiments.environment import ROOT
+from helpers.experiments.report import header
 from helpers.experiments.train.datasets import DataSplit, LabeledImages
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES, Recipe
 from helpers.experiments.train.trainer import Run, RunError, accuracy, logits, write_safely
 from helpers.networks import _store as store
 from helpers.plots import curves
+from helpers.results import Row, long_table, to_text
 from helpers.training import topk_correct
-
-RESULTS = ROOT / "book" / "results"
 
 
 def command(recipe: Recipe, images: int | None = None, bfloat16: bool = False) -> str:
@@ -145,32 +145,78 @@ def manifest(recipe: Recipe, found: Mapping[str, Any], run: Run) -> dict[str, An
 
 
 def write(recipe: Recipe, runs: Sequence[Run], found: Mapping[str, Any], weights: Path, results: Path) -> None:
-    """Write weights and manifest into one folder, record and curves into another.
+    """Write weights and manifest into one folder, the record into another.
 
     Args:
         recipe: what was made.
         runs: the finished runs, one a seed; the first one's weights are written.
         found: their record.
         weights: where weights and manifest go.
-        results: where record and curves go.
+        results: where the record goes.
     """
     store.write(runs[0].model, manifest(recipe, found, runs[0]), weights)
     results.mkdir(parents=True, exist_ok=True)
     write_safely(
-        results / f"{recipe.name}.json",
-        (json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(),
+        results / f"{recipe.name}.csv",
+        to_text(record_header(found), record_rows(found)).encode(),
     )
-    picture(recipe, runs).savefig(results / f"{recipe.name}.png", dpi=100)
 
 
-def picture(recipe: Recipe, runs: Sequence[Run]) -> Any:
-    """Accuracy against epochs, in training and on the test images; shaded from the worst to the best seed."""
-    epochs = [row["epoch"] for row in runs[0].history]
-    series = {
-        f"{label} images": (epochs, [[row[key] for row in run.history] for run in runs])
-        for key, label in (("train", "training"), ("test", "test"))
+def record_header(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The header of the record that `record` gives, as its file keeps it."""
+    runs = found["runs"]
+    settings = {
+        "what": found["what"],
+        "classes": found["classes"],
+        "recipe": found["recipe"],
+        "environments": {str(run["seed"]): run["facts"] for run in runs},
     }
-    return curves(series, "epoch", "share classified correctly", title=recipe.name, ylim=(0, 1))
+    return header(
+        found["name"], runs[0]["facts"], data={f"seed {run['seed']}": run["data"] for run in runs},
+        seeds=[run["seed"] for run in runs], settings=settings, published=found["published"], command=found["command"],
+    )  # fmt: skip
+
+
+def record_rows(found: Mapping[str, Any]) -> list[Row]:
+    """The rows of the record that `record` gives.
+
+    The tables: "accuracy", by test set (`set`), "top 1" or "top 5" (`metric`); "classes", the accuracy of each
+    (`label`) on the first test set; "epochs" (`step`), with "loss", share of the training and of the test images that
+    are classified correctly ("train", "test"), and "seconds".
+    """
+    runs = found["runs"]
+    main = next(iter(runs[0]["accuracy"]))
+    accuracies = {
+        run["seed"]: {"top 1": run["accuracy"], **({"top 5": {main: run["top 5"]}} if "top 5" in run else {})}
+        for run in runs
+    }
+    classes = {run["seed"]: run["by class"] for run in runs}
+    epochs = {
+        run["seed"]: {
+            row["epoch"]: {key: value for key, value in row.items() if key != "epoch"} for row in run["epochs"]
+        }
+        for run in runs
+    }  # fmt: skip
+    return [
+        *long_table(accuracies, "seed", "metric", "set", table="accuracy"),
+        *long_table(classes, "seed", "label", table="classes", metric="top 1"),
+        *long_table(epochs, "seed", "step", "metric", table="epochs"),
+    ]
+
+
+def picture(name: str, record: pd.DataFrame) -> Any:
+    """Accuracy against epochs, in training and on the test images; shaded from the worst to the best seed.
+
+    Args:
+        name: of the network.
+        record: its record, with the table "epochs", as `helpers.results.read` gives it.
+    """
+    epochs = record[record["table"] == "epochs"]
+    series = {}
+    for metric, label in (("train", "training"), ("test", "test")):
+        shares = epochs[epochs["metric"] == metric].pivot(index="step", columns="seed", values="value")
+        series[f"{label} images"] = (shares.index.tolist(), shares.to_numpy().T)
+    return curves(series, "epoch", "share classified correctly", title=name, ylim=(0, 1))
 
 
 def check_checkout() -> None:

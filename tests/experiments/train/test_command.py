@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from support.rows import select
 
+from helpers import results
 from helpers.experiments.environment import commit
 from helpers.experiments.train import command as train
 from helpers.experiments.train.trainer import CHECKPOINT, HISTORY, Run
@@ -65,12 +67,12 @@ def uninterrupted(tmp_path_factory) -> Path:
 def test_a_run_leaves_weights_manifest_record_and_curves(uninterrupted):
     home = uninterrupted / "scenes-gap"
     assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == {
-        "scenes-gap.safetensors", "scenes-gap.json", "results/scenes-gap.json", "results/scenes-gap.png",
+        "scenes-gap.safetensors", "scenes-gap.json", "results/scenes-gap.csv", "results/scenes-gap.png",
         f"seed-3/{CHECKPOINT}", f"seed-3/{HISTORY}",
     }  # fmt: skip
-    record = json.loads((home / "results" / "scenes-gap.json").read_text(encoding="utf8"))
-    assert [row["epoch"] for row in record["runs"][0]["epochs"]] == [1, 2, 3, 4, 5, 6]
-    assert record["runs"][0]["facts"]["commit"] == commit()
+    record = results.from_text((home / "results" / "scenes-gap.csv").read_text(encoding="utf8"))
+    assert select(record, table="epochs", metric="loss")["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert record.attrs["commit"] == commit()
 
 
 @pytest.mark.slow

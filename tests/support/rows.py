@@ -1,0 +1,33 @@
+"""Rows of records, picked out by what they say."""
+
+import pandas as pd
+
+from helpers import results
+
+
+def select(rows, **where):
+    """The rows (a list of dictionaries, or a table) with these values, as a table; columns that are empty there go."""
+    table = rows if isinstance(rows, pd.DataFrame) else results.frame(rows)
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table.dropna(axis="columns", how="all")
+
+
+def pick(rows, **where):
+    """The one row with these values."""
+    table = select(rows, **where)
+    assert len(table) == 1, table.to_string()
+    return table.iloc[0]
+
+
+def assert_same_form(rows, name):
+    """A small run's rows have the tables, columns, metrics and so on of the published record."""
+    published = results.read(name)
+    assert set(rows["table"]) == set(published["table"])
+    for table, part in rows.groupby("table"):
+        same = results.read(name, table)
+        assert list(select(part).drop(columns="table").columns) == list(same.columns), table
+        for column in {"metric", "variant", "set", "method"} & set(same.columns):
+            assert set(part[column].dropna()) <= set(same[column].dropna()), (table, column)
+        if "metric" in same:
+            assert set(part["metric"].dropna()) == set(same["metric"].dropna()), table
