@@ -17,7 +17,7 @@ from torch import Tensor
 from helpers.data import DataMissing
 from helpers.device import usable_device
 from helpers.experiments.environment import ROOT
-from helpers.experiments.train.trainer import RunError, write_safely
+from helpers.experiments.run_files import RunError, write_safely
 from helpers.results import FOLDER
 from helpers.results._format import Row, to_text
 

@@ -9,7 +9,7 @@ import torch
 from helpers.data import DataMissing
 from helpers.experiments import report as records
 from helpers.experiments.report import run_record
-from helpers.experiments.train.trainer import RunError
+from helpers.experiments.run_files import RunError
 
 RESULT = {"name": "toy", "of": "Übung", "values": [1, 0.5], "nested": {"a": None}}
 

@@ -23,11 +23,11 @@ from helpers.capture import activations
 from helpers.data import DataMissing, Digits, Photos, digits, scenes
 from helpers.experiments import matched_pairs as P
 from helpers.experiments import retina as R
+from helpers.experiments.run_files import RunError
 from helpers.experiments.search import calibration as C
 from helpers.experiments.search import maps as M
 from helpers.experiments.search import record as S
 from helpers.experiments.train.datasets import DataSplit, LabeledImages
-from helpers.experiments.train.trainer import RunError
 from helpers.experiments.whatwhere import record as W
 from helpers.experiments.whatwhere import saccades as V
 from helpers.factors import deep_feature_factorization
@@ -111,8 +111,7 @@ def test_only_the_first_seed_is_shipped(monkeypatch, tmp_path):
         wanted = [(name, seed) for name in P.PAIRS[kind] for seed in P.SEEDS[kind]]
         assert [(name, seed) for name, seed, _ in found] == wanted
         assert asked == [
-            ("load", name, CPU) if seed == 0 else ("trained", name, seed, tmp_path, CPU)
-            for name, seed in wanted
+            ("load", name, CPU) if seed == 0 else ("trained", name, seed, tmp_path, CPU) for name, seed in wanted
         ]
         assert [model.number for *_, model in found] == list(range(1, len(wanted) + 1))
         assert all(model.card == cards[name] for name, _, model in found)

@@ -20,10 +20,11 @@ from torch import nn
 
 from helpers.data import DataMissing
 from helpers.device import usable_device
+from helpers.experiments.run_files import RunError
 from helpers.experiments.train import publish
 from helpers.experiments.train.datasets import check_seed, world
 from helpers.experiments.train.recipes import RECIPES, Recipe
-from helpers.experiments.train.trainer import CHECKPOINT, Machine, Run, RunError
+from helpers.experiments.train.trainer import CHECKPOINT, Machine, Run
 from helpers.networks import _store as store
 from helpers.results import FOLDER, frame
 

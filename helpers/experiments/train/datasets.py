@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import normalize
 
+from helpers._validate import check_choice
 from helpers.data import (
     BACKGROUNDS,
     CLASSES,
@@ -101,9 +102,7 @@ def _load(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
         "mnist": _mnist, "digits": _digits, "scenes": _scenes, "permuted": _permuted, "places": _places,
         "beside": _beside, "fixated": _fixated, "photos": _photos,
     }  # fmt: skip
-    if recipe.world not in loaders:
-        raise ValueError(f"world: got {recipe.world!r}, want one of {', '.join(loaders)}")
-    return loaders[recipe.world](recipe, seed, images)
+    return loaders[check_choice(recipe.world, "world", loaders)](recipe, seed, images)
 
 
 def _bytes(images: Tensor, labels: Tensor) -> LabeledImages:
@@ -111,13 +110,13 @@ def _bytes(images: Tensor, labels: Tensor) -> LabeledImages:
     return LabeledImages((images * 255).round().byte(), labels)
 
 
-def _spread(found: LabeledImages, images: int | None) -> LabeledImages:
+def _spread(labeled: LabeledImages, images: int | None) -> LabeledImages:
     """At most so many images, evenly spaced in the set."""
-    count = len(found.images)
+    count = len(labeled.images)
     if images is None or images >= count:
-        return found
-    kept = torch.arange(images) * count // images
-    return LabeledImages(found.images[kept], found.labels[kept])
+        return labeled
+    rows = torch.arange(images) * count // images
+    return LabeledImages(labeled.images[rows], labeled.labels[rows])
 
 
 def _empty(like: LabeledImages) -> LabeledImages:
@@ -149,7 +148,7 @@ def _digits(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     names = recipe.classes or CLASSES
     if not set(names) <= set(CLASSES):
-        raise ValueError(f"classes: there are no scenes of {', '.join(sorted(set(names) - set(CLASSES)))}")
+        raise ValueError(f"classes must be names of shapes, got {', '.join(sorted(set(names) - set(CLASSES)))}")
     position = torch.full((len(CLASSES),), -1)
     position[[CLASSES.index(name) for name in names]] = torch.arange(len(names))
 
@@ -157,10 +156,10 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
         # Every eight scenes hold each shape once: so many give n of the shapes that are wanted.
         count = -(-min(n, images or n) // len(names)) * len(CLASSES)
         count = min(n, images or n) if len(names) == len(CLASSES) else count
-        found = scenes(count, seed, bias=bias, background_shift=shift)
-        labels = position[found.labels[:, 0]]
-        kept = (labels >= 0).nonzero()[: min(n, images or n), 0]
-        return _bytes(found.images[kept], labels[kept])
+        drawn_scenes = scenes(count, seed, bias=bias, background_shift=shift)
+        labels = position[drawn_scenes.labels[:, 0]]
+        rows = (labels >= 0).nonzero()[: min(n, images or n), 0]
+        return _bytes(drawn_scenes.images[rows], labels[rows])
 
     tests = {"test": drawn(TEST_SCENES, TEST_SEED, recipe.bias)}
     if recipe.bias:
@@ -172,9 +171,9 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
 
 def _permuted(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    found = _scenes(recipe, seed, images)
-    train = LabeledImages(found.train.images, permuted_labels(found.train.labels, seed or 0))
-    return DataSplit(train, found.tests, found.classes, "scenes whose labels were permuted for training")
+    split = _scenes(recipe, seed, images)
+    train = LabeledImages(split.train.images, permuted_labels(split.train.labels, seed or 0))
+    return DataSplit(train, split.tests, split.classes, "scenes whose labels were permuted for training")
 
 
 def _places(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
@@ -197,11 +196,11 @@ def _beside(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
     def drawn(n: int, seed: int) -> LabeledImages:
         n = min(n, images or n)
-        found = scenes(3 * n + 64, seed, objects=2)  # about half have one of four shapes and one other
-        mine = torch.isin(found.labels, known)
-        kept = (mine.sum(1) == 1).nonzero()[:n, 0]
-        shape = found.labels[kept][mine[kept]]
-        return _bytes(found.images[kept], torch.searchsorted(known, shape))
+        drawn_scenes = scenes(3 * n + 64, seed, objects=2)  # about half have one of four shapes and one other
+        mine = torch.isin(drawn_scenes.labels, known)
+        rows = (mine.sum(1) == 1).nonzero()[:n, 0]
+        shape = drawn_scenes.labels[rows][mine[rows]]
+        return _bytes(drawn_scenes.images[rows], torch.searchsorted(known, shape))
 
     test = drawn(TEST_SCENES, TEST_SEED)
     train = _empty(test) if seed is None else drawn(recipe.images, seed)
@@ -210,8 +209,8 @@ def _beside(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
 def _fixated(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     def drawn(n: int, seed: int) -> LabeledImages:
-        found = searched_scenes(min(n, images or n), seed)
-        return _bytes(under_the_gaze(found, seed), found.labels[:, 0])
+        drawn_scenes = searched_scenes(min(n, images or n), seed)
+        return _bytes(under_the_gaze(drawn_scenes, seed), drawn_scenes.labels[:, 0])
 
     test = drawn(TEST_SCENES, TEST_SEED)
     train = _empty(test) if seed is None else drawn(recipe.images, seed)
@@ -220,20 +219,20 @@ def _fixated(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     chosen = recipe.classes or None
-    found = tiny_imagenet("val", chosen)
-    test = _spread(LabeledImages(found.images, found.labels), images)
+    photos = tiny_imagenet("val", chosen)
+    test = _spread(LabeledImages(photos.images, photos.labels), images)
     train = _empty(test)
     if seed is not None:
         learned = tiny_imagenet("train", chosen)
         train = _spread(LabeledImages(learned.images, learned.labels), images)
-    what = f"Tiny ImageNet, {len(found.classes)} classes, its validation images as test images"
-    return DataSplit(train, {"test": test}, found.names, what)
+    what = f"Tiny ImageNet, {len(photos.classes)} classes, its validation images as test images"
+    return DataSplit(train, {"test": test}, photos.names, what)
 
 
-def data_hash(found: DataSplit) -> str:
+def data_hash(split: DataSplit) -> str:
     """sha256 over the bytes of all images and labels, training set first."""
     digest = hashlib.sha256()
-    for part in (found.train, *found.tests.values()):
+    for part in (split.train, *split.tests.values()):
         for tensor in part:
             if tensor.numel():  # an empty view has no bytes to cast
                 digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
@@ -263,13 +262,13 @@ def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-def under_the_gaze(found: Scenes, seed: int) -> Tensor:
+def under_the_gaze(searched: Scenes, seed: int) -> Tensor:
     """Windows (N, 3, 64, 64) of such scenes around a gaze near the object; beyond the scene all is 0.5.
 
     The gaze lies whole pixels from the scene's middle, so that no pixel is resampled.
     """
     draw = torch.Generator().manual_seed(seed)
-    middle = (found.boxes[:, 0, :2] + found.boxes[:, 0, 2:]) / 2
+    middle = (searched.boxes[:, 0, :2] + searched.boxes[:, 0, 2:]) / 2
     gaze = (middle + GAZE_PX * torch.randn(len(middle), 2, generator=draw)).round().clamp(0, DISPLAY)
-    at = gaze * 2 / DISPLAY - 1
-    return cartesian(found.images - 0.5, at[:, None], WINDOW, WINDOW / DISPLAY, disc=False)[:, 0] + 0.5
+    fixations = gaze * 2 / DISPLAY - 1
+    return cartesian(searched.images - 0.5, fixations[:, None], WINDOW, WINDOW / DISPLAY, disc=False)[:, 0] + 0.5

@@ -87,9 +87,9 @@ class Recipe:
         def listed(value: Any) -> Any:
             return [listed(v) for v in value] if isinstance(value, (tuple, list)) else value
 
-        kept = {key: listed(value) for key, value in asdict(self).items() if key != "seeds"}
-        kept["arguments"] = {key: listed(value) for key, value in self.arguments.items()}
-        return kept
+        entries = {key: listed(value) for key, value in asdict(self).items() if key != "seeds"}
+        entries["arguments"] = {key: listed(value) for key, value in self.arguments.items()}
+        return entries
 
 
 def _scenes(name: str, about: str, pooling: str = "gap", world: str = "scenes", **changes: Any) -> Recipe:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,50 +18,17 @@ from tqdm.auto import tqdm
 from helpers import networks
 from helpers.device import seed_everything
 from helpers.experiments.environment import run_environment
+from helpers.experiments.run_files import RunError, damage_refused, divergence_refused, write_safely, write_state
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, prepare
 from helpers.experiments.train.recipes import Recipe
 from helpers.retina import VIEWS
-from helpers.training import LossError, fit_batches, predict, topk_correct
+from helpers.training import fit_batches, predict, topk_correct
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
 TEST_BATCH = 500
 WARM_UP = 0.25  # share of a cycle in which the learning rate rises
 UNCOMPARED = ("name", "about")  # of a recipe: words that change no weight
-
-
-class RunError(Exception):
-    """A run that cannot be started or gone on with; the message says why and what to do."""
-
-
-@contextmanager
-def damage_refused(checkpoint: Path, remedy: str) -> Iterator[None]:
-    """Say that a checkpoint is damaged, and what to do, whatever goes wrong while it is read.
-
-    Raises:
-        RunError: the one raised inside, or that the file is damaged.
-    """
-    try:
-        yield
-    except RunError:
-        raise
-    except Exception as error:  # torch.load has no error of its own: anything may come out of a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{checkpoint} is damaged ({reason:.80}); {remedy}") from error
-
-
-@contextmanager
-def divergence_refused() -> Iterator[None]:
-    """Say that a training that diverged can be gone on with before it did.
-
-    Raises:
-        RunError: the loss inside is no longer finite.
-    """
-    try:
-        yield
-    except LossError as error:
-        stopped = f"the loss became {error.value} in epoch {error.epoch + 1}"
-        raise RunError(f"{stopped}: the last checkpoint is kept") from error
 
 
 @dataclass(frozen=True)
@@ -85,26 +51,12 @@ class Machine:
 
 def build(recipe: Recipe, classes: int) -> nn.Module:
     """The untrained network of a recipe, its convolutions' weights laid out channels last, which is faster."""
-    made = getattr(networks, recipe.architecture)(classes=classes, **recipe.arguments)
-    return made.to(memory_format=torch.channels_last)
-
-
-def write_safely(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment either the old or the new one is whole."""
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
-
-
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint likewise."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    network = getattr(networks, recipe.architecture)(classes=classes, **recipe.arguments)
+    return network.to(memory_format=torch.channels_last)
 
 
 def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimiser == "adam":
         return torch.optim.Adam(model.parameters(), **options)
     return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **options)
@@ -124,7 +76,7 @@ class Run:
 
     Args:
         recipe: what to make.
-        found: the data.
+        split: the data.
         seed: of the weights, the order and the augmentation.
         folder: where the checkpoint and the history are; made if missing.
         machine: where it computes.
@@ -133,17 +85,17 @@ class Run:
         RunError: on use, a checkpoint that is damaged or belongs to another recipe.
     """
 
-    def __init__(self, recipe: Recipe, found: DataSplit, seed: int, folder: Path, machine: Machine) -> None:
-        self.recipe, self.world, self.seed, self.folder, self.machine = recipe, found, seed, folder, machine
+    def __init__(self, recipe: Recipe, split: DataSplit, seed: int, folder: Path, machine: Machine) -> None:
+        self.recipe, self.world, self.seed, self.folder, self.machine = recipe, split, seed, folder, machine
         seed_everything(seed)
         if machine.device.type == "cuda":
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        self.model = build(recipe, len(found.classes)).to(machine.device)
+        self.model = build(recipe, len(split.classes)).to(machine.device)
         self.optimiser = _optimiser(recipe, self.model)
-        self.schedule = _schedule(recipe, self.optimiser, recipe.epochs * -(-len(found.train.images) // recipe.batch))
+        self.schedule = _schedule(recipe, self.optimiser, recipe.epochs * -(-len(split.train.images) // recipe.batch))
         self.history: list[dict[str, float]] = []
         # What must be the same for a checkpoint to be gone on with.
-        self.identity = {"recipe": recipe.plain(), "seed": seed, "data": data_hash(found)}
+        self.identity = {"recipe": recipe.plain(), "seed": seed, "data": data_hash(split)}
         self.run_environment = run_environment(machine.device) | {"bfloat16": machine.bfloat16}
 
     @property

@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 from helpers.data import Digits, mnist, noisy_displays
 from helpers.experiments.environment import run_environment
 from helpers.experiments.report import Record, header, run_record
+from helpers.experiments.run_files import RunError, damage_refused, divergence_refused, write_state
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, data_hash
-from helpers.experiments.train.trainer import RunError, damage_refused, divergence_refused, write_state
 from helpers.experiments.whatwhere.saccades import DISPLAY, TESTED, WINDOW, best_blur, scanned, searched, window
 from helpers.results import Row, long_table
 from helpers.search import WhatNet, WhereNet, accuracy_map, collicular_target, dorsal_view
@@ -214,8 +214,8 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
 
     The tables: "losses", by epoch (`step`, from 1); "accuracy map" (`x`, `y`) and its "profile", by pixels from the
     middle (`setting`); "blurs" of the lightest spot, in pixels; "curves", by displays (`set`), with a saccade "always"
-    or only if it promises more (`variant`), pixels of the digit from the centre (`setting`) and saccades (`step`); "scan"
-    and "seconds" a display, by `method`.
+    or only if it promises more (`variant`), pixels of the digit from the centre (`setting`) and saccades (`step`);
+    "scan" and "seconds" a display, by `method`.
     """
     seed = result["seed"]
     losses = {name: dict(enumerate(result[f"{name} loss"], start=1)) for name in ("what", "where")}

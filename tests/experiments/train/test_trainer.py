@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from helpers import networks
+from helpers.experiments.run_files import RunError
 from helpers.experiments.train import command as train
 from helpers.experiments.train import datasets as worlds
 from helpers.experiments.train import publish
 from helpers.experiments.train.recipes import RECIPES
-from helpers.experiments.train.trainer import Machine, Run, RunError, accuracy, logits
+from helpers.experiments.train.trainer import Machine, Run, accuracy, logits
 from helpers.networks import _store as store
 
 CPU = Machine(torch.device("cpu"))
