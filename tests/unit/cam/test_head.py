@@ -418,10 +418,15 @@ def vit():
     return net
 
 
-OTHER_ENDS = {"vgg16": (vgg, "features"), "squeezenet": (squeezenet, "features"), "convnext": (convnext, "features")}
-
-
-@pytest.mark.parametrize(("make", "layer"), [*OTHER_ENDS.values(), (vit, "conv_proj")], ids=[*OTHER_ENDS, "vit"])
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        pytest.param(vgg, "features", marks=pytest.mark.slow),  # its hidden linear layers: REFUSED has one
+        (squeezenet, "features"),
+        (convnext, "features"),
+        (vit, "conv_proj"),
+    ],
+)
 def test_torchvisions_networks_with_another_end_are_refused(make, layer):
     torch.manual_seed(0)
     net, x = make(), torch.randn(1, 3, 64, 64, generator=seeded(0))
