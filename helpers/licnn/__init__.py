@@ -1,5 +1,11 @@
 """LICNN: lateral inhibition on the way back from a class, and what is left of the features on the way forth.
 
+In a retina a strongly lit cell silences its neighbours, and edges stand out. LICNN does the same to gradients: they say
+what each place of each layer contributes to a class (the largest over the channels, a Max-C map). A place is kept
+where its contribution is larger than the inhibition by its neighbours, all others are set to zero, and the network
+runs once more with these masks. What is left of the features, added up over channels (Sum-C maps) and layers, is the
+attention map of the class. The maps of the five likeliest classes together are the saliency map.
+
 One call::
 
     attention = attention_map(model, x, target=3)  # (B, H, W): where the features of class 3 are

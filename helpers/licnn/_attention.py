@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import LEAST_BATCH, Target, check_choice, check_count, check_tensor
-from helpers.capture import Score, gradients, layer_names, masked_forward
+from helpers._validate import Target, check_choice, check_count, check_tensor
+from helpers.capture import LEAST_BATCH, Score, gradients, layer_names, masked_forward
 from helpers.filters import upsample
 from helpers.licnn._inhibition import inhibition_mask, max_channel, unit_norm
 
@@ -56,9 +56,10 @@ def attention_steps(
     """
     check_choice(mode, "mode", ("response", "gradient"))
     check_choice(normalize_layers, "normalize_layers", ("before", "after", None))
+    # "#*" stands for all calls of a module that give feature maps: classifiers have ReLUs without.
     names = [f"{name}#*" for name in layer_names(model, nn.ReLU)] if layers is None else layers
     if layers is None and not names:
-        raise ValueError("model must have nn.ReLU modules, or layers must name others: this one has none")
+        raise ValueError("model must have nn.ReLU modules, or layers must name others, got none")
     backward = gradients(model, x, target, names, score=score, reduce=_max_c)
     contributions = backward.gradients
     keep = suppress or partial(torch.ones_like, dtype=torch.bool)
@@ -87,8 +88,9 @@ def attention_map(
 ) -> Tensor:
     """LICNN's category-specific attention map: the features that are left when all that is inhibited is silenced.
 
-    Implements :eq:`eq-attention`: the sum over the layers of their resized, normalised Sum-C maps, chapter 5. One
-    forward for all classes, one backward to the activations and one forward with masks for each.
+    Implements :eq:`eq-attention`: the sum over the layers of their resized, normalised Sum-C maps (what is left of the
+    activations, added up over the channels), chapter 5. There is one forward for all classes, and for each class one
+    backward to the activations and one forward with masks.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -162,7 +164,7 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
 def _max_c(g: Tensor) -> Tensor:
     """The Max-C maps of a layer's gradients, if the layer has feature maps."""
     if g.ndim != 4:
-        raise ValueError(f"layers must give feature maps (B, C, h, w), one of them gives {tuple(g.shape)}")
+        raise ValueError(f"layers must give feature maps (B, C, h, w), got one that gives {tuple(g.shape)}")
     return max_channel(g)
 
 
@@ -172,7 +174,7 @@ def _check_mask(mask: Tensor, maps: Tensor) -> Tensor:
 
 
 def _masked_sums(model: nn.Module, x: Tensor, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sum-C of every layer in a forward with masks (B, h, w) or (B, K, h, w).
+    """Every layer's activations added up over the channels, in a forward with masks (B, h, w) or (B, K, h, w).
 
     Classes share a pass as long as it stays small: many images at once cost a CPU more than one pass after the other.
     """

@@ -16,11 +16,11 @@ ZONE_SIDE = 7  # k, side of the zone in places of the map (Cao et al., "selected
 AVERAGE, DIFFERENCE = 0.1, 0.9  # a and b, weights of the two terms (likewise)
 
 
-def max_channel(g: Tensor) -> Tensor:
+def max_channel(gradients: Tensor) -> Tensor:
     """The Max-C map: at each place the largest value over the channels.
 
     Args:
-        g: gradients of a layer, (B, C, h, w), or (..., C, h, w); signed.
+        gradients: gradients of a layer, (B, C, h, w), or (..., C, h, w); signed.
 
     Returns:
         (B, h, w), or (..., h, w).
@@ -30,7 +30,7 @@ def max_channel(g: Tensor) -> Tensor:
 
     Source: Marcinek 2020, section 2.2.
     """
-    return check_tensor(g, "g", "... C h w", kind="real", finite=False).amax(-3)
+    return check_tensor(gradients, "gradients", "... C h w", kind="real", finite=False).amax(-3)
 
 
 def inhibition_kernel(k: int = ZONE_SIDE) -> Tensor:
@@ -55,54 +55,55 @@ def inhibition_kernel(k: int = ZONE_SIDE) -> Tensor:
     return distance * torch.exp(-distance)
 
 
-def lateral_inhibition(x: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: float = DIFFERENCE) -> Tensor:
+def lateral_inhibition(maps: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: float = DIFFERENCE) -> Tensor:
     """How strongly the neighbours of each place inhibit it.
 
     Implements :eq:`eq-lateral-inhibition`: a exp(-mean of the zone) + b sum_uv d_uv exp(-d_uv) relu(x_uv - x_ij),
-    chapter 5; (u, v) runs over the zone of (i, j), the k x k places around it. Where the zone reaches beyond the border
-    of the map there are zeros, and the mean counts them too.
+    chapter 5; x is a map, and (u, v) runs over the zone of (i, j), the k x k places around it. Where the zone reaches
+    beyond the border of the map there are zeros, and the mean counts them too.
 
     Args:
-        x: maps, (B, h, w), or (..., h, w); signed.
+        maps: (B, h, w), or (..., h, w); signed.
         k: side of the zone in places, odd.
         a: weight of the average term, from 0 on.
         b: weight of the differential term, from 0 on.
 
     Returns:
-        Like x; not negative.
+        Like maps; not negative.
 
     Raises:
-        ValueError: x is not a non-empty floating-point (..., h, w) of finite values, k is not odd and positive, or a
+        ValueError: maps is not a non-empty floating-point (..., h, w) of finite values, k is not odd and positive, or a
             or b is negative or not finite.
 
     Source: Marcinek 2020, equation 3.
     """
-    x = check_tensor(x, "x", "... h w").detach()
+    maps = check_tensor(maps, "maps", "... h w").detach()
     weights = inhibition_kernel(k).tolist()
     check_number(a, "a", 0)
     check_number(b, "b", 0)
-    height, width = x.shape[-2:]
-    padded = F.pad(x, [k // 2] * 4)
-    total, differences = torch.zeros_like(x), torch.zeros_like(x)
+    height, width = maps.shape[-2:]
+    padded = F.pad(maps, [k // 2] * 4)
+    total, differences = torch.zeros_like(maps), torch.zeros_like(maps)
     # A pass for each neighbour keeps one map in the cache, where unfolding would hold k * k copies of it.
     for row in range(k):
         for column in range(k):
             neighbour = padded[..., row : row + height, column : column + width]
             total += neighbour
             if weights[row][column] > 0:
-                differences.add_((neighbour - x).clamp_(min=0), alpha=weights[row][column])
+                differences.add_((neighbour - maps).clamp_(min=0), alpha=weights[row][column])
     return differences.mul_(b).add_(total.div_(-k * k).exp_(), alpha=a)
 
 
 def inhibition_mask(
-    x: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: float = DIFFERENCE, *, normalize: bool = True
+    maps: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: float = DIFFERENCE, *, normalize: bool = True
 ) -> Tensor:
     """The places of a Max-C map that win against the inhibition by their neighbours.
 
-    Implements :eq:`eq-inhibition-mask`: x_ij > LI_ij / |LI|, x divided by its own L2 norm before, chapter 5.
+    Implements :eq:`eq-inhibition-mask`: x_ij > LI_ij / |LI|, chapter 5; x is a map divided by its L2 norm, LI its
+    lateral inhibition and |LI| the L2 norm of that.
 
     Args:
-        x: maps, (B, h, w), or (..., h, w); signed.
+        maps: (B, h, w), or (..., h, w); signed.
         k: side of the zone in places, odd.
         a: weight of the average term, from 0 on.
         b: weight of the differential term, from 0 on.
@@ -110,32 +111,32 @@ def inhibition_mask(
             on the map's scale. The text says nothing of it: False compares the raw map with a normalised inhibition.
 
     Returns:
-        bool, like x; all False for a map of zeros.
+        bool, like maps; all False for a map of zeros.
 
     Raises:
         ValueError: as `lateral_inhibition`.
 
     Source: Marcinek 2020, equation 4.
     """
-    check_tensor(x, "x", "... h w")
-    x = unit_norm(x) if normalize else x
-    return x > unit_norm(lateral_inhibition(x, k, a, b))
+    check_tensor(maps, "maps", "... h w")
+    maps = unit_norm(maps) if normalize else maps
+    return maps > unit_norm(lateral_inhibition(maps, k, a, b))
 
 
-def rms_mask(x: Tensor) -> Tensor:
+def rms_mask(maps: Tensor) -> Tensor:
     """The plain rule that LICNN's comes close to: the places above the map's root mean square.
 
     Args:
-        x: maps, (B, h, w), or (..., h, w); signed.
+        maps: (B, h, w), or (..., h, w); signed.
 
     Returns:
-        bool, like x; all False for a map of zeros.
+        bool, like maps; all False for a map of zeros.
 
     Raises:
-        ValueError: x is not a non-empty floating-point (..., h, w) of finite values.
+        ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
-    largest = check_tensor(x, "x", "... h w").abs().amax((-2, -1), keepdim=True)
-    scaled = x / torch.where(largest > 0, largest, 1)  # squares of tiny gradients would round to zero
+    largest = check_tensor(maps, "maps", "... h w").abs().amax((-2, -1), keepdim=True)
+    scaled = maps / torch.where(largest > 0, largest, 1)  # squares of tiny gradients would round to zero
     return scaled > scaled.square().mean((-2, -1), keepdim=True).sqrt()
 
 
@@ -152,7 +153,7 @@ def unit_norm(maps: Tensor) -> Tensor:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
     check_tensor(maps, "maps", "... h w")
-    # By the largest value first: squares of tiny gradients would round to zero.
+    # Divided by the largest value first: squares of tiny gradients would round to zero.
     largest = maps.abs().amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum((-2, -1), keepdim=True).sqrt()

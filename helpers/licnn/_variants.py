@@ -14,45 +14,45 @@ from helpers.licnn._attention import attention_steps
 from helpers.licnn._inhibition import inhibition_mask, lateral_inhibition, rms_mask, unit_norm
 
 
-def center_surround_mask(g: Tensor) -> Tensor:
+def center_surround_mask(maps: Tensor) -> Tensor:
     """The places of Max-C maps that a true Mexican hat keeps, to be given to `attention_map` as `suppress`.
 
     A Mexican hat is a difference of two Gaussians, here with standard deviations of 1 and 2 places: a place is kept
     where the narrow mean around it is larger than the wide one.
 
     Args:
-        g: Max-C maps, (..., h, w), signed.
+        maps: Max-C maps, (..., h, w), signed.
 
     Returns:
-        bool, like g.
+        bool, like maps.
 
     Raises:
-        ValueError: g is not a non-empty floating-point (..., h, w) of finite values.
+        ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
-    check_tensor(g, "g", "... h w")
-    flat = g.reshape(-1, 1, *g.shape[-2:])
-    return (blurred(flat, 1.0) > blurred(flat, 2.0)).view(g.shape)
+    check_tensor(maps, "maps", "... h w")
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    return (blurred(flat, 1.0) > blurred(flat, 2.0)).view(maps.shape)
 
 
-def random_places(g: Tensor) -> Tensor:
+def random_places(maps: Tensor) -> Tensor:
     """As many places of each Max-C map as LICNN keeps, but chosen at random: a control, for `suppress`.
 
-    The order in which places are drawn depends on the shape of g alone: layers of one shape get the same places, and
+    The order in which places are drawn depends on the shape of maps alone: layers of one shape get the same places, and
     of two maps the one that keeps more gets all places of the other, and further ones.
 
     Args:
-        g: Max-C maps, (..., h, w), signed.
+        maps: Max-C maps, (..., h, w), signed.
 
     Returns:
-        bool, like g.
+        bool, like maps.
 
     Raises:
-        ValueError: g is not a non-empty floating-point (..., h, w) of finite values.
+        ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
-    count = inhibition_mask(check_tensor(g, "g", "... h w")).flatten(-2).sum(-1, keepdim=True)
-    noise = torch.rand(g.shape, generator=torch.Generator().manual_seed(0)).to(g.device)
-    rank = noise.flatten(-2).argsort(-1).argsort(-1)  # of each place in the draw
-    return (rank < count).view(g.shape)
+    count = inhibition_mask(check_tensor(maps, "maps", "... h w")).flatten(-2).sum(-1, keepdim=True)
+    noise = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0)).to(maps.device)
+    rank = noise.flatten(-2).argsort(-1).argsort(-1)  # of each place in the draw: 0 comes first
+    return (rank < count).view(maps.shape)
 
 
 # Name -> options of attention_map. The first is LICNN as the text has it; each other one changes a single part.

@@ -13,7 +13,7 @@ from helpers._validate import check_choice, check_count, check_images, check_ten
 from helpers.capture import ablated_logits, logits
 from helpers.device import widest_float
 
-BATCH = 100  # images a pass: their copies stay in the processor's cache
+BATCH = 100  # images a pass: what is computed of them for every filter stays in the processor's cache
 ErrorMeasure = Literal["rate", "nll"]
 
 
@@ -69,14 +69,17 @@ def ablation_errors(
 def image_losses(
     model: nn.Module, x: Tensor, y: Any, layer: str, batch_size: int, error: ErrorMeasure
 ) -> tuple[Tensor, Tensor]:
-    """The loss of every image with all filters, (N,), and without each, (F, N); arguments as `ablation_errors`."""
+    """The loss of every image with all filters, (N,), and without each of them, (F, N).
+
+    Arguments and errors as for `ablation_errors`; for "rate" the loss of an image is 1 where the answer is wrong.
+    """
     check_choice(error, "error", ("rate", "nll"))
     check_count(batch_size, "batch_size")
     labels = _check_labels(y, len(check_images(x))).to(x.device)
     whole, without = [], []
     for images, classes in zip(x.split(batch_size), labels.split(batch_size), strict=True):
         scores, ablated_scores = ablated_logits(model, images, layer)  # (B, K), (F, B, K)
-        _check_labels(classes, len(images), scores.shape[1])
+        _check_labels(classes, len(images), scores.shape[1])  # once more: only now the number of classes is known
         whole.append(_loss(scores, classes, error))
         without.append(_loss(ablated_scores, classes.expand(len(ablated_scores), -1), error))
     return torch.cat(whole), torch.cat(without, dim=1)

@@ -28,17 +28,24 @@ def features_at_any_size(model: nn.Module, x: Tensor, *, layer: str, keep_pools:
     Raises:
         ValueError: bad `x`, an unknown layer, one without feature maps, or poolings that cannot be left out.
     """
-    dense = [name for name, m in model.named_modules() if isinstance(m, POOLINGS) and _moves_by_one(m)]
-    if dense and not keep_pools:
-        raise ValueError(f"keep_pools must be True here: {dense[0]!r} moves by one pixel, so it makes nothing coarser")
+    fixed = [name for name, m in model.named_modules() if isinstance(m, POOLINGS) and _moves_by_one(m)]
+    if fixed and not keep_pools:
+        raise ValueError(
+            f"keep_pools must be True for poolings that move by one pixel, as {fixed[0]!r} does, got False"
+        )
     features = activations_up_to(model, x, layer, without=() if keep_pools else POOLINGS)
     if features.ndim != 4:
-        raise ValueError(f"layer must have feature maps (B, F, h, w), but {layer!r} gives {tuple(features.shape)}")
+        raise ValueError(
+            f"layer must have feature maps (B, F, h, w), got {layer!r}, which gives {tuple(features.shape)}"
+        )
     return features
 
 
 def _moves_by_one(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
-    """Whether a pooling moves by one pixel and has its padding done before it, as `SmallVGG(atrous=...)`'s do."""
+    """Whether a pooling keeps the size of maps that another module has padded for it, as in `SmallVGG(atrous=...)`.
+
+    Left out, it would leave the padding behind, and nothing would become finer.
+    """
     return pool.stride in (1, (1, 1)) and pool.padding in (0, (0, 0))
 
 
@@ -46,14 +53,16 @@ def as_convolutions(model: nn.Sequential) -> nn.Sequential:
     """A chain whose linear layers are convolutions: it classifies every window of an image in one forward.
 
     The first linear layer behind the flattening becomes a convolution as large as the feature maps it was trained on,
-    padded so that their size stays; the others look at single places. The weights are shared.
+    padded so that their size stays; the later linear layers become convolutions of 1 x 1. The weights are shared with
+    the model's, not copied.
 
     Args:
         model: a chain of layers with one flattening, then linear layers; square feature maps.
 
     Returns:
         A chain that maps (B, C, H, W) to logits (B, classes, h, w), h and w those of the feature maps: each place has
-        the logits of the window around it. (At the window's edges the convolutions see the image, not zeros.)
+        the logits of the window around it. They are not quite those of the window cut out: there the convolutions see
+        zeros beyond its edge, here the image that goes on.
 
     Raises:
         ValueError: a network that is no such chain.
@@ -80,7 +89,9 @@ def as_convolutions(model: nn.Sequential) -> nn.Sequential:
             raise ValueError(f"model must have linear layers and activations alone behind nn.Flatten, got {name!r}")
         layers[name] = module
     if not is_converted:
-        raise ValueError("model must be a chain of feature layers, nn.Flatten and nn.Linear, this one has no such end")
+        raise ValueError(
+            "model must be a chain of feature layers, nn.Flatten and nn.Linear, got one without such an end"
+        )
     chain = nn.Sequential(layers)
     chain.training = model.training  # its own flag: train() would set those of the shared layers too
     return chain

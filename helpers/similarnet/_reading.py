@@ -27,8 +27,9 @@ def read_hotspots(
 ) -> Reading:
     """What a network reads in boxes: each is framed as MNIST frames a digit, and classified.
 
-    The box's longer side becomes `ink` of `side` pixels; the window is then moved so that the centre of what is bright
-    in it lies in its middle, as MNIST was made (LeCun's page). Beyond the image everything is black.
+    A square window of `side` x `side` pixels is cut out, scaled so that the box's longer side measures `ink` of them,
+    and moved until the centre of what is bright in it lies in its middle, as MNIST was made (LeCun's page). Beyond the
+    image everything is black.
 
     Args:
         model: network that maps (B, C, side, side) to logits (B, K); it is left as it was found.

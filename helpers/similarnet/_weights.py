@@ -91,7 +91,8 @@ def mean_excitation_weights(model: nn.Module, x: Tensor, *, layer: str, batch_si
 def per_sample_weights(model: nn.Module, x: Tensor, y: Any, *, layer: str, batch_size: int = BATCH) -> Tensor:
     """The authors' "ccGAP": each image's change of log-loss, divided by what the filter's map holds there, added up.
 
-    w_i = sum_n (e_i(n) - E(n)) / |F_i(n)|^2 over all images n whose map F_i(n) is not zero.
+    w_i = sum_n (e_i(n) - E(n)) / |F_i(n)|^2 over all images n whose map F_i(n) is not zero; E(n) is the log-loss of
+    image n, e_i(n) the same without filter i, and |F_i(n)|^2 the sum of the squares of filter i's feature map.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -118,7 +119,7 @@ def _filter_maps(model: nn.Module, x: Tensor, layer: str) -> Tensor:
     """A layer's output as (B, F, places), in the widest numbers the device has."""
     values = activations(model, x, check_layer(layer))[layer]
     if values.ndim < 2:
-        raise ValueError(f"layer must give (B, F, ...), but {layer!r} gives {tuple(values.shape)}")
+        raise ValueError(f"layer must give (B, F, ...), got {layer!r}, which gives {tuple(values.shape)}")
     return values.to(widest_float(values.device)).reshape(*values.shape[:2], -1)
 
 

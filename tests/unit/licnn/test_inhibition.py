@@ -244,7 +244,7 @@ def test_max_channel_by_hand():
 
 @pytest.mark.parametrize("g", [None, torch.zeros(3, 4), torch.zeros(2, 0, 3, 3)])
 def test_what_has_no_channels_is_refused(g):
-    with pytest.raises(ValueError, match=r"^g must be a .*tensor \(\.\.\., C, h, w\)"):
+    with pytest.raises(ValueError, match=r"^gradients must be a .*tensor \(\.\.\., C, h, w\)"):
         max_channel(g)
 
 
@@ -260,7 +260,7 @@ BAD_MAPS = [
     "method", [lateral_inhibition, inhibition_mask, partial(inhibition_mask, normalize=False), rms_mask]
 )
 def test_bad_maps_are_refused(method, x, message):
-    with pytest.raises(ValueError, match=f"^x must be .*{message}"):
+    with pytest.raises(ValueError, match=f"^maps must be .*{message}"):
         method(x)
 
 
