@@ -5,10 +5,35 @@ import random
 import numpy as np
 import pytest
 import torch
+import torchvision
 from scipy import ndimage
 from support.boxes import NAN, box_of, exact_iou, picture, same, seeded
 
-from helpers.boxes import overlap, region_boxes
+from helpers.boxes import box_mask, mask_boxes, overlap, region_boxes
+
+# the box of a mask
+
+
+def test_mask_boxes_by_hand():
+    masks = torch.zeros(2, 3, 5, 6, dtype=torch.bool)
+    masks[0, 1, 1:3, 2] = masks[0, 1, 2, 4] = masks[1, 2] = True
+    boxes = mask_boxes(masks)
+    assert boxes.dtype == torch.float32
+    expected = torch.full((2, 3, 4), NAN)
+    expected[0, 1], expected[1, 2] = torch.tensor([2.0, 1, 5, 3]), torch.tensor([0.0, 0, 6, 5])
+    same(boxes, expected)
+    assert mask_boxes(masks[:0]).shape == (0, 3, 4)
+    with pytest.raises(ValueError, match=r"^masks must be bool, got torch.float32"):
+        mask_boxes(masks.float())
+
+
+def test_mask_boxes_equal_torchvisions():
+    masks = torch.rand(40, 9, 14, generator=seeded(0)) < 0.05
+    masks = masks[masks.flatten(1).any(1)]
+    last_pixel = torch.tensor([0, 0, 1, 1])  # torchvision's boxes end at the last pixel, ours behind it
+    same(mask_boxes(masks), torchvision.ops.masks_to_boxes(masks) + last_pixel)
+    same(mask_boxes(masks.mT.contiguous().mT), mask_boxes(masks))
+
 
 # regions
 
@@ -72,3 +97,68 @@ def test_overlap_equals_counting_squares_and_broadcasts():
     expected = [[float(exact_iou(a, b)) for b in theirs] for a in ours]
     same(actual, torch.tensor(expected, dtype=torch.float64))
     same(overlap(torch.tensor(theirs).double()[:, None], torch.tensor(ours).double()), actual.T)
+
+
+# the mask of a box
+
+
+B = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+
+
+@pytest.mark.parametrize("box", [(1, 0, 3, 2), (0, 0, 5, 4), (4, 3, 5, 4), (2, 1, 3, 4), (2, 2, 2, 3), (-3, 1, 2, 99)])
+def test_a_box_stands_for_a_slice(box):
+    x0, y0, x1, y1 = box
+    wanted = torch.zeros(4, 5, dtype=torch.bool)
+    wanted[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    for dtype in (torch.int64, torch.float32, torch.float64):
+        assert torch.equal(box_mask(torch.tensor(box, dtype=dtype), (4, 5)), wanted)
+
+
+def test_a_pixel_counts_when_its_centre_lies_inside():
+    def columns(x0, x1):
+        return box_mask(torch.tensor([x0, 0, x1, 1]), (1, 4))[0].tolist()
+
+    assert columns(0.4, 1.6) == [True, True, False, False]
+    assert columns(0.6, 1.4) == [False, False, False, False]
+    assert columns(0.6, 3.4) == [False, True, True, False]
+    assert columns(0.5, 2.5) == [False, True, False, False]  # centres on the edge lie outside
+    assert box_mask(torch.tensor([0, 0.6, 1, 2.4]), (3, 1))[:, 0].tolist() == [False, True, False]
+    assert box_mask(torch.tensor([0, 0.5, 1, 2.5]), (3, 1))[:, 0].tolist() == [False, True, False]
+
+
+def test_box_mask_takes_leading_axes_and_gives_an_empty_mask_for_an_absent_box():
+    boxes = torch.tensor([[[0, 0, 2, 2], [1, 2, 4, 3], [5, 0, 7, 6]], [[0, 5, 7, 6], [3, 3, 4.5, 4], [0] * 4]])
+    boxes[1, 2] = NAN
+    found = box_mask(boxes, (6, 7))
+    assert found.shape == (2, 3, 6, 7)
+    assert found.dtype == torch.bool
+    assert found.sum((2, 3)).tolist() == [[4, 3, 12], [7, 1, 0]]
+    assert not found[1, 2].any()
+    for i in range(2):
+        for k in range(3):
+            assert torch.equal(box_mask(boxes[i, k], [6, 7]), found[i, k])
+    assert not box_mask(torch.tensor([NAN, 0, 4, 4]), (4, 4)).any()
+    assert not box_mask(torch.tensor([0, 0, 4, NAN]), (4, 4)).any()
+    assert box_mask(boxes[:0], torch.Size((6, 7))).shape == (0, 3, 6, 7)
+
+
+def test_masks_to_boxes_and_back():
+    boxes = torch.tensor([[0, 0, 1, 1], [3, 1, 7, 4], [6, 5, 7, 6], [0, 0, 7, 6.0]])
+    masks = box_mask(boxes, (6, 7))
+    same(mask_boxes(masks), boxes)
+    last_pixel = torch.tensor([0, 0, 1, 1])  # torchvision's boxes end at the last pixel, ours behind it
+    assert torch.equal(torchvision.ops.masks_to_boxes(masks) + last_pixel, boxes)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "shape", "message"),
+    [
+        (B[:, :3], (3, 4), r"boxes must be a tensor \(..., 4\), got \(2, 3\)"),
+        (B[:, [2, 1, 0, 3]], (3, 4), "boxes must have x0 <= x1 and y0 <= y1, got"),
+        (B, (3, 0), r"shape must be \(H, W\), two positive integers, got"),
+        (B, 5, r"shape must be \(H, W\), two positive integers, got 5"),
+    ],
+)
+def test_what_gives_no_mask_is_refused(boxes, shape, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        box_mask(boxes, shape)

@@ -6,10 +6,9 @@ import torch
 from scipy.ndimage import convolve1d
 from scipy.stats import spearmanr
 from skimage.feature import hog
-from skimage.filters import sobel
 from skimage.metrics import structural_similarity
 
-from helpers.metrics import edge_map, map_similarity
+from helpers.metrics import map_similarity
 
 MEASURES = ["spearman", "spearman_abs", "ssim", "hog"]
 ALIKE = {measure: [1.0, 1.0] for measure in MEASURES}
@@ -253,129 +252,14 @@ MAPS = torch.arange(24.0).view(2, 3, 4)
 @pytest.mark.parametrize(
     ("a", "b", "match"),
     [
-        (MAPS[0], MAPS[0], r"a and b must be maps \(B, H, W\)"),
-        (MAPS[None], MAPS[None], r"a and b must be maps"),
-        (MAPS, MAPS[:1], "a and b must be maps .* one shape"),
-        (MAPS, MAPS.mT, r"one shape.*\(2, 3, 4\) and \(2, 4, 3\)"),
-        (MAPS[:, :2], MAPS[:, :2], "sides from 3 on"),
-        (MAPS[:, :, :2], MAPS[:, :, :2], "sides from 3 on"),
-        (MAPS[:0], MAPS[:0], "a must be a non-empty tensor"),
-        (MAPS.long(), MAPS, "a must be floating point"),
+        (MAPS[0], MAPS[0], r"a must be a non-empty tensor \(B, H, W\), got \(3, 4\)"),
+        (MAPS, MAPS.mT, r"a and b must have one shape, .*\(2, 3, 4\) and \(2, 4, 3\)"),
+        (MAPS[:, :2], MAPS[:, :2], "a and b must have one shape, sides from 3 on"),
+        (MAPS[:, :, :2], MAPS[:, :, :2], "a and b must have one shape, sides from 3 on"),
         (MAPS, MAPS > 3, "b must be floating point"),
-        (MAPS * float("nan"), MAPS, "a must be finite"),
         (MAPS, MAPS / 0, "b must be finite"),
-        (MAPS.numpy(), MAPS, "a must be a non-empty tensor .* ndarray"),
-        (MAPS, [1.0], "b must be a non-empty tensor .* list"),
     ],
 )
 def test_map_similarity_refuses(a, b, match):
     with pytest.raises(ValueError, match=match):
         map_similarity(a, b)
-
-
-# edge_map
-
-
-def test_a_step_by_hand():
-    x = torch.zeros(1, 1, 4, 6)
-    x[..., 3:] = 8
-    # half the difference of the right and the left neighbour: (8 - 0) / 2 on both sides of the step, rows are alike
-    assert edge_map(x).tolist() == [[[0, 0, 4, 4, 0, 0]] * 4]
-    assert edge_map(x.mT).tolist() == [[[0] * 4, [0] * 4, [4] * 4, [4] * 4, [0] * 4, [0] * 4]]
-    assert edge_map(-x).tolist() == [[[0, 0, 4, 4, 0, 0]] * 4]
-
-
-def test_a_dot_by_hand():
-    x = torch.zeros(1, 1, 5, 5)
-    x[..., 2, 2] = 8
-    corner, side = 2**0.5, 2  # beside: 8 / 2 * 2 / 4; at a corner 8 / 2 / 4 both ways
-    wanted = [[corner, side, corner], [side, 0, side], [corner, side, corner]]
-    found = edge_map(x)[0]
-    torch.testing.assert_close(found[1:4, 1:4], torch.tensor(wanted))
-    assert found[1:4, 1:4].sum() == found.sum()
-
-
-def test_a_ramp_has_one_slope_and_half_of_it_at_the_border():
-    x = (3.0 * torch.arange(5))[None, None, :, None].expand(1, 1, 5, 4)
-    # inside (6 - 0) / 2 = 3; in the first row, which is repeated, (3 - 0) / 2
-    assert edge_map(x).tolist() == [[[1.5] * 4, [3] * 4, [3] * 4, [3] * 4, [1.5] * 4]]
-    both = 3.0 * torch.arange(5)[:, None] + 4.0 * torch.arange(5)
-    assert edge_map(both[None, None])[0, 1:-1, 1:-1].tolist() == [[5] * 3] * 3  # the length of (3, 4)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("colour", [(0.0,), (1.0,), (0.1,), (-7.7,), (1 / 3, 1 / 3, 1 / 3), (0.1, 0.7, -0.4)])
-def test_an_even_image_has_no_edges_not_even_at_its_border(colour, dtype):
-    x = torch.tensor(colour, dtype=dtype).view(1, -1, 1, 1).expand(2, -1, 9, 11)
-    assert edge_map(x).abs().max() == 0  # rounding included: ranks and ties depend on it
-
-
-def test_even_parts_of_an_image_have_no_edges():
-    x = torch.full((1, 3, 8, 12), 0.1)
-    x[..., 6:] = 0.7
-    assert (edge_map(x)[0] > 0).tolist() == [[False] * 5 + [True] * 2 + [False] * 5] * 8
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (2, 2)], ids=str)
-def test_the_smallest_images(shape):
-    x = torch.rand(2, 3, *shape, generator=seeded(0), dtype=torch.float64)
-    padded = np.pad(x.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    wanted = torch.tensor(np.stack([sobel(one)[1:-1, 1:-1] for one in padded])) / 2**0.5
-    torch.testing.assert_close(edge_map(x), wanted)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(3, 3), (9, 14), (28, 28)], ids=str)
-def test_edge_map_against_scikit_image(shape, dtype):
-    x = torch.randn(2, 3, *shape, generator=seeded(1), dtype=dtype)
-    # scikit-image takes the mean of the two squared differences of neighbours, not half of each: 2 ** 0.5 times as much
-    wanted = np.stack([sobel(one) for one in x.double().mean(1).numpy()]) / 2**0.5
-    found = edge_map(x).double()
-    torch.testing.assert_close(found[:, 1:-1, 1:-1], torch.tensor(wanted)[:, 1:-1, 1:-1], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-5, atol=1e-6)  # it repeats the outermost ones too
-
-
-def test_the_colours_are_averaged():
-    x = torch.zeros(1, 3, 4, 6, dtype=torch.float64)
-    x[:, 0, :, 3:] = 6  # the mean's step is 2, its slope 1
-    assert edge_map(x).tolist() == [[[0, 0, 1, 1, 0, 0]] * 4]
-    x[:, 2, :, 3:] = -6  # the opposite step in another colour
-    assert edge_map(x).abs().max() == 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_edge_map_keeps_shape_dtype_input_and_batches(dtype):
-    x = torch.randn(3, 2, 7, 9, generator=seeded(2), dtype=dtype)
-    kept = x.clone()
-    found = edge_map(x)
-    assert found.shape == (3, 7, 9)
-    assert found.dtype == dtype
-    assert found.device == x.device
-    assert (found >= 0).all()
-    assert torch.equal(x, kept)
-    for number in range(3):
-        torch.testing.assert_close(edge_map(x[number : number + 1]), found[number : number + 1])
-    torch.testing.assert_close(edge_map(5 * x + 3), 5 * found)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_edge_map_on_a_gpu_is_as_precise():
-    x = torch.randn(3, 2, 7, 9, generator=seeded(2))
-    found = edge_map(x.cuda())
-    assert found.device.type == "cuda"
-    torch.testing.assert_close(found.cpu(), edge_map(x), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("x", "match"),
-    [
-        (torch.zeros(3, 5, 5), "x must have shape"),
-        (torch.zeros(1, 3, 5, 5).byte(), "x must be floating point"),
-        (torch.zeros(0, 3, 5, 5), "x must not be empty"),
-        (torch.full((1, 3, 5, 5), float("nan")), "x must be finite"),
-        ([[1.0]], "x must be a torch tensor"),
-    ],
-)
-def test_edge_map_refuses(x, match):
-    with pytest.raises(ValueError, match=match):
-        edge_map(x)
