@@ -108,10 +108,10 @@ B = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
 @pytest.mark.parametrize("box", [(1, 0, 3, 2), (0, 0, 5, 4), (4, 3, 5, 4), (2, 1, 3, 4), (2, 2, 2, 3), (-3, 1, 2, 99)])
 def test_a_box_stands_for_a_slice(box):
     x0, y0, x1, y1 = box
-    wanted = torch.zeros(4, 5, dtype=torch.bool)
-    wanted[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    expected = torch.zeros(4, 5, dtype=torch.bool)
+    expected[max(y0, 0) : y1, max(x0, 0) : x1] = True
     for dtype in (torch.int64, torch.float32, torch.float64):
-        assert torch.equal(box_mask(torch.tensor(box, dtype=dtype), (4, 5)), wanted)
+        assert torch.equal(box_mask(torch.tensor(box, dtype=dtype), (4, 5)), expected)
 
 
 def test_a_pixel_counts_when_its_centre_lies_inside():
@@ -129,14 +129,14 @@ def test_a_pixel_counts_when_its_centre_lies_inside():
 def test_box_mask_takes_leading_axes_and_gives_an_empty_mask_for_an_absent_box():
     boxes = torch.tensor([[[0, 0, 2, 2], [1, 2, 4, 3], [5, 0, 7, 6]], [[0, 5, 7, 6], [3, 3, 4.5, 4], [0] * 4]])
     boxes[1, 2] = NAN
-    found = box_mask(boxes, (6, 7))
-    assert found.shape == (2, 3, 6, 7)
-    assert found.dtype == torch.bool
-    assert found.sum((2, 3)).tolist() == [[4, 3, 12], [7, 1, 0]]
-    assert not found[1, 2].any()
+    actual = box_mask(boxes, (6, 7))
+    assert actual.shape == (2, 3, 6, 7)
+    assert actual.dtype == torch.bool
+    assert actual.sum((2, 3)).tolist() == [[4, 3, 12], [7, 1, 0]]
+    assert not actual[1, 2].any()
     for i in range(2):
         for k in range(3):
-            assert torch.equal(box_mask(boxes[i, k], [6, 7]), found[i, k])
+            assert torch.equal(box_mask(boxes[i, k], [6, 7]), actual[i, k])
     assert not box_mask(torch.tensor([NAN, 0, 4, 4]), (4, 4)).any()
     assert not box_mask(torch.tensor([0, 0, 4, NAN]), (4, 4)).any()
     assert box_mask(boxes[:0], torch.Size((6, 7))).shape == (0, 3, 6, 7)
