@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
+
+from helpers._validate import check_choice, check_count
 
 
 class Chain(nn.Sequential):
     """A chain whose slices are plain `nn.Sequential`s that share its layers: `net[:6]`."""
 
-    def __getitem__(self, index: slice | int) -> nn.Module:
-        if isinstance(index, slice):  # torch would call the subclass, which takes other arguments
-            return nn.Sequential(OrderedDict(list(self.named_children())[index]))
-        return super().__getitem__(index)
+    @overload
+    def __getitem__(self, idx: slice) -> nn.Sequential: ...
+
+    @overload
+    def __getitem__(self, idx: int) -> nn.Module: ...
+
+    def __getitem__(self, idx: slice | int) -> nn.Module:
+        """The layer of that number, or those of a slice."""
+        if isinstance(idx, slice):  # torch would call the subclass, which takes other arguments
+            return nn.Sequential(OrderedDict(list(self.named_children())[idx]))
+        return super().__getitem__(idx)
 
 
 class LeNet(Chain):
@@ -42,8 +52,7 @@ class LeNet(Chain):
     ) -> None:
         if size < 4 or size % 4:
             raise ValueError(f"size must be a positive multiple of 4 (two poolings halve it), got {size}")
-        if not _positive(classes) or not _positive(channels):
-            raise ValueError(f"classes and channels must be positive integers, got {classes!r} and {channels!r}")
+        classes, channels = check_count(classes, "classes"), check_count(channels, "channels")
         side = size // 4  # pixels of the last feature maps
         super().__init__(
             OrderedDict(
@@ -83,10 +92,8 @@ class AngularPad2d(nn.Module):
     """
 
     def __init__(self, pad: int) -> None:
-        if isinstance(pad, bool) or not isinstance(pad, int) or pad < 1:
-            raise ValueError(f"pad must be a positive integer, got {pad!r}")
         super().__init__()
-        self.pad = pad
+        self.pad = check_count(pad, "pad")
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pad maps (B, C, n_radii, n_angles)."""
@@ -98,10 +105,6 @@ class AngularPad2d(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows between the brackets."""
         return str(self.pad)
-
-
-def _positive(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number > 0
 
 
 class _DensePool(nn.Sequential):
@@ -151,17 +154,16 @@ class SmallVGG(Chain):
         angular: bool = False,
         atrous: int = 0,
     ) -> None:
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
-        whole = all(isinstance(stage, Sequence) and stage and all(_positive(n) for n in stage) for stage in stages)
-        if not stages or not whole:
+        check_choice(pooling, "pooling", POOLINGS)
+        if not stages or not all(isinstance(stage, Sequence) and stage for stage in stages):
             raise ValueError(
                 f"stages must be the numbers of filters, stage by stage, as ((16,), (32, 32)), got {stages!r}"
             )
-        if not _positive(classes) or not _positive(channels):
-            raise ValueError(f"classes and channels must be positive integers, got {classes!r} and {channels!r}")
-        if isinstance(atrous, bool) or not isinstance(atrous, int) or not 0 <= atrous < len(stages):
-            raise ValueError(f"atrous must be an integer in 0 .. {len(stages) - 1}, the poolings, got {atrous!r}")
+        for stage in stages:
+            for filters in stage:
+                check_count(filters, "every number in stages")
+        classes, channels = check_count(classes, "classes"), check_count(channels, "channels")
+        atrous = check_count(atrous, "atrous", 0, len(stages) - 1)
         if atrous and angular:
             raise ValueError("atrous and angular do not go together: the padding around the circle is one pixel wide")
         layers: OrderedDict[str, nn.Module] = OrderedDict()

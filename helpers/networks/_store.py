@@ -11,12 +11,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize as tv_normalize
 
+from helpers._validate import check_tensor
 from helpers.device import usable_device
 from helpers.networks import _architectures as architectures
 from helpers.networks import _torchvision as imagenet
@@ -39,10 +41,10 @@ def card(name: str) -> Card:
     """
     path = FILES / f"{name}.json"
     if str(name).startswith(PREFIX):
-        raise ValueError(f"name: {name} is not one of the book's networks: load it, its card comes with it")
+        raise ValueError(f"name must be one of the book's networks, got {name!r}: load it, its card comes with it")
     if name not in names():
         near = difflib.get_close_matches(str(name), names(), n=3) or names()
-        raise ValueError(f"name: got {name!r}, want {PREFIX}... or one of the book's: {', '.join(near)}")
+        raise ValueError(f"name must be {PREFIX}... or one of the book's: {', '.join(near)}, got {name!r}")
     return _card(path)
 
 
@@ -54,22 +56,21 @@ def names() -> list[str]:
 def _card(path: Path) -> Card:
     try:
         manifest = json.loads(path.read_text(encoding="utf8"))
-        kept = {name: _kept(name, manifest[name]) for name in (field.name for field in fields(Card))}
-        found = Card(**kept)
+        network_card = Card(**{field.name: _entry(field.name, manifest[field.name]) for field in fields(Card)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path.name} is damaged ({error!r}): install the package again") from error
-    if found.architecture not in ARCHITECTURES or found.name != path.stem:
+    if network_card.architecture not in ARCHITECTURES or network_card.name != path.stem:
         raise WeightsError(
-            f"{path.name} is not a manifest of the book: it names {found.architecture!r}, {found.name!r}"
+            f"{path.name} is not a manifest of the book: it names {network_card.architecture!r}, {network_card.name!r}"
         )
-    return found
+    return network_card
 
 
-def _kept(name: str, value: Any) -> Any:
+def _entry(name: str, value: Any) -> Any:
     """An entry of a manifest as a card holds it; TypeError where it is of another kind."""
-    wanted = {"arguments": dict, "parameters": int, "bytes": int, "accuracy": float}
-    wanted |= dict.fromkeys(("classes", "mean", "std", "size"), list)
-    if not isinstance(value, wanted.get(name, str)):
+    kinds: dict[str, type] = {"arguments": dict, "parameters": int, "bytes": int, "accuracy": float}
+    kinds |= dict.fromkeys(("classes", "mean", "std", "size"), list)
+    if not isinstance(value, kinds.get(name, str)):
         raise TypeError(f"{name} is {value!r}")
     return tuple(value) if isinstance(value, list) else value
 
@@ -79,17 +80,11 @@ class Catalogue(tuple[Card, ...]):
 
     def __repr__(self) -> str:
         """One aligned line a network."""
-        head = ("name", "sees", "classes", "parameters", "accuracy", "test images")
-        lines = [head] + [
-            (c.name, c.about, str(len(c.classes)), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test.split()[0])
-            for c in self
+        rows = [
+            (c.name, c.about, len(c.classes), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test.split()[0]) for c in self
         ]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        align = ("<", "<", ">", ">", ">", "<")
-        return "\n".join(
-            "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(line, align, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        table = pd.DataFrame(rows, columns=["name", "sees", "classes", "parameters", "accuracy", "test images"])
+        return table.set_index("name").rename_axis(index=None, columns="name").to_string()
 
 
 def available() -> Catalogue:
@@ -126,15 +121,15 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
     place = usable_device(device)
     if str(name).startswith(PREFIX):
         return imagenet.load(name, download=download).to(place).eval()
-    found = card(name)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in _read(found).items()}
+    network_card = card(name)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in _read(network_card).items()}
     try:
         with torch.device("meta"):  # no weights yet, no random numbers drawn
-            network = getattr(architectures, found.architecture)(**found.arguments)
+            network = getattr(architectures, network_card.architecture)(**network_card.arguments)
         network.load_state_dict(state, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{_file(found).name} does not fit its manifest: {error}") from error
-    network.card = found
+        raise WeightsError(f"{_file(network_card).name} does not fit its manifest: {error}") from error
+    network.card = network_card  # ty: ignore[invalid-assignment] -- a note beside the weights
     network = network.to(place).eval()
     # Twice as fast on a CPU, and the same up to rounding.
     return network.to(memory_format=torch.channels_last) if place.type == "cpu" else network
@@ -159,38 +154,38 @@ def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
         ValueError: no network of the book's, an argument that its architecture does not take, or one that changes a
             weight's shape.
     """
-    found = getattr(network, "card", None)
-    if not isinstance(found, Card) or found.architecture not in ARCHITECTURES:
+    network_card = getattr(network, "card", None)
+    if not isinstance(network_card, Card) or network_card.architecture not in ARCHITECTURES:
         raise ValueError(f"network must be one of the book's, from load(), got {type(network).__name__}")
-    arguments = copy.deepcopy({**found.arguments, **changes})
+    arguments = copy.deepcopy({**network_card.arguments, **changes})
     try:
         with torch.device("meta"):
-            made = getattr(architectures, found.architecture)(**arguments)
-        made.load_state_dict({key: value.clone() for key, value in network.state_dict().items()}, assign=True)
+            network_copy = getattr(architectures, network_card.architecture)(**arguments)
+        network_copy.load_state_dict({key: value.clone() for key, value in network.state_dict().items()}, assign=True)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"changes: {found.name} cannot be rebuilt with {changes} ({error})") from error
+        raise ValueError(f"changes must fit the weights of {network_card.name}, got {changes} ({error})") from error
     about = ", ".join(f"{key}={value!r}" for key, value in changes.items())
-    about = f"{found.about}; rebuilt with {about}" if changes else found.about
-    made.card = replace(found, about=about, arguments=arguments, accuracy=float("nan"))
-    return made.eval()
+    about = f"{network_card.about}; rebuilt with {about}" if changes else network_card.about
+    network_copy.card = replace(network_card, about=about, arguments=arguments, accuracy=float("nan"))  # ty: ignore[invalid-assignment] -- a note beside the weights
+    return network_copy.eval()
 
 
-def _file(found: Card) -> Path:
-    return FILES / f"{found.name}.safetensors"
+def _file(network_card: Card) -> Path:
+    return FILES / f"{network_card.name}.safetensors"
 
 
-def _read(found: Card) -> dict[str, Tensor]:
+def _read(network_card: Card) -> dict[str, Tensor]:
     """The tensors of a network's file, once its hash is right."""
-    path = _file(found)
+    path = _file(network_card)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path.name} cannot be read ({error.strerror}): install the package again") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != found.sha256:
+    if digest != network_card.sha256:
         raise WeightsError(
             f"{path.name} is damaged or another file: its sha256 is {digest[:12]}..., its manifest says "
-            f"{found.sha256[:12]}...; install the package again, or train it: {found.command}"
+            f"{network_card.sha256[:12]}...; install the package again, or train it: {network_card.command}"
         )
     try:
         return safetensors.torch.load(content)
@@ -211,13 +206,11 @@ def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
     Raises:
         ValueError: no network with a card; images of another rank or number of colours, or out of range.
     """
-    found = card(network) if isinstance(network, str) else getattr(network, "card", network)
-    if not isinstance(found, Card):
+    network_card = card(network) if isinstance(network, str) else getattr(network, "card", network)
+    if not isinstance(network_card, Card):
         raise ValueError(f"network must come from load(), or be a card or a name, got {type(network).__name__}")
-    colours = len(found.mean)
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != colours or images.numel() == 0:
-        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"images must be a non-empty (B, {colours}, H, W) for {found.name}, got {given}")
+    colours = len(network_card.mean)
+    check_tensor(images, "images", f"B {colours} H W", kind="real", finite=False)
     if images.dtype == torch.uint8:
         images = images.float() / 255
     elif not images.is_floating_point():
@@ -225,7 +218,7 @@ def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"images must lie in [0, 1] (or be uint8 in 0 .. 255), got {low:.4g} .. {high:.4g}")
-    return tv_normalize(images, list(found.mean), list(found.std))
+    return tv_normalize(images, list(network_card.mean), list(network_card.std))
 
 
 def write(network: nn.Module, manifest: dict[str, Any], folder: Path = FILES) -> Path:

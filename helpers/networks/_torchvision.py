@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import pickle
-import re
 import urllib.error
 import warnings
 from pathlib import Path
@@ -41,25 +40,20 @@ def load(name: str, *, download: bool = False) -> nn.Module:
     known = models.list_models(module=models)
     if short not in known:
         near = difflib.get_close_matches(short, known, n=3) or ["resnet18", "vgg16", "squeezenet1_1"]
-        raise ValueError(f"name: got {name!r}, want torchvision/ and one of its networks, such as {', '.join(near)}")
-    weights = models.get_model_weights(short).DEFAULT
+        raise ValueError(f"name must be torchvision/ and one of its networks, such as {', '.join(near)}, got {name!r}")
+    weights: Any = models.get_model_weights(short)
+    weights = weights.DEFAULT
     path = cached(weights.url)
-    if not path.exists():
-        if not download:
-            raise WeightsMissing(_how_to_get(name, weights.url, path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=_hash_prefix(path))
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-            raise WeightsMissing(f"no download ({error}): {_how_to_get(name, weights.url, path)}") from error
-    digest = _check(path, weights.url)
+    if not path.exists() and not download:
+        raise WeightsMissing(_how_to_get(name, weights.url, path))
+    digest = _fetched(name, weights.url, path)
     try:
         # torchvision's own loading, which knows what each of its files needs; the file is there, so nothing is fetched.
         with torch.random.fork_rng(devices=[]):
             network = models.get_model(short, weights=weights, progress=False)
     except (RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise WeightsError(f"{path.name} in torch's cache holds no {short}: remove it and get it again") from error
-    network.card = _card(name, network, weights, path, digest)
+    network.card = _card(name, network, weights, path, digest)  # ty: ignore[invalid-assignment] -- a note
     return network
 
 
@@ -76,27 +70,24 @@ def _how_to_get(name: str, url: str, path: Path) -> str:
     )
 
 
-def _hash_prefix(path: Path) -> str | None:
-    """The first digits of the sha256 that torchvision puts into the names of its files."""
-    found = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    return found.group(1) if found else None
-
-
-def _check(path: Path, url: str) -> str:
-    """The sha256 of a cached file, once it is known to hold tensors and nothing else; nothing else is unpickled.
+def _fetched(name: str, url: str, path: Path) -> str:
+    """The sha256 of a weight file, downloaded where torch's cache does not hold it, and known to hold tensors alone.
 
     torch compares hashes when it downloads, and trusts its cache afterwards. So does this, but it says so when a file
     is not the published one.
     """
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        raise WeightsMissing(f"no download ({error}): {_how_to_get(name, url, path)}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path.name} in torch's cache is damaged or no weight file ({reason}): remove it, fetch {url}"
         ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(_hash_prefix(path) or ""):
+    published = torch.hub.HASH_REGEX.search(path.name)  # torchvision's files are named after their hash
+    if published and not digest.startswith(published.group(1)):
         warnings.warn(f"{path.name} is not the file torchvision publishes: its sha256 differs", stacklevel=4)
     return digest
 

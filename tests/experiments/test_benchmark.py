@@ -186,7 +186,7 @@ def test_licnn_beside_its_steps_as_they_are_written(tmp_path, monkeypatch):
     rows = json.loads(file.read_text())
     assert [row["name"] for row in rows] == list(LICNN)
     for row in rows:
-        assert row["peer"].startswith("helpers naive")  # always installed
+        assert row["peer"].startswith("helpers reference")  # always installed
         assert row["ours_forwards"] > 1
         assert row["peer_forwards"] > 1
     for name, case in LICNN.items():
@@ -248,10 +248,10 @@ def test_both_samplings_look_at_the_same_places(few_looks):
         # 64 (j + 1) / 4 from the edge, half a pixel less where pixels are counted by their middles.
         column, row = 16 * (k % 3 + 1) - 0.5, 16 * (k // 3 + 1) - 0.5
         # One pixel from there: their first ring, our last one.
-        wanted = torch.stack([column + angle.cos(), row + angle.sin(), column + row + angle.cos() + angle.sin()])
+        expected = torch.stack([column + angle.cos(), row + angle.sin(), column + row + angle.cos() + angle.sin()])
         assert views.shape == (64, 64, 3)
-        torch.testing.assert_close(torch.from_numpy(views[:, 0]).T.float(), wanted, rtol=0, atol=1e-3)
-        torch.testing.assert_close(ours[0, k, :, -1], wanted, rtol=0, atol=1e-3)
+        torch.testing.assert_close(torch.from_numpy(views[:, 0]).T.float(), expected, rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours[0, k, :, -1], expected, rtol=0, atol=1e-3)
     assert case.ours(None, x, None).equal(retina.log_polar(x, cases.search.fixation_grid(3).flatten(0, 1)))
 
 

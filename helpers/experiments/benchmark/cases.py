@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from helpers import cam, factors, licnn, retina, saliency, search, similarnet
 from helpers.capture import activations, masked_forward
-from helpers.experiments.benchmark import reference_licnn as naive
+from helpers.experiments.benchmark import reference_licnn
 from helpers.experiments.train.recipes import FORTY, PHOTOS_STAGES
 from helpers.networks import LeNet, SmallVGG
 
@@ -45,8 +45,8 @@ def _captum(name: str, *wrapped: str, **options: Any) -> Method:
     def run(model: nn.Module, x: Tensor, target: Tensor) -> Any:
         attr = importlib.import_module("captum.attr")
         method = model
-        for one in (*reversed(wrapped), name):
-            method = getattr(attr, one)(method)
+        for step in (*reversed(wrapped), name):
+            method = getattr(attr, step)(method)
         return method.attribute(x, target=target, **options)
 
     return run
@@ -54,7 +54,7 @@ def _captum(name: str, *wrapped: str, **options: Any) -> Method:
 
 def _class_by_class(run: Method) -> Method:
     """A peer's method for one class, called for each of several."""
-    return lambda model, x, target: torch.stack([run(model, x, one) for one in target.unbind(1)], 1)
+    return lambda model, x, target: torch.stack([run(model, x, classes) for classes in target.unbind(1)], 1)
 
 
 def _occlusion_cases(side: int) -> Case:
@@ -102,14 +102,14 @@ def _torchcam(name: str, *layers: str) -> Method:
 
 
 def _parts(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-    found = activations(model, x, LAYER)[LAYER]
-    return factors.deep_feature_factorization(found, PARTS, iterations=UPDATES)
+    maps = activations(model, x, LAYER)[LAYER]
+    return factors.deep_feature_factorization(maps, PARTS, iterations=UPDATES)
 
 
 def _sklearn_parts(model: nn.Module, x: Tensor, target: Tensor) -> Any:
-    found = activations(model, x, LAYER)[LAYER].movedim(1, 3).flatten(0, 2).cpu().numpy()
+    maps = activations(model, x, LAYER)[LAYER].movedim(1, 3).flatten(0, 2).cpu().numpy()
     nmf = importlib.import_module("sklearn.decomposition").NMF
-    return nmf(PARTS, init="random", solver="mu", max_iter=UPDATES, tol=0, random_state=0).fit_transform(found)
+    return nmf(PARTS, init="random", solver="mu", max_iter=UPDATES, tol=0, random_state=0).fit_transform(maps)
 
 
 def cam_cases(side: int) -> list[Case]:
@@ -189,12 +189,13 @@ def _saliency_map(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
 
 def licnn_cases(side: int) -> list[Case]:
     """The cases of chapter 5, on VGG-16: one image and a batch, so that the price of an image can be compared."""
-    one, five = "helpers naive, step by step", "helpers naive, class by class"
+    by_steps = ("helpers reference, step by step", reference_licnn.attention_by_steps)
+    by_class = ("helpers reference, class by class", reference_licnn.saliency_class_by_class)
     return [
-        Case("LICNN, one class", 1, licnn.attention_map, one, naive.attention_by_steps, network="vgg16"),
-        Case("LICNN, one class, 8 images", 8, licnn.attention_map, one, naive.attention_by_steps, network="vgg16"),
-        Case("LICNN, top 5", 1, _saliency_map, five, naive.saliency_class_by_class, network="vgg16"),
-        Case("LICNN, top 5, 8 images", 8, _saliency_map, five, naive.saliency_class_by_class, network="vgg16"),
+        Case("LICNN, one class", 1, licnn.attention_map, *by_steps, network="vgg16"),
+        Case("LICNN, one class, 8 images", 8, licnn.attention_map, *by_steps, network="vgg16"),
+        Case("LICNN, top 5", 1, _saliency_map, *by_class, network="vgg16"),
+        Case("LICNN, top 5, 8 images", 8, _saliency_map, *by_class, network="vgg16"),
     ]
 
 
@@ -204,36 +205,36 @@ def _warped(model: nn.Module, x: Tensor, target: Tensor) -> Any:
     side = x.shape[-1]
     centres = (search.fixation_grid(FIXATIONS).flatten(0, 1).flip(-1).numpy() + 1) * side / 2 - 0.5  # row, column
     return [
-        warp(one, tuple(at), radius=side / 2, output_shape=(64, 64), scaling="log", channel_axis=-1)
-        for one in x.movedim(1, -1).cpu().numpy()
-        for at in centres
+        warp(image, tuple(centre), radius=side / 2, output_shape=(64, 64), scaling="log", channel_axis=-1)
+        for image in x.movedim(1, -1).cpu().numpy()
+        for centre in centres
     ]
 
 
-def _looked(chunk: int) -> Method:
+def _label_map(batch_size: int) -> Method:
     """The label map in passes of so many views."""
-    return lambda model, x, target: search.label_map(model, x, FIXATIONS, retina.log_polar, chunk)
+    return lambda model, x, target: search.label_map(model, x, FIXATIONS, retina.log_polar, batch_size)
 
 
 def _view_by_view(model: nn.Module, x: Tensor, target: Tensor) -> Any:
     """The same by a loop over images and fixations."""
     with torch.no_grad():
         grid = search.fixation_grid(FIXATIONS).flatten(0, 1)
-        return [model(retina.log_polar(one[None], at[None])[:, 0]) for one in x for at in grid]
+        return [model(retina.log_polar(image[None], fixation[None])[:, 0]) for image in x for fixation in grid]
 
 
 def search_cases(side: int) -> list[Case]:
     """The cases of chapters 6 and 7: 49 fixations of 16 images of 64 x 64 pixels, by one of the book's networks."""
-    shape = {"network": "photos", "size": 64}
+    shape: dict[str, Any] = {"network": "photos", "size": 64}
 
     def sampled(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
         return retina.log_polar(x, search.fixation_grid(FIXATIONS).flatten(0, 1))
 
-    views = FIXATIONS**2
+    views, ours = FIXATIONS**2, _label_map(search.BATCH_SIZE)
     return [
         Case(f"sampling, {views} fixations", 16, sampled, "skimage warp_polar", _warped, **shape),
-        Case("label map", 16, _looked(search.BATCH_SIZE), "helpers view by view", _view_by_view, **shape),
-        Case("label map again", 16, _looked(search.BATCH_SIZE), "helpers in one pass", _looked(16 * views), **shape),
+        Case("label map", 16, ours, "helpers view by view", _view_by_view, **shape),
+        Case("label map again", 16, ours, "helpers in one pass", _label_map(16 * views), **shape),
     ]
 
 
@@ -248,7 +249,7 @@ SUITES: dict[str, Callable[[int], list[Case]]] = {
 
 
 def _vgg16() -> nn.Module:
-    """VGG-16 with random weights, its ReLUs not in place, as the naive version needs them."""
+    """VGG-16 with random weights, its ReLUs not in place, as the reference needs them."""
     model = torchvision.models.vgg16(weights=None)
     for module in model.modules():
         if isinstance(module, nn.ReLU):

@@ -49,14 +49,14 @@ def costs(case: Case, side: int, device: torch.device, rounds: int) -> dict[str,
     if there(case):
         runs["peer"] = functools.partial(case.theirs, model, x, target)
     forward()  # what only the first pass costs
-    found: dict[str, list[float]] = {"ours": [], "peer": []}
+    ratios: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(rounds):
         # Before and after: a machine whose speed drifts would favour whichever comes first.
         first, spent = _seconds(forward, device), {name: _seconds(run, device) for name, run in runs.items()}
         unit = (first + spent.pop("forward") + _seconds(forward, device)) / 3
         for name, seconds in spent.items():
-            found[name].append(seconds / unit)
-    return {name: statistics.median(values) if values else None for name, values in found.items()}
+            ratios[name].append(seconds / unit)
+    return {name: statistics.median(values) if values else None for name, values in ratios.items()}
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
@@ -80,10 +80,9 @@ def own_peak_mb(case: Case, who: str, side: int, device: torch.device) -> float 
         synchronize()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     before = _high_water_mb() if device.type == "cpu" else None
-    if before is None:
-        return None
     run()
-    return _high_water_mb() - before
+    after = _high_water_mb()
+    return None if before is None or after is None else after - before
 
 
 def _high_water_mb() -> float | None:

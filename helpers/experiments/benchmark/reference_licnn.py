@@ -47,24 +47,25 @@ def attention_by_steps(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     maps = {module: outputs[module] for module in relus if outputs[module].ndim == 4}
     masks = {}
     for module, output in maps.items():
+        assert output.grad is not None  # kept by retain_grad
         g = output.grad.amax(1)
         g = g / g.norm(dim=(1, 2), keepdim=True)
         inhibition = inhibition_by_unfolding(g)
         masks[module] = (g > inhibition / inhibition.norm(dim=(1, 2), keepdim=True))[:, None]
     masks[list(masks)[-1]] = torch.ones_like(masks[list(masks)[-1]])
-    kept: list[Tensor] = []
+    masked: list[Tensor] = []
 
     def mask(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        kept.append(output * masks[module])
-        return kept[-1]
+        masked.append(output * masks[module])
+        return masked[-1]
 
     hooks = [module.register_forward_hook(mask) for module in maps]
     model(x)
     for hook in hooks:
         hook.remove()
-    sums = [one.detach().sum(1) for one in kept]
-    sums = [one / one.norm(dim=(1, 2), keepdim=True) for one in sums]
-    large = [F.interpolate(one[:, None], size=x.shape[-2:], mode="bilinear")[:, 0] for one in sums]
+    sums = [layer_map.detach().sum(1) for layer_map in masked]
+    sums = [layer_map / layer_map.norm(dim=(1, 2), keepdim=True) for layer_map in sums]
+    large = [F.interpolate(layer_map[:, None], size=x.shape[-2:], mode="bilinear")[:, 0] for layer_map in sums]
     total = torch.stack(large).sum(0)
     return total / total.norm(dim=(1, 2), keepdim=True)
 
@@ -82,5 +83,5 @@ def saliency_class_by_class(model: nn.Module, x: Tensor, target: Tensor) -> Tens
     """
     with torch.no_grad():
         likeliest = model(x).topk(5, dim=1).indices
-    total = torch.stack([attention_by_steps(model, x, one) for one in likeliest.unbind(1)]).sum(0)
+    total = torch.stack([attention_by_steps(model, x, classes) for classes in likeliest.unbind(1)]).sum(0)
     return total / total.norm(dim=(1, 2), keepdim=True)
