@@ -1,0 +1,271 @@
+"""The record of turned, zoomed and displaced views: its arithmetic by loops, and what it writes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.records import counted, numbers, read_back
+from support.rows import pick, select
+from support.searched import Middle, check, fake_world, marked, noise
+from support.untouched import assert_untouched
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine
+
+from helpers import networks
+from helpers.experiments import matched_pairs as P
+from helpers.experiments import retina as R
+from helpers.filters import blurred
+from helpers.retina import R_MIN, log_polar
+
+
+def slow(image, pixel, turn, zoom):
+    """One channel (S, S) turned clockwise and zoomed about the corner between pixels size / 2 + pixel: loops."""
+    size, result = len(image), torch.zeros_like(image)
+    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    for row in range(size):
+        for column in range(size):
+            x, y = column + 0.5 - size / 2, row + 0.5 - size / 2
+            # Where it came from: turned back, shrunk back, and as far from the point as it is now from the middle.
+            u = (x * cosine + y * sine) / zoom + size / 2 + pixel[0] - 0.5
+            v = (-x * sine + y * cosine) / zoom + size / 2 + pixel[1] - 0.5
+            left, top = math.floor(u), math.floor(v)
+            for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                if 0 <= top + i < size and 0 <= left + j < size:
+                    weight = (1 - abs(v - top - i)) * (1 - abs(u - left - j))
+                    result[row, column] += weight * image[top + i, left + j]
+    return result
+
+
+@pytest.mark.parametrize(("turn", "zoom"), [(0.0, 1.0), (90.0, 1.0), (30.0, 1.0), (0.0, 2.0), (0.0, 0.5), (-20.0, 1.4)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_images_turn_and_zoom_about_a_point(turn, zoom, kind):
+    x, size = noise(4, 2, 12, 12, kind=kind), 12
+    pixels = torch.tensor([[0, 0], [3, -1], [-4, 2], [1, 5]])
+    before = x.clone()
+    turned = R.transformed(x, pixels * 2 / size, turn=turn, zoom=zoom)
+    assert x.equal(before)
+    assert turned.dtype == kind
+    assert turned.shape == x.shape
+    axis = torch.arange(size) + 0.5 - size / 2
+    # What lies farther from the point than half an image is cut off first; inside this disc it is not seen.
+    disc = (axis.square() + axis[:, None].square()).sqrt() < (size / 2 - 1) * min(zoom, 1)
+    for k, pixel in enumerate(pixels.tolist()):
+        for c in range(2):
+            expected = slow(x[k, c], pixel, turn, zoom)
+            torch.testing.assert_close(turned[k, c][disc], expected[disc], rtol=0, atol=1e-4)
+    alone = R.transformed(x[1:2], pixels[1:2] * 2 / size, turn=turn, zoom=zoom)
+    torch.testing.assert_close(alone, turned[1:2])
+
+
+@pytest.mark.parametrize(("turn", "zoom"), [(45.0, 1.0), (0.0, 1.41), (17.0, 0.7)])
+def test_about_the_middle_it_is_torchvisions(turn, zoom):
+    x = noise(2, 3, 10, 10)
+    expected = affine(x, turn, [0, 0], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
+    torch.testing.assert_close(R.transformed(x, torch.zeros(2, 2), turn=turn, zoom=zoom), expected)
+
+
+def test_a_point_comes_to_the_middle_by_whole_pixels():
+    x = noise(2, 1, 8, 8)
+    # 0.3 * 4 = 1.2 and -0.8 * 4 = -3.2: 1 to the right, 3 up; beyond the edge is 0.
+    moved = R.transformed(x, torch.tensor([[0.3, -0.8], [1.0, -1.0]]))
+    torch.testing.assert_close(moved[0, 0, 3:, :7], x[0, 0, :5, 1:])
+    assert not moved[0, 0, :3].any()
+    assert not moved[0, 0, :, 7].any()
+    torch.testing.assert_close(moved[1, 0, 4:, :4], x[1, 0, :4, 4:])
+    assert not moved[1, 0, :4].any()
+
+
+def test_where_the_gaze_belongs():
+    images, middle = marked()
+    assert R.middles(images, "scenes").equal(middle.double() / 16 - 1)
+    assert R.middles(images, "photos").equal(torch.zeros(4, 2))
+    odd = images._replace(boxes=torch.tensor([[0.0, 10, 5, 17]]), x=images.x[:1])
+    assert R.middles(odd, "scenes").tolist() == [[2 / 16 - 1, 14 / 16 - 1]]  # 2.5 and 13.5 to whole pixels
+
+
+def test_hits_through_another_view():
+    images, _ = marked()
+
+    def blank(x, fixations):
+        return torch.full((len(x), 1, 3, 32, 32), 3.0)
+
+    assert R.hits(Middle(), images, R.middles(images, "scenes"), "scenes", R.transformed, blank).tolist() == [
+        0,
+        0,
+        1,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("name", ["scenes-disc", "scenes-logpolar"])
+def test_hits_are_looks_at_changed_images(monkeypatch, name):
+    monkeypatch.setattr(R, "BATCH", 3)
+    images, _ = marked()
+    model, at, seen = Middle(name=name), R.middles(images, "scenes"), []
+
+    class Fovea(Middle):
+        def forward(self, x):  # the last circles are those nearest to the gaze
+            said = x[:, 0, -20:].mean((1, 2)).round().long().clamp(0, 4)
+            return 9.0 * F.one_hot(said, 5)
+
+    model = Fovea(name=name) if "polar" in name else model
+
+    def change(x, p):
+        seen.append((x, p))
+        return R.transformed(x, p, turn=40.0)
+
+    with assert_untouched(model):
+        hits = R.hits(model, images, at, "scenes", change)
+    assert hits.tolist() == [1, 1, 1, 1]
+    assert hits.dtype == torch.float64
+    assert [len(x) for x, _ in seen] == [3, 1]
+    assert torch.cat([x for x, _ in seen]).equal(images.x)
+    assert torch.cat([p for _, p in seen]).equal(at)
+    # From the middle of the image only the first object, which lies there, is seen.
+    assert R.hits(model, images, at, "scenes", lambda x, p: x).tolist() == [1, 0, 0, 0]
+    wrong = images._replace(labels=torch.tensor([1, 3, 3, 1]))
+    assert R.hits(model, wrong, at, "scenes", R.transformed).tolist() == [1, 0, 1, 0]
+
+
+def test_looks_from_beside_the_middle(monkeypatch):
+    asked = []
+
+    def label_map(model, x, places, view):
+        asked.append((model, x, places, view))
+        # Image 0 is named rightly from the right and from below, image 1 from nowhere.
+        right = (places[..., 0] > 0.01) | (places[..., 1] > 0.01)
+        return torch.stack([~right, right], -1).double().log()
+
+    monkeypatch.setattr(R, "label_map", label_map)
+    monkeypatch.setattr(R, "viewer", lambda model, reach: (model, reach))
+    images = P.Searched(torch.zeros(2, 3, 16, 16), torch.tensor([1, 1]), torch.zeros(2, 4))
+    at = torch.tensor([[0.0, 0.0], [-0.75, -0.875]], dtype=torch.float64)
+    assert R.displaced("net", images, at, "scenes", 4).tolist() == [0.5, 0]
+    model, x, places, view = asked[0]
+    assert (model, view) == ("net", ("net", 0.5))
+    assert x is images.x
+    # 4 of 8 pixels are 0.5: right, down, left, up; beyond the edge the gaze stays on it.
+    expected = [[[0.5, 0], [0, 0.5], [-0.5, 0], [0, -0.5]]]
+    expected += [[[-0.25, -0.875], [-0.75, -0.375], [-1, -0.875], [-0.75, -1]]]
+    torch.testing.assert_close(places, torch.tensor(expected, dtype=torch.float64))
+    R.displaced("net", images, at, "photos", 0)
+    assert asked[1][2].equal(at[:, None])
+    assert asked[1][3] == ("net", 1.0)
+
+
+def test_an_object_is_seen_from_near_it():
+    images, _ = marked(half=3)
+    at = R.middles(images, "scenes")
+    assert R.displaced(Middle(), images, at, "scenes", 0).tolist() == [1, 1, 1, 1]
+    assert R.displaced(Middle(), images, at, "scenes", 1).tolist() == [1, 1, 1, 1]
+    assert R.displaced(Middle(), images, at, "scenes", 7).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["scenes-disc", "scenes-logpolar"])
+def test_what_is_lost_is_paired(monkeypatch, name):
+    monkeypatch.setattr(R, "TURNS", (0.0, 45.0, 90.0))
+    monkeypatch.setattr(R, "ZOOMS", (0.5, 1.0, 2.0))
+    monkeypatch.setattr(R, "BLURS_PX", (0.0, 2.0))
+    monkeypatch.setattr(R, "SHIFTS_PX", (0, 16, 24))
+    images = marked()[0]._replace(x=noise(4, 3, 32, 32))
+    points = R.middles(images, "scenes")
+    right = {
+        (0.0, 1.0): [1, 1, 1, 0], (45.0, 1.0): [0, 0, 1, 0], (90.0, 1.0): [1, 0, 0, 1], (0.0, 0.5): [0, 1, 0, 0],
+        (0.0, 2.0): [0, 0, 0, 0],
+    }  # fmt: skip
+    beside = {0: [1, 1, 0.0, 1], 16: [0.25, 0.5, 0.5, 0], 24: [0, 0, 0, 0.25]}
+
+    net, views = SimpleNamespace(card=networks.card(name)), []
+
+    def hits(model, searched, at, kind, change, view=None):
+        assert model is net
+        assert (searched, kind) == (images, "scenes")
+        assert at.equal(points)
+        changed = change(images.x, at)
+        if view is not None:
+            views.append(view)
+            assert changed.equal(R.transformed(images.x, points))
+            return torch.tensor([0, 1, 1, 0]).double()
+        soft = blurred(R.transformed(images.x, points), 2.0)
+        if changed.equal(soft):
+            return torch.tensor([0, 0, 0, 1]).double()
+        same = [
+            values
+            for (turn, zoom), values in right.items()
+            if changed.equal(R.transformed(images.x, points, turn=turn, zoom=zoom))
+        ]
+        assert len(same) == 1
+        return torch.tensor(same[0]).double()
+
+    monkeypatch.setattr(R, "hits", hits)
+    monkeypatch.setattr(R, "displaced", lambda model, searched, at, kind, d: torch.tensor(beside[d]).double())
+    row = R.measured(net, images, "scenes")
+    assert ("anti-aliased" in row) == ("polar" in name)
+    for summary, values in zip(row["blurred"], ([1, 1, 1, 0], [0, 0, 0, 1]), strict=True):
+        check(summary, values)
+    if "polar" in name:
+        check(row["anti-aliased"], [0, 1, 1, 0])
+        fine = noise(1, 3, 512, 512)  # finer than the retina's samples
+        seen = views[0](fine, torch.zeros(1, 2))
+        torch.testing.assert_close(seen, log_polar(fine, r_min=R_MIN / 2, r_max=0.5, antialias=True))
+        assert not torch.allclose(seen, log_polar(fine, r_min=R_MIN / 2, r_max=0.5), atol=0.1)
+    for key, expected in (
+        ("turned", [right[t, 1.0] for t in (0.0, 45.0, 90.0)]),
+        ("zoomed", [right[0.0, z] for z in (0.5, 1.0, 2.0)]),
+        ("shifted", list(beside.values())),
+    ):
+        assert len(row[key]) == 3
+        for summary, values in zip(row[key], expected, strict=True):
+            check(summary, values)
+    check(row["lost by the worst turn"], [1, 1, 0, 0])  # that of 45 degrees
+    check(row["lost by half the size"], [1, 0, 1, 0])
+    check(row["lost by 16 px"], [0.75, 0.5, -0.5, 1])
+
+
+def test_the_curves_hold_what_the_losses_need():
+    assert R.TURNS[0] == 0
+    assert R.ZOOMS[0] == 0.5
+    assert 1.0 in R.ZOOMS
+    assert R.SHIFTS_PX[0] == R.BLURS_PX[0] == 0
+    assert 16 in R.SHIFTS_PX
+
+
+def test_the_record_of_turns_and_zooms(monkeypatch, tmp_path):
+    monkeypatch.setattr(R, "TURNS", (0.0, 90.0))
+    monkeypatch.setattr(R, "ZOOMS", (0.5, 1.0))
+    monkeypatch.setattr(R, "SHIFTS_PX", (0, 16))
+    fake_world(monkeypatch, R, lambda name, seed: Middle(name=name.replace("logpolar", "disc")))
+    assert R.main(["--out", str(tmp_path / "runs"), "--device", "cpu"]) == 0
+    record = read_back(tmp_path / "runs" / "retina.csv")
+    assert record.attrs["seeds"] == {"scenes": [0, 1, 2], "photos": [0, 1]}
+    assert set(record.attrs["data"]) == {"scenes-disc", "photos-disc"}
+    assert len(set(record.attrs["data"].values())) == 2
+    assert record.attrs["settings"]["turns"] == [0, 90]
+    assert set(record["n"]) == {4}
+    for kind, names in P.PAIRS.items():
+        upright = select(record, set=kind, metric="turned", setting=0.0)
+        members = [(name, seed) for name in names for seed in P.SEEDS[kind]]
+        assert list(zip(upright["network"], upright["seed"], strict=True)) == members
+        # Photographs are looked at in their middle, where only the first image has its object.
+        assert set(upright["value"]) == {1 if kind == "scenes" else 0.25}
+        for metric, settings in R.axes().items():
+            assert select(record, network=names[0], seed=0, metric=metric)["setting"].tolist() == list(settings)
+        assert "setting" not in select(record, network=names[0], seed=1, metric="lost by 16 px")
+
+
+def test_every_number_comes_into_a_row_with_its_setting(monkeypatch):
+    monkeypatch.setattr(R, "ZOOMS", (0.5, 1.0))
+    images = marked()[0]
+    result = R.measured(Middle(), images, "scenes")
+    rows = R.rows({"scenes-disc": {"2": result}}, "scenes", 4)
+    assert counted(rows) == Counter(numbers(result))
+    for setting, summary in zip(R.ZOOMS, result["zoomed"], strict=True):
+        row = pick(rows, metric="zoomed", setting=setting)
+        assert (row["value"], row["error"]) == (summary["mean"], summary["error"])
+        assert (row["table"], row["network"], row["seed"], row["set"]) == ("curves", "scenes-disc", 2, "scenes")
+    assert pick(rows, metric="lost by half the size")["value"] == result["lost by half the size"]["mean"]
