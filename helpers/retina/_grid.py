@@ -46,10 +46,10 @@ def log_polar_grid(
         ValueError: counts below 2, radii that are not 0 < r_min < r_max, an angle that is not finite.
     Source: Jérémie, Daucé and Perrinet, arXiv 2402.15480; the released code's grid (`r_min = 2**-5`).
     """
-    return sample_offsets(check_geometry((n_radii, n_angles), r_min, r_max, start_angle)).float()
+    return grid_offsets(check_geometry((n_radii, n_angles), r_min, r_max, start_angle)).float()
 
 
-def sample_offsets(geometry: Geometry) -> Tensor:
+def grid_offsets(geometry: Geometry) -> Tensor:
     """`log_polar_grid` in double precision."""
     n_radii, n_angles, r_min, r_max, start_angle = geometry
     steps = torch.linspace(0, 1, n_radii, dtype=torch.float64)[:, None]
@@ -90,5 +90,5 @@ def check_inside(points: Tensor, name: str) -> Tensor:
     """Return points unchanged if all of their coordinates lie in [-1, 1], that is inside the image."""
     if points.min() < -1 or points.max() > 1:
         reach = f"{points.min().item():.7g} .. {points.max().item():.7g}"
-        raise ValueError(f"{name} must lie in [-1, 1], from edge to edge of the image, got {reach}")
+        raise ValueError(f"{name} must be numbers in [-1, 1], from edge to edge of the image, got {reach}")
     return points

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers._validate import check_count, check_images, check_number, check_size, check_tensor
-from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry, sample_offsets
+from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry, grid_offsets
 
 
 def log_polar(
@@ -28,8 +28,8 @@ def log_polar(
 
     Implements :eq:`eq-turn-zoom`, chapter 6: a rotation of the image about the fixation is a roll of the view along its
     angles, a zoom is a shift along its radii (ln(r_max / r_min) / (n_radii - 1) a row), a translation is neither.
-    Bilinear; unless `antialias` is set nothing is low-pass filtered first, and where neighbouring samples are more than
-    a pixel apart, in the periphery, fine detail aliases.
+    Samples are bilinear. Where they are more than a pixel apart, in the periphery, fine detail aliases, unless
+    `antialias` is set.
 
     Args:
         x: images, (B, C, H, W); what lies outside them is seen as 0, so normalise first and 0 is the mean.
@@ -39,9 +39,10 @@ def log_polar(
         r_min: radius of the innermost circle, in half the image's shorter side.
         r_max: radius of the outermost circle.
         start_angle: angle of column 0, in radians.
-        antialias: read every circle from a copy of the image whose pixels are as large as the samples of that circle
-            are far apart (the wider of the two distances), between two halvings from both. Near the edge of the image
-            such large pixels reach beyond it, and see 0 there.
+        antialias: read every circle from copies of the image, halved again and again, whose pixels are as large as the
+            samples of that circle are far apart (along the circle or between circles, whichever is more); where that
+            lies between two halvings, from both. Near the edge of the image such large pixels reach beyond it, and see
+            0 there.
 
     Returns:
         (B, U, C, n_radii, n_angles), differentiable with respect to `x`, on its device and of its dtype; row 0 is the
@@ -60,22 +61,22 @@ def sample_log_polar(x: Tensor, fixations: Tensor, geometry: Geometry, antialias
     """`log_polar` of arguments that were checked: fixations (B or 1, U, 2), float64 on the CPU."""
     if antialias:
         return _sample_antialiased(x, fixations, geometry)
-    return sample_around(x, fixations, sample_offsets(geometry))
+    return sample_around(x, fixations, grid_offsets(geometry))
 
 
 def _sample_antialiased(x: Tensor, fixations: Tensor, geometry: Geometry) -> Tensor:
     """Every circle of samples from copies of the images whose pixels are as large as its samples are far apart."""
     n_radii, n_angles, r_min, r_max, _ = geometry
-    shape, offsets = (x.shape[-2], x.shape[-1]), sample_offsets(geometry)
-    # Distance between neighbouring samples, in pixels, circle by circle: along the angle or along the radius.
+    shape, offsets = (x.shape[-2], x.shape[-1]), grid_offsets(geometry)
+    # Distance between neighbouring samples, in pixels, circle by circle: along the circle or between circles.
     per_radius = max(2 * math.pi / n_angles, math.log(r_max / r_min) / (n_radii - 1))
     spacing = offsets[:, 0].norm(dim=-1) * min(shape) / 2 * per_radius
-    level = spacing.log2().clamp(min=0)  # (n_radii,): 0 is the image itself, 1 half as many pixels a side
+    level = spacing.log2().clamp(min=0)  # (n_radii,), in halvings: 0 is the image, 1 half as many pixels a side
     level = level.clamp(max=math.floor(math.log2(min(shape))))
     views = x.new_zeros(len(x), fixations.shape[1], x.shape[1], n_radii, n_angles)
     smaller = x
     for halvings in range(int(level.max().ceil()) + 1):
-        weight = (1 - (level - halvings).abs()).clamp(min=0)
+        weight = (1 - (level - halvings).abs()).clamp(min=0)  # of this copy, for each circle
         rows = weight.nonzero()[:, 0]  # neighbours, as the level falls from the rim to the fovea
         if len(rows):
             samples = sample_around(smaller, fixations, offsets[rows], halvings, shape)
@@ -108,7 +109,7 @@ def sample_around(
     if halvings:  # the copy of an odd side reaches beyond the image
         rows, columns = x.shape[-2:]
         points = (points + 1) * torch.tensor([width / columns, height / rows], dtype=torch.float64) / 2**halvings - 1
-    # Half precision holds no place to a pixel: such images are sampled in single precision.
+    # Half precision is too coarse to say which pixel is meant: such images are sampled in single precision.
     precise = x if x.dtype in (torch.float32, torch.float64) else x.float()
     points = points.flatten(1, 2).to(precise.dtype).to(x.device).expand(len(x), -1, -1, -1)
     samples = F.grid_sample(precise, points, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -123,11 +124,12 @@ def inverse_log_polar(
     r_max: float = 1.0,
     start_angle: float = 0.0,
 ) -> Tensor:
-    """What log-polar views tell of the images they were made from.
+    """Images drawn back from log-polar views: what these still tell of the images they were made from.
 
-    Bilinear between the samples, around the circle too. Inside the innermost circle its nearest sample stands, outside
-    the outermost one 0. On smooth images (nothing finer than the samples' distance) the way there and back loses less
-    than 0.02 of their contrast inside the disc; on others what the periphery has left out is gone.
+    Bilinear between the samples, around the circle too. Inside the innermost circle a pixel takes the value of the
+    nearest sample on it; outside the outermost circle it is 0. On smooth images (nothing finer than the samples'
+    distance) the way there and back loses less than 0.02 of their contrast inside the disc; on others what the
+    periphery has left out is gone.
 
     Args:
         views: (B, U, C, n_radii, n_angles), as `log_polar` returns them.
@@ -153,11 +155,11 @@ def inverse_log_polar(
     if fixations.shape[1] != views.shape[1]:
         raise ValueError(f"fixations must be {views.shape[1]}, one a view, got {fixations.shape[1]}")
     # Pixels from each fixation, in half the shorter side: (B or 1, U, H, W).
-    y, x = ((torch.arange(n, dtype=torch.float64) + 0.5) * 2 / min(height, width) for n in (height, width))
+    down, right = ((torch.arange(n, dtype=torch.float64) + 0.5) * 2 / min(height, width) for n in (height, width))
     half = torch.tensor([width, height], dtype=torch.float64) / min(height, width)
     centre = (fixations + 1) * half
-    dx = (x - centre[..., 0, None])[:, :, None, :]
-    dy = (y - centre[..., 1, None])[:, :, :, None]
+    dx = (right - centre[..., 0, None])[:, :, None, :]
+    dy = (down - centre[..., 1, None])[:, :, :, None]
     radius = (dx.square() + dy.square()).sqrt()
     row = (r_max / radius.clamp(min=r_min)).log() / math.log(r_max / r_min) * (n_radii - 1)
     column = (torch.atan2(dy, dx) - start_angle).remainder(2 * math.pi) * n_angles / (2 * math.pi)
@@ -174,15 +176,15 @@ def inverse_log_polar(
 def cartesian(
     x: Tensor, fixations: Tensor | None = None, size: int | None = None, r_max: float = 1.0, disc: bool = True
 ) -> Tensor:
-    """Views of images as they are, cut out around fixations: the control of `log_polar`, from the same disc.
+    """Views of images as they are, cut out around fixations: what `log_polar` is compared with, from the same disc.
 
     Args:
         x: images, (B, C, H, W); what lies outside them is seen as 0.
         fixations: (U, 2) for all images or (B, U, 2), each x, y in [-1, 1]; None is the centre.
-        size: side of a view in pixels; None takes as many as the image has there; they are its own
-            pixels where fixation and edges of the view fall between pixels.
+        size: side of a view in pixels; None takes as many as the image has there. A view whose edges fall between
+            the image's pixels then consists of these.
         r_max: half the side of the square that is seen, in half the image's shorter side.
-        disc: all beyond `r_max` from the fixation is 0 too.
+        disc: all that is farther than `r_max` from the fixation is 0, so that a disc is left of the square.
 
     Returns:
         (B, U, C, size, size), differentiable with respect to `x`. Bilinear where the pixels of the view do not fall on

@@ -13,7 +13,7 @@ from helpers.networks import Card
 from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry
 from helpers.retina._sampling import sample_cartesian, sample_log_polar
 
-CENTRE = check_fixations(None, 1)
+CENTRE = check_fixations(None, 1)  # (1, 1, 2): one fixation, shared by all images
 SIZE = (64, 64)  # circles and angles of the book's retina
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers._validate import check_tensor
-from helpers.retina._grid import Geometry, sample_offsets
+from helpers.retina._grid import Geometry, grid_offsets
 from helpers.search._information import check_accuracy
 
 # The published layout: 10 eccentricities, each 1.41 times the next, out to 0.8 of half the display, and 24 azimuths.
@@ -25,7 +25,7 @@ RIDGE = 0.01  # of the pseudo-inverse, for kernels of unit norm
 def _kernels(size: int) -> Tensor:
     """The weights with which each cell averages a display: (cells, size, size), those of a cell adding up to 1."""
     axis = (torch.arange(size, dtype=torch.float64) + 0.5) * 2 / size - 1
-    centres = sample_offsets(Geometry(RINGS, AZIMUTHS, REACH / RATIO ** (RINGS - 1), REACH, 0.0)).flatten(0, 1)
+    centres = grid_offsets(Geometry(RINGS, AZIMUTHS, REACH / RATIO ** (RINGS - 1), REACH, 0.0)).flatten(0, 1)
     width = WIDTH * centres.norm(dim=1, keepdim=True)
     column, row = (torch.exp(-(((axis - centres[:, [k]]) / width) ** 2) / 2) for k in (0, 1))
     kernels = row[:, :, None] * column[:, None, :]

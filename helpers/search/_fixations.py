@@ -206,7 +206,8 @@ def accuracy_map(
         model: as in `label_map`.
         x: images, (B, C, H, W).
         target: their labels, an int or (B,).
-        offsets: of the fixation from the object: n for `fixation_grid(n)`, or (n, m, 2) or (U, 2), in half images.
+        offsets: of the fixation from the object, x and y in half the image's width and height: n for
+            `fixation_grid(n)`, or (n, m, 2) or (U, 2).
         places: (B, 2), where the objects are, in [-1, 1]; None is the centre. Fixations beyond the edge are moved onto
             it.
         view: as in `label_map`.

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from helpers._validate import check_count, check_tensor
 
+SUM_TOLERANCE = 1e-3  # how far the probabilities' sum may lie from 1: half precision rounds that much
+
 
 def fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
     """The belief after a second view, the two views being independent once the label is known.
@@ -34,8 +36,8 @@ def fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
         (B, ..., K) log-probabilities.
 
     Raises:
-        ValueError: shapes that do not go together, values that are no log-probabilities, a prior that is none, or two
-            views that exclude each other, so that no label is left.
+        ValueError: shapes that do not go together, values that are no log-probabilities, a prior that is not one, or
+            two views that exclude each other, so that no label is possible.
     Source: Daucé, Frontiers in Neurorobotics 12:76, 2018, for a uniform prior.
     """
     check_belief(belief, log_p, prior)
@@ -200,9 +202,6 @@ def check_belief(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> None:
     check_prior(prior, belief.shape[1])
 
 
-SUM_TOLERANCE = 1e-3  # how far the probabilities' sum may lie from 1: half precision rounds that much
-
-
 def check_log_p(log_p: Tensor, name: str, *layouts: str) -> Tensor:
     """Return log-probabilities (..., K) unchanged; ValueError unless their exponentials add up to 1."""
     check_tensor(log_p, name, *layouts, finite=False)
@@ -232,5 +231,5 @@ def check_accuracy(accuracy: Tensor, *layouts: str) -> Tensor:
     check_tensor(accuracy, "accuracy", *layouts, kind="real")
     if accuracy.min() < 0 or accuracy.max() > 1:
         got = f"{accuracy.min().item():.4g} .. {accuracy.max().item():.4g}"
-        raise ValueError(f"accuracy must lie in [0, 1], got {got}")
+        raise ValueError(f"accuracy must be in [0, 1], got {got}")
     return accuracy

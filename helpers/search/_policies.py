@@ -108,15 +108,15 @@ def _center(state: SearchState) -> Tensor:
 
 
 POLICIES: dict[str, Policy] = {
-    "oracle": Policy(_oracle, "where the right label leads most: right if any place is", needs_target=True),
+    "oracle": Policy(_oracle, "where the right label leads most: right if any candidate is", needs_target=True),
     "known_label": Policy(_known_label, "where the known label is likeliest", needs_target=True),
     "max_confidence": Policy(_max_confidence, "where any label is likeliest"),
     "fused_confidence": Policy(_fused_confidence, "where the belief would become surest"),
     "information_gain": Policy(_information_gain, "where the belief changes most"),
-    "information_gain_bound": Policy(_information_gain_bound, "the bound on that change"),
+    "information_gain_bound": Policy(_information_gain_bound, "where the bound on that change is greatest"),
     "expected": Policy(
         _expected, "where the answer is worth most, before looking", needs_all_views=False, needs_accuracy=True
     ),
     "random": Policy(_random, "anywhere", needs_all_views=False),
-    "center": Policy(_center, "the place nearest to the middle", needs_all_views=False),
+    "center": Policy(_center, "where the middle of the image is nearest", needs_all_views=False),
 }

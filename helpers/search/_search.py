@@ -107,7 +107,7 @@ def search(
     state = _first_state(policy, glance, fixations, target, accuracy, prior, seed)
     if POLICIES[policy].needs_all_views:
         log_p = look(fixations)
-        return _saccades(policy, replace(state, log_p=log_p), start, saccades, visited, inhibit, _reader(log_p))
+        return _saccades(policy, replace(state, log_p=log_p), start, saccades, visited, inhibit, _read_from(log_p))
     images = torch.arange(len(x))
 
     def look_at(choice: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def search_precomputed(
     state = _first_state(policy, glance, fixations, target, accuracy, prior, seed)
     if POLICIES[policy].needs_all_views:
         state = replace(state, log_p=log_p)
-    return _saccades(policy, state, start, saccades, visited, inhibit, _reader(log_p))
+    return _saccades(policy, state, start, saccades, visited, inhibit, _read_from(log_p))
 
 
 def _check_saccades(saccades: int, fixations: Tensor, start: Tensor, inhibit: bool) -> tuple[int, Tensor]:
@@ -199,7 +199,7 @@ def _first_state(
     return SearchState(glance, fixations, None, target, accuracy, prior, torch.Generator().manual_seed(seed))
 
 
-def _reader(log_p: Tensor) -> Callable[[Tensor], Tensor]:
+def _read_from(log_p: Tensor) -> Callable[[Tensor], Tensor]:
     """A function from one candidate an image, (B,), to what the network says from there, (B, K)."""
     images = torch.arange(len(log_p))
     return lambda choice: log_p[images, choice.to(log_p.device)]

@@ -65,7 +65,7 @@ class WhereNet(nn.Module):
 
     def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
-        check_count(hidden, "hidden")
+        hidden = check_count(hidden, "hidden")
         filters, side = ORIENTATIONS * PHASES, 2 * PER_CELL + 1
         self.retina = nn.Sequential(
             AngularPad2d(PER_CELL), nn.Conv2d(1, filters, side, PER_CELL, (PER_CELL, 0)), nn.ReLU(), nn.Flatten()
@@ -97,7 +97,7 @@ class WhatNet(Chain):
     """
 
     def __init__(self, classes: int = 10) -> None:
-        check_count(classes, "classes")
+        classes = check_count(classes, "classes")
         super().__init__(
             nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.ReLU(),
@@ -138,13 +138,13 @@ def dual_pathway(
     Args:
         what: maps a view to logits (B, K).
         where: a `WhereNet`.
-        x: images, (B, C, S, S), square, whose mean is 0.
+        x: images, (B, C, H, H), square, whose mean is 0; what the where pathway sees.
         saccades: how many, from 0 on.
-        view: what the what pathway sees, as in `label_map`.
-        ventral: what it sees it of, (B, C', S, S); x itself when None.
+        view: what the what pathway sees from a fixation, as in `label_map`.
+        ventral: images that the what pathway looks at, (B, C', H, H), when they are not `x`: in colour, for example.
         start: the first fixation, (2,) or (B, 2); None is the centre.
         cautious: the gaze stays where it is when no place promises more than the what pathway's confidence, as
-            published; such a view is not fused a second time.
+            published; what it sees there again is not fused a second time.
         batch_size: views a forward pass.
 
     Returns:

@@ -54,9 +54,9 @@ def test_fixations_are_shared_or_one_list_an_image():
         (torch.zeros(0, 2), "a non-empty tensor"),
         (torch.zeros(3, 1, 2), "a non-empty tensor"),
         (torch.tensor([[0.0, math.nan]]), "finite"),
-        (torch.tensor([[0.0, 8.0]]), r"in \[-1, 1\], from edge to edge of the image, got 0 \.\. 8"),
+        (torch.tensor([[0.0, 8.0]]), r"numbers in \[-1, 1\], from edge to edge of the image, got 0 \.\. 8"),
     ],
 )
 def test_what_is_no_fixation_is_refused(fixations, message):
-    with pytest.raises(ValueError, match=rf"^fixations must (be|lie) {message}"):
+    with pytest.raises(ValueError, match=rf"^fixations must be {message}"):
         check_fixations(fixations, 2)
