@@ -134,18 +134,18 @@ def claim(
         raise ValueError(f"claim {id!r} cannot fail: give at_least, at_most, equals, above or below")
     holds = all(ok for ok, _ in verdicts) and not any(map(math.isnan, numbers))
     shown = str(bool(value)) if equals is True or equals is False else _show(numbers)
-    made = Claim(id, text, shown, "; ".join(bound for _, bound in verdicts), holds)
-    _record(made)
+    checked = Claim(id, text, shown, "; ".join(bound for _, bound in verdicts), holds)
+    _record(checked)
     if not holds:
-        raise ClaimFailed(str(made))
-    print(made)
+        raise ClaimFailed(str(checked))
+    print(checked)
 
 
-def _record(made: Claim) -> None:
-    _checked[made.id] = made
+def _record(checked: Claim) -> None:
+    _checked[checked.id] = checked
     if path := os.environ.get(LOG_VARIABLE):
         with open(path, "a", encoding="utf8") as log:
-            log.write(json.dumps({**asdict(made), "notebook": os.environ.get("HELPERS_NOTEBOOK", "")}) + "\n")
+            log.write(json.dumps({**asdict(checked), "notebook": os.environ.get("HELPERS_NOTEBOOK", "")}) + "\n")
 
 
 def summary() -> Table:

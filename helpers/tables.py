@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from numbers import Integral, Real
+
+import pandas as pd
 
 
 def format_cell(value: object) -> str:
     """A value as the tables print it: whole numbers with thousands separators, floats with four significant digits."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value != value or value in (float("inf"), float("-inf")):
-        return str(value)
-    return f"{value:.2e}" if value != 0 and not 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        return str(number)
+    return f"{number:.2e}" if number != 0 and not 1e-3 <= abs(number) < 1e6 else f"{number:.4g}"
 
 
-@dataclass(frozen=True, repr=False)
-class Table:
-    """Rows under a header; Jupyter shows it as HTML, `print` as aligned text."""
+class Table(pd.DataFrame):
+    """A DataFrame without an index that shows rounded numbers: HTML in Jupyter, aligned text under `print`."""
 
-    header: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
+    def _numeric(self) -> list[str]:
+        """The columns that hold numbers only."""
+        return [name for name in self if len(self) and all(map(_is_number, self[name]))]
 
     def __str__(self) -> str:
         """Aligned text, numbers to the right."""
-        lines = [self.header, *(tuple(map(format_cell, row)) for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
-        right = [self._numeric(i) for i in range(len(self.header))]
-        return "\n".join(
-            "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
-            for line in lines
-        )
+        numeric, columns = self._numeric(), []
+        for name in self:
+            cells = pd.Series([name, *map(format_cell, self[name])], dtype=str)
+            side = "left" if name in numeric else "right"  # where the blanks go
+            columns.append(cells.str.pad(cells.str.len().max(), side))
+        return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
     __repr__ = __str__
 
-    def _numeric(self, column: int) -> bool:
-        """Whether the column holds numbers only."""
-        return bool(self.rows) and all(
-            isinstance(row[column], int | float) and not isinstance(row[column], bool) for row in self.rows
-        )
-
     def _repr_html_(self) -> str:
-        align = ["right" if self._numeric(i) else "left" for i in range(len(self.header))]
-
-        def line(tag: str, cells: Sequence[str]) -> str:
-            made = (
-                f'<{tag} style="text-align:{a}">{html.escape(c)}</{tag}>' for c, a in zip(cells, align, strict=True)
-            )
-            return f"<tr>{''.join(made)}</tr>"
-
-        body = "".join(line("td", [format_cell(c) for c in row]) for row in self.rows)
-        return f'<table class="dataframe"><thead>{line("th", self.header)}</thead><tbody>{body}</tbody></table>'
+        """Numbers to the right, text to the left, every cell escaped."""
+        numeric = self._numeric()
+        text = [name for name in self if name not in numeric]
+        style = pd.DataFrame(self).style.format(format_cell, escape="html").format_index(escape="html", axis="columns")
+        style.hide(axis="index").set_table_attributes('class="dataframe"')
+        style.set_properties(subset=numeric, **{"text-align": "right"})
+        return style.set_properties(subset=text, **{"text-align": "left"}).to_html()
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> Table:
@@ -61,15 +53,24 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> Table:
 
     Args:
         rows: the cells; ints get thousands separators, floats four significant digits, anything else `str`.
-        header: the column names.
+        header: the column names, each once.
 
     Returns:
-        A `Table`: HTML in a notebook, aligned text under `print`.
+        A `Table`: HTML in a notebook, aligned text under `print`, a DataFrame for everything else.
 
     Raises:
-        ValueError: a row has another number of cells than the header.
+        ValueError: a row has another number of cells than the header, or the header names a column twice.
     """
+    if len(set(header)) < len(header):
+        raise ValueError(f"header must name every column once, got {tuple(header)}")
     for i, row in enumerate(rows):
         if len(row) != len(header):
-            raise ValueError(f"rows[{i}] has {len(row)} cells, but the header has {len(header)}: {tuple(header)}")
-    return Table(tuple(header), tuple(tuple(row) for row in rows))
+            raise ValueError(
+                f"rows[{i}] must have {len(header)} cells, as the header has, got {len(row)}: {tuple(row)}"
+            )
+    # As objects: a column of 1 and 0.5 stays as it was given.
+    return Table([list(row) for row in rows], columns=list(header), dtype=object)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

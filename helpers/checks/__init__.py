@@ -106,5 +106,5 @@ def verdict(number: str, answer: Any) -> Verdict:
 
 def check(number: str, answer: Any) -> None:
     """Judge an answer and print one line that says what to do next; see `verdict`."""
-    found = verdict(number, answer)
-    print(f"{_MARKS[found.status]} Exercise {number}: {found.message}")
+    judged = verdict(number, answer)
+    print(f"{_MARKS[judged.status]} Exercise {number}: {judged.message}")

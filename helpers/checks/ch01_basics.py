@@ -16,9 +16,9 @@ from helpers.checks import Wrong, exercise, expect, tensor_answer
 @exercise("1.1")
 def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
     """Side and parameters of a layer of eight 3x3 kernels on a colour image of 7x7, stride 2, padding 1."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two whole numbers: the side, the parameters")
-    side, parameters = given
+    returned = answer()
+    expect(isinstance(returned, tuple) and len(returned) == 2, "return two whole numbers: the side, the parameters")
+    side, parameters = returned
     expect(isinstance(side, int) and isinstance(parameters, int), "the side first, as one number; then the parameters")
     expect(side < parameters, "the side comes first, the parameters second")
     expect(side != 3, "3 is the side without padding; count the padded pixels too")
@@ -33,9 +33,9 @@ def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
 @exercise("1.2")
 def read_off_vgg(answer: Callable[[], tuple[str, int]]) -> str:
     """First layer of VGG-16 that sees at least 112 pixels, and what its last layer sees."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two things: a layer's name, a number of pixels")
-    name, last = given
+    returned = answer()
+    expect(isinstance(returned, tuple) and len(returned) == 2, "return two things: a layer's name, a number of pixels")
+    name, last = returned
     with torch.device("meta"):
         fields = receptive_fields(vgg16().features)
     sizes = {field.layer: field.size for field in fields}
@@ -54,16 +54,18 @@ def correlate_without_pixels(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     for shape, size in (((6, 6), (3, 3)), ((5, 9), (3, 3)), ((8, 7), (2, 4))):
         image = torch.randn(shape, generator=draw)
         kernel = torch.randn(size, generator=draw)
-        kept = image.clone(), kernel.clone()
-        wanted = F.conv2d(image[None, None].double(), kernel[None, None].double())[0, 0]
+        originals = image.clone(), kernel.clone()
+        expected = F.conv2d(image[None, None].double(), kernel[None, None].double())[0, 0]
         flipped = F.conv2d(image[None, None].double(), kernel.flip(0, 1)[None, None].double())[0, 0]
-        made = tensor_answer(
-            answer(image, kernel), tuple(wanted.shape), f"the map of a {shape} image and a {size} kernel"
+        returned = tensor_answer(
+            answer(image, kernel), tuple(expected.shape), f"the map of a {shape} image and a {size} kernel"
         )
-        expect(torch.equal(image, kept[0]) and torch.equal(kernel, kept[1]), "do not write into the arguments")
-        expect(not torch.allclose(made, flipped, atol=1e-4), "you flipped the kernel: that is the true convolution")
         expect(
-            torch.allclose(made, wanted, atol=1e-4),
+            torch.equal(image, originals[0]) and torch.equal(kernel, originals[1]), "do not write into the arguments"
+        )
+        expect(not torch.allclose(returned, flipped, atol=1e-4), "you flipped the kernel: that is the true convolution")
+        expect(
+            torch.allclose(returned, expected, atol=1e-4),
             f"shapes agree, values do not, for a {size} kernel: tap (u, v) meets the slice from row u, column v",
         )
     return "equal to F.conv2d on square and oblong images and kernels."
@@ -101,19 +103,19 @@ def receptive_field_rule(answer: Callable[[list[tuple[int, int]]], int]) -> str:
     }
     for name, chain in chains.items():
         model = nn.Sequential(*(nn.MaxPool2d(kernel, stride) for kernel, stride in chain))
-        wanted = receptive_fields(model)[-1].size if chain else 1
-        made = answer(list(chain))
+        expected = receptive_fields(model)[-1].size if chain else 1
+        returned = answer(list(chain))
         hint = "a layer widens the field by the stride it finds, not by its own"
-        expect(made == wanted, f"for {name} one unit sees {wanted} pixels, yours says {made}: {hint}")
+        expect(returned == expected, f"for {name} one unit sees {expected} pixels, yours says {returned}: {hint}")
     return "the steps multiply, the reaches add up."
 
 
 @exercise("1.6")
 def pooling_is_not_linear(answer: Callable[[], tuple[Tensor, Tensor]]) -> str:
     """Two (2, 2) images on which max pooling breaks the rule of linearity."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two images, a and b")
-    a, b = (tensor_answer(g, (2, 2), name)[None, None] for g, name in zip(given, "ab", strict=True))
+    returned = answer()
+    expect(isinstance(returned, tuple) and len(returned) == 2, "return two images, a and b")
+    a, b = (tensor_answer(g, (2, 2), name)[None, None] for g, name in zip(returned, "ab", strict=True))
     shown = torch.stack([torch.eye(4)[0], torch.eye(4)[3]]).double()  # the pair of the text
     known = torch.stack([a.flatten(), b.flatten()])
     scaled = known / known.abs().amax(1, keepdim=True).clamp_min(1e-12)
@@ -129,11 +131,16 @@ def cross_entropy_by_hand(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Mean cross-entropy of logits (N, K) and labels (N,), safe for large logits."""
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 3.0, 0.5]])
     labels = torch.tensor([0, 2, 0])
-    wanted = F.cross_entropy(logits, labels)
-    made = tensor_answer(answer(logits, labels), (), "the loss")
-    expect(not torch.isclose(made, 3 * wanted.double(), atol=1e-4), "that is the sum over the images: take the mean")
-    expect(not torch.isclose(made, -wanted.double(), atol=1e-4), "the sign: a loss is never negative")
-    expect(torch.isclose(made, wanted.double(), atol=1e-4), f"three images should give {wanted:.4f}, yours {made:.4f}")
+    expected = F.cross_entropy(logits, labels)
+    returned = tensor_answer(answer(logits, labels), (), "the loss")
+    expect(
+        not torch.isclose(returned, 3 * expected.double(), atol=1e-4), "that is the sum over the images: take the mean"
+    )
+    expect(not torch.isclose(returned, -expected.double(), atol=1e-4), "the sign: a loss is never negative")
+    expect(
+        torch.isclose(returned, expected.double(), atol=1e-4),
+        f"three images should give {expected:.4f}, yours {returned:.4f}",
+    )
     huge = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     try:
         steep = tensor_answer(answer(huge, torch.tensor([0, 0])), (), "the loss of logits of 1000")

@@ -27,14 +27,16 @@ def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
 @exercise("2.1")
 def predict_the_slopes(answer: Callable[[], tuple[Tensor, float]]) -> str:
     """Slopes and constant of the four-pixel network at [[2, 3], [1, 3]]."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two things: the slopes, (2, 2), and the constant b")
-    slopes = tensor_answer(given[0], (2, 2), "the slopes")
+    returned = answer()
+    expect(
+        isinstance(returned, tuple) and len(returned) == 2, "return two things: the slopes, (2, 2), and the constant b"
+    )
+    slopes = tensor_answer(returned[0], (2, 2), "the slopes")
     expect(slopes[0, 1] != 0, "the second unit is awake here: 3 - 1 is positive")
     expect(slopes[1, 0] != 5, "the second unit subtracts the lower left pixel: mind the sign")
     expect(slopes.flatten().tolist() == [2, 5, -5, 2], "each slope is the unit's weight times its weight in the score")
-    expect(float(given[1]) != 17, "17 is the score itself; take off what the four slopes explain")
-    expect(float(given[1]) == -3, "b is the score, 17, less the slopes times the pixels")
+    expect(float(returned[1]) != 17, "17 is the score itself; take off what the four slopes explain")
+    expect(float(returned[1]) == -3, "b is the score, 17, less the slopes times the pixels")
     return "slopes 2, 5, -5, 2 and b = -3: awake, the second unit has its say."
 
 
@@ -44,16 +46,16 @@ def saliency_by_hand(answer: Callable[[nn.Module, Tensor, int], Tensor]) -> str:
     model = _seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)))
     for draw in range(2):
         image = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(draw))
-        kept = image.clone()
+        original = image.clone()
         w = saliency.input_gradient(model, image[None], 1)[0].double()
-        made = tensor_answer(answer(model, image, 1), (6, 6), "the map of a (3, 6, 6) image")
-        expect(torch.equal(image, kept), "do not write into the image")
-        expect(not torch.allclose(made, w.abs().sum(0)), "that is the sum over the colours; keep the largest")
-        late = bool((made.abs() - w.amax(0).abs()).abs().max() < 1e-6)
+        returned = tensor_answer(answer(model, image, 1), (6, 6), "the map of a (3, 6, 6) image")
+        expect(torch.equal(image, original), "do not write into the image")
+        expect(not torch.allclose(returned, w.abs().sum(0)), "that is the sum over the colours; keep the largest")
+        late = bool((returned.abs() - w.amax(0).abs()).abs().max() < 1e-6)
         expect(not late, "take the absolute value before the largest colour, not after")
         chance = saliency.class_saliency(model, image[None], 1, score="probability")[0].double()
-        expect(not torch.allclose(made, chance), "that is the slope of the probability; ask the logit")
-        expect(torch.allclose(made, w.abs().amax(0), atol=1e-6), "take the slope of the score of class c alone")
+        expect(not torch.allclose(returned, chance), "that is the slope of the probability; ask the logit")
+        expect(torch.allclose(returned, w.abs().amax(0), atol=1e-6), "take the slope of the score of class c alone")
     filled = any(parameter.grad is not None for parameter in model.parameters())
     expect(not filled, "right, but the network's .grad is full now: use torch.autograd.grad, not .backward()")
     return "the map of helpers.saliency.class_saliency, in three lines of torch."
@@ -84,9 +86,9 @@ def steps_of_the_integral(answer: Callable[[], int]) -> str:
 @exercise("2.4")
 def blind_spot(answer: Callable[[], tuple[nn.Module, Tensor]]) -> str:
     """A network and an image whose map is zero although a pixel matters."""
-    given = answer()
-    expect(isinstance(given, tuple) and len(given) == 2, "return two things: the network, the image")
-    model, image = given
+    returned = answer()
+    expect(isinstance(returned, tuple) and len(returned) == 2, "return two things: the network, the image")
+    model, image = returned
     expect(isinstance(model, nn.Module), f"the first must be a network, yours is a {type(model).__name__}")
     image = tensor_answer(image, (1, 1, 4, 4), "the image").float()
     score = logits(model, image)[0, 0]
@@ -105,16 +107,21 @@ def one_step_up(answer: Callable[[nn.Module, Tensor, int, float, float], Tensor]
     image = torch.randn(1, 5, 5, generator=torch.Generator().manual_seed(5))
     w = saliency.input_gradient(model, image[None], 2)[0]
     for l2, lr in ((0.1, 0.5), (0.0, 1.0), (2.0, 0.01)):
-        made = tensor_answer(answer(model, image.clone(), 2, l2, lr), (1, 5, 5), "the new image").float()
-        expect(not torch.allclose(made, image - lr * (w - 2 * l2 * image), atol=1e-6), "that goes downhill")
+        returned = tensor_answer(answer(model, image.clone(), 2, l2, lr), (1, 5, 5), "the new image").float()
+        expect(not torch.allclose(returned, image - lr * (w - 2 * l2 * image), atol=1e-6), "that goes downhill")
         if l2:
             once = image + lr * (w - l2 * image)
-            expect(not torch.allclose(made, once, atol=1e-6), "the derivative of l2 times the square has a factor 2")
-            expect(not torch.allclose(made, image + lr * w, atol=1e-6), "the penalty pulls too: what is its slope?")
+            expect(
+                not torch.allclose(returned, once, atol=1e-6), "the derivative of l2 times the square has a factor 2"
+            )
+            expect(not torch.allclose(returned, image + lr * w, atol=1e-6), "the penalty pulls too: what is its slope?")
             away = image + lr * (w + 2 * l2 * image)
-            expect(not torch.allclose(made, away, atol=1e-6), "the penalty is subtracted: it pulls towards zero")
-        wanted = saliency.class_model(model, 2, (1, 5, 5), l2=l2, lr=lr, steps=1, start=image).image
-        expect(torch.allclose(made, wanted, atol=1e-5), f"the image after a step is not right for l2 = {l2}, lr = {lr}")
+            expect(not torch.allclose(returned, away, atol=1e-6), "the penalty is subtracted: it pulls towards zero")
+        expected = saliency.class_model(model, 2, (1, 5, 5), l2=l2, lr=lr, steps=1, start=image).image
+        expect(
+            torch.allclose(returned, expected, atol=1e-5),
+            f"the image after a step is not right for l2 = {l2}, lr = {lr}",
+        )
     return "one step of helpers.saliency.class_model."
 
 
@@ -122,13 +129,16 @@ def one_step_up(answer: Callable[[nn.Module, Tensor, int, float, float], Tensor]
 def places_in_a_leaf(answer: Callable[[int, int, int], int]) -> str:
     """Exact places in one leaf."""
     for side, kernel, layer in ((8, 3, 1), (8, 3, 2), (16, 5, 1), (4, 3, 2), (1, 3, 1), (2, 5, 3), (32, 3, 10)):
-        wanted = exact_conv_sites(torch.tensor([[0, 0, side]]), kernel, layer)[-1].item()
-        made = answer(side, kernel, layer)
+        expected = exact_conv_sites(torch.tensor([[0, 0, side]]), kernel, layer)[-1].item()
+        returned = answer(side, kernel, layer)
         case = f"for a leaf of side {side}, kernels of {kernel} and layer {layer}"
-        expect(made == int(made), f"{case} you get {made}: places are counted in whole numbers")
-        expect(made <= side**2, f"{case} you get {made:g}, but the leaf has only {side**2} pixels")
-        expect(made != wanted - 1, f"{case} one is missing: the inner square needs one place, too")
-        expect(made == wanted, f"{case} there are {wanted} places, yours says {made:g}: how large is the inner square?")
+        expect(returned == int(returned), f"{case} you get {returned}: places are counted in whole numbers")
+        expect(returned <= side**2, f"{case} you get {returned:g}, but the leaf has only {side**2} pixels")
+        expect(returned != expected - 1, f"{case} one is missing: the inner square needs one place, too")
+        expect(
+            returned == expected,
+            f"{case} there are {expected} places, yours says {returned:g}: how large is the inner square?",
+        )
     return "the rims grow with the layers until nothing even is left."
 
 
@@ -155,7 +165,7 @@ def another_network(answer: Callable[[], float]) -> str:
     there = (best.sort(1).values == scenes.labels.sort(1).values).all(1)
     maps = in_batches(saliency.class_saliency, network, x[there], scenes.labels[there], batch_size=50)
     own, other = (metrics.mass_in_mask(maps, m) for m in (scenes.masks[there], scenes.masks[there].flip(1)))
-    wanted = (own > other).double().mean().item()
+    expected = (own > other).double().mean().item()
     hint = f"keep the {int(there.sum())} scenes whose two classes are the network's two best answers"
-    expect(abs(share - wanted) < 0.005, f"it is not {share:.3f}: {hint}, and count both classes of each")
-    return f"{wanted:.0%}: better than a coin, and far from sure."
+    expect(abs(share - expected) < 0.005, f"it is not {share:.3f}: {hint}, and count both classes of each")
+    return f"{expected:.0%}: better than a coin, and far from sure."

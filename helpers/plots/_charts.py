@@ -59,8 +59,8 @@ def curves(
     _check_series(series, "series")
     figure, ax = _axes(title, ylabel)
     handles, whole = [], True
-    for (name, given), color, dash in zip(series.items(), COLORS, DASHES, strict=False):
-        x, y = _xy(name, given)
+    for (name, line), color, dash in zip(series.items(), COLORS, DASHES, strict=False):
+        x, y = _xy(name, line)
         mean, whole = y.mean(0), whole and np.array_equal(x, x.round())
         handles += ax.plot(x, mean, color=color, linestyle=dash, linewidth=2, marker="o" if len(x) == 1 else None)
         if len(y) > 1:
@@ -103,18 +103,18 @@ def bars(
     if not values:
         raise ValueError("values must hold at least one bar, got none")
     seeds = [np.atleast_1d(array(value, f"values[{name!r}]")) for name, value in values.items()]
-    if any(one.ndim > 1 for one in seeds):
+    if any(values_by_seed.ndim > 1 for values_by_seed in seeds):
         raise ValueError("values must be a number or a list of numbers a name, got an array of higher rank")
     figure, ax = _axes(title, ylabel, min(WIDTH_IN, 1.2 + 1.2 * len(seeds)))
-    for i, one in enumerate(seeds):
-        mean = one.mean()
+    for i, values_by_seed in enumerate(seeds):
+        mean = values_by_seed.mean()
         ax.bar(i, mean, width=0.62, color=COLORS[0])
-        top = max(0.0, one.max()) if mean >= 0 else min(0.0, one.min())
+        top = max(0.0, values_by_seed.max()) if mean >= 0 else min(0.0, values_by_seed.min())
         style = {"ha": "center", "va": "bottom" if mean >= 0 else "top", "fontsize": SMALL_PT, "color": INK}
         ax.annotate(number(mean), (i, top), (0, 3 if mean >= 0 else -3), textcoords="offset points", **style)
-        if len(one) > 1:
-            spots = i + np.linspace(-0.16, 0.16, len(one))
-            ax.scatter(spots, one, s=18, color="white", edgecolor=INK, linewidth=0.8, zorder=3)
+        if len(values_by_seed) > 1:
+            spots = i + np.linspace(-0.16, 0.16, len(values_by_seed))
+            ax.scatter(spots, values_by_seed, s=18, color="white", edgecolor=INK, linewidth=0.8, zorder=3)
     room = max(6, int(0.85 * figure.get_figwidth() / len(seeds) / CHAR_IN))  # characters under a bar
     ax.set_xticks(range(len(seeds)), [textwrap.fill(name, room) for name in values])
     ax.axhline(0, color=FAINT, linewidth=0.8)
@@ -151,13 +151,13 @@ def _check_series(series: Mapping[str, Any], name: str) -> None:
         raise ValueError(f"{name} must hold 1 .. {len(COLORS)} lines that can be told apart, got {len(series)}")
 
 
-def _xy(name: str, given: Any) -> tuple[np.ndarray, np.ndarray]:
+def _xy(name: str, line: Any) -> tuple[np.ndarray, np.ndarray]:
     """x (n,) and y (seeds, n)."""
-    y = array(given[1] if isinstance(given, tuple) else given, f"series[{name!r}]")
+    y = array(line[1] if isinstance(line, tuple) else line, f"series[{name!r}]")
     if y.ndim not in (1, 2):
         raise ValueError(f"series[{name!r}] must have shape (n,) or (seeds, n), got {y.shape}")
     y = np.atleast_2d(y)
-    x = array(given[0], f"x of series[{name!r}]") if isinstance(given, tuple) else np.arange(y.shape[1])
+    x = array(line[0], f"x of series[{name!r}]") if isinstance(line, tuple) else np.arange(y.shape[1])
     if x.shape != y.shape[1:]:
-        raise ValueError(f"series[{name!r}]: x has shape {x.shape}, wanted {y.shape[1:]} as y")
+        raise ValueError(f"x of series[{name!r}] must have shape {y.shape[1:]}, as y has, got {x.shape}")
     return x, y

@@ -81,4 +81,4 @@ def film(frames: Sequence[Picture], alts: Sequence[str], caption: str) -> Film:
         raise ValueError(f"frames and alts must be as many, one at least, got {len(frames)} and {len(alts)}")
     shown = ["max-width:100%" + ("" if i == 0 else ";display:none") for i in range(len(frames))]
     triples = zip(frames, alts, shown, strict=True)
-    return Film(tuple(picture_tag(one, alt, FILM_DPI, style) for one, alt, style in triples), caption)
+    return Film(tuple(picture_tag(frame, alt, FILM_DPI, style) for frame, alt, style in triples), caption)

@@ -54,9 +54,9 @@ def maps(
     Raises:
         ValueError: another rank, no map, no finite value, or vmin not below vmax.
     """
-    found = map_array(x)
-    shown = [limits(one, vmin, vmax) for one in (found if each else [found] * len(found))]
-    return map_grid(found, titles, columns, shown, cmap, values, not (each or values), label, each)
+    fields = map_array(x)
+    scales = [limits(field, vmin, vmax) for field in (fields if each else [fields] * len(fields))]
+    return map_grid(fields, titles, columns, scales, cmap, values, not (each or values), label, each)
 
 
 def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3, cmap: str = "viridis") -> Picture:
@@ -73,22 +73,22 @@ def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3,
     """
     if len(pictures) == 0:
         raise ValueError("pictures must hold at least one, got none")
-    found = [array(one, f"pictures[{i}]") for i, one in enumerate(pictures)]
-    for i, one in enumerate(found):
-        if one.ndim not in (2, 3) or (one.ndim == 3 and len(one) not in (1, 3)):
-            raise ValueError(f"pictures[{i}] must be (H, W), (1, H, W) or (3, H, W), got {one.shape}")
-    shapes = [one.shape[-2:] for one in found]
-    below = LINE_IN if any(one.ndim == 2 for one in found) else 0
-    figure, axes = panels(len(found), columns, shapes, titles, extra_in=(0, below))
-    for ax, one in zip(axes, found, strict=True):
-        if one.ndim == 2:
-            low, high = limits(one, None, None)
-            show(ax, one, cmap=colors(cmap), vmin=low, vmax=high)
+    arrays = [array(entry, f"pictures[{i}]") for i, entry in enumerate(pictures)]
+    for i, entry in enumerate(arrays):
+        if entry.ndim not in (2, 3) or (entry.ndim == 3 and len(entry) not in (1, 3)):
+            raise ValueError(f"pictures[{i}] must be (H, W), (1, H, W) or (3, H, W), got {entry.shape}")
+    shapes = [entry.shape[-2:] for entry in arrays]
+    below = LINE_IN if any(entry.ndim == 2 for entry in arrays) else 0
+    figure, axes = panels(len(arrays), columns, shapes, titles, extra_in=(0, below))
+    for ax, entry in zip(axes, arrays, strict=True):
+        if entry.ndim == 2:
+            low, high = limits(entry, None, None)
+            show(ax, entry, cmap=colors(cmap), vmin=low, vmax=high)
             note(ax, (low, high))
         else:
-            if not (one.min() >= 0 and one.max() <= 1):
-                raise ValueError(f"pictures must have values in [0, 1], got {one.min():.3g} to {one.max():.3g}")
-            picture, shown = image_array(one[None], 0, 1)
+            if not (entry.min() >= 0 and entry.max() <= 1):
+                raise ValueError(f"pictures must have values in [0, 1], got {entry.min():.3g} to {entry.max():.3g}")
+            picture, shown = image_array(entry[None], 0, 1)
             show(ax, unit(picture, shown)[0], cmap="gray", vmin=0, vmax=1)
     return figure
 
@@ -119,9 +119,9 @@ def signed_maps(
     Raises:
         ValueError: another rank, no map, no finite value, or a limit that is not positive.
     """
-    found = map_array(x)
-    shown = [symmetric(one, limit) for one in (found if each else [found] * len(found))]
-    return map_grid(found, titles, columns, shown, cmap, values, not (each or values), label, each)
+    fields = map_array(x)
+    scales = [symmetric(field, limit) for field in (fields if each else [fields] * len(fields))]
+    return map_grid(fields, titles, columns, scales, cmap, values, not (each or values), label, each)
 
 
 def overlay(
@@ -156,20 +156,20 @@ def overlay(
     Raises:
         ValueError: as `images` and `maps`, or when N differs.
     """
-    found = map_array(maps, "maps")
+    fields = map_array(maps, "maps")
     pictures, black_white = image_array(images)
-    if len(pictures) not in (1, len(found)):
-        raise ValueError(f"maps must be one for each of the {len(pictures)} images, got {len(found)}")
+    if len(pictures) not in (1, len(fields)):
+        raise ValueError(f"maps must be one for each of the {len(pictures)} images, got {len(fields)}")
     gray = unit(pictures @ LUMA if pictures.ndim == 4 else pictures, black_white)
-    gray = np.broadcast_to(gray, (len(found), *gray.shape[1:]))  # (N, H, W)
-    groups = found if each else [found] * len(found)
-    shown = [symmetric(one, vmax) if signed else limits(one, vmin, vmax) for one in groups]
+    gray = np.broadcast_to(gray, (len(fields), *gray.shape[1:]))  # (N, H, W)
+    groups = fields if each else [fields] * len(fields)
+    scales = [symmetric(field, vmax) if signed else limits(field, vmin, vmax) for field in groups]
     extra = (0, LINE_IN) if each else (BAR_IN, 0)
-    figure, axes = panels(len(found), columns, gray.shape[1:], titles, extra_in=extra)
+    figure, axes = panels(len(fields), columns, gray.shape[1:], titles, extra_in=extra)
     style = {"cmap": colors("RdBu_r" if signed else "viridis"), "interpolation": "bilinear" if smooth else "nearest"}
-    for ax, picture, one, (low, high) in zip(axes, gray, found, shown, strict=True):
+    for ax, picture, field, (low, high) in zip(axes, gray, fields, scales, strict=True):
         show(ax, picture, cmap="gray", vmin=0, vmax=1)
-        drawn = show(ax, one, picture.shape, vmin=low, vmax=high, alpha=alpha, **style)
+        drawn = show(ax, field, picture.shape, vmin=low, vmax=high, alpha=alpha, **style)
         if each:
             note(ax, (low, high))
     if not each:
@@ -203,12 +203,12 @@ def feature_maps(
     Raises:
         ValueError: not of rank 3.
     """
-    found = array(activations, "activations")
-    if found.ndim != 3:
-        raise ValueError(f"activations must be those of one image, (C, h, w), got {found.shape}")
-    titles = [str(i) for i in range(len(found))] if titles is None else titles
+    fields = array(activations, "activations")
+    if fields.ndim != 3:
+        raise ValueError(f"activations must be those of one image, (C, h, w), got {fields.shape}")
+    titles = [str(i) for i in range(len(fields))] if titles is None else titles
     style = {"columns": columns, "vmin": vmin, "vmax": vmax, "each": each, "values": values}
-    return maps(found, titles, label=label, cmap="magma", **style)
+    return maps(fields, titles, label=label, cmap="magma", **style)
 
 
 def kernels(
@@ -234,15 +234,15 @@ def kernels(
     Raises:
         ValueError: not of rank 4, or more than 8 input channels.
     """
-    found = array(weights, "weights")
-    if found.ndim != 4:
-        raise ValueError(f"weights must have shape (out, in, k, k), got {found.shape}")
-    outputs, inputs = found.shape[:2]
+    stack = array(weights, "weights")
+    if stack.ndim != 4:
+        raise ValueError(f"weights must have shape (out, in, k, k), got {stack.shape}")
+    outputs, inputs = stack.shape[:2]
     if inputs > 8:
-        raise ValueError(f"weights: a row holds up to 8 input channels, got {inputs}; take a part, weights[:, :8]")
+        raise ValueError(f"weights must have at most 8 input channels, got {inputs}; take a part, weights[:, :8]")
     if titles is None:
         names = [(f"{o}", f"{o} ← {i}") for o in range(outputs) for i in range(inputs)]
         titles = [short if inputs == 1 else long for short, long in names]
-    flat = found.reshape(-1, *found.shape[2:])  # (out * in, k, k)
+    flat = stack.reshape(-1, *stack.shape[2:])  # (out * in, k, k)
     columns = columns if inputs == 1 else inputs
     return signed_maps(flat, titles, columns=columns, limit=limit, values=values, label=label)

@@ -46,40 +46,40 @@ def array(x: Any, name: str) -> np.ndarray:
     """A float64 array from a tensor or anything numpy takes, not empty; `name` is the argument's name."""
     x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else x
     try:
-        found = np.asarray(x, dtype=np.float64)
+        values = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a tensor or an array of numbers, got {type(x).__name__}") from error
-    if found.size == 0:
-        raise ValueError(f"{name} must not be empty, got shape {found.shape}")
-    return found
+    if values.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {values.shape}")
+    return values
 
 
 def map_array(x: Any, name: str = "x") -> np.ndarray:
     """Maps as (N, H, W) from (H, W) or (N, H, W)."""
-    found = array(x, name)
-    if found.ndim not in (2, 3):
-        raise ValueError(f"{name} must have shape (H, W) or (N, H, W), got {found.shape}")
-    return found if found.ndim == 3 else found[None]
+    fields = array(x, name)
+    if fields.ndim not in (2, 3):
+        raise ValueError(f"{name} must have shape (H, W) or (N, H, W), got {fields.shape}")
+    return fields if fields.ndim == 3 else fields[None]
 
 
 def image_array(x: Any, vmin: float | None = None, vmax: float | None = None) -> tuple[np.ndarray, Limits]:
     """Images as (N, H, W) gray or (N, H, W, 3) colour, and the values shown black and white."""
-    found = array(x, "images")
-    if found.ndim == 4 and found.shape[1] in (1, 3):
-        found = found[:, 0] if found.shape[1] == 1 else np.moveaxis(found, 1, -1)  # (N, H, W[, 3])
-    elif found.ndim not in (2, 3):
-        wanted = "(H, W), (N, H, W), (N, 1, H, W) or (N, 3, H, W)"
-        raise ValueError(f"images must have shape {wanted}, got {found.shape}")
-    found = found[None] if found.ndim == 2 else found
-    low, high = _finite_range(found)
+    pictures = array(x, "images")
+    if pictures.ndim == 4 and pictures.shape[1] in (1, 3):
+        pictures = pictures[:, 0] if pictures.shape[1] == 1 else np.moveaxis(pictures, 1, -1)  # (N, H, W[, 3])
+    elif pictures.ndim not in (2, 3):
+        layouts = "(H, W), (N, H, W), (N, 1, H, W) or (N, 3, H, W)"
+        raise ValueError(f"images must have shape {layouts}, got {pictures.shape}")
+    pictures = pictures[None] if pictures.ndim == 2 else pictures
+    low, high = _finite_range(pictures)
     if "uint8" in str(getattr(x, "dtype", "")):
         low, high = 0.0, 255.0
     elif low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    elif found.ndim == 4 and (vmin is None or vmax is None):
+    elif pictures.ndim == 4 and (vmin is None or vmax is None):
         got = f"{number(low)} .. {number(high)}"
         raise ValueError(f"images in colour must lie in [0, 1] or be bytes, got {got}; or give vmin and vmax")
-    return found, limits(np.array((low, high)), vmin, vmax)
+    return pictures, limits(np.array((low, high)), vmin, vmax)
 
 
 def limits(x: np.ndarray, vmin: float | None, vmax: float | None) -> Limits:
@@ -116,9 +116,9 @@ def numbers(x: np.ndarray) -> np.ndarray:
     return np.array([_typeset(value, form) for value in x.ravel()]).reshape(x.shape)
 
 
-def unit(x: np.ndarray, shown: Limits) -> np.ndarray:
+def unit(x: np.ndarray, black_white: Limits) -> np.ndarray:
     """Images with black at 0 and white at 1; NaN is gray."""
-    return np.nan_to_num(np.clip((x - shown[0]) / (shown[1] - shown[0]), 0, 1), nan=0.78)
+    return np.nan_to_num(np.clip((x - black_white[0]) / (black_white[1] - black_white[0]), 0, 1), nan=0.78)
 
 
 def colors(name: str) -> Colormap:
@@ -173,9 +173,9 @@ def show(ax: Axes, picture: np.ndarray, shape: Sequence[int] | None = None, **st
     return ax.imshow(picture, extent=(0, width, height, 0), **{"interpolation": "nearest", **style})
 
 
-def write_values(ax: Axes, one: np.ndarray, text: np.ndarray, drawn: AxesImage) -> None:
+def write_values(ax: Axes, field: np.ndarray, text: np.ndarray, drawn: AxesImage) -> None:
     """The text of every cell of (H, W), black or white by the cell's luminance."""
-    light = drawn.to_rgba(one)[..., :3] @ LUMA > 0.5
+    light = drawn.to_rgba(field)[..., :3] @ LUMA > 0.5
     for (row, column), value in np.ndenumerate(text):
         style = {"color": "black" if light[row, column] else "white", "fontsize": SMALL_PT}
         ax.text(column + 0.5, row + 0.5, value, ha="center", va="center", **style)
@@ -189,9 +189,9 @@ def cell_in(text: np.ndarray) -> float:
     return side
 
 
-def note(ax: Axes, shown: Limits) -> None:
+def note(ax: Axes, scale: Limits) -> None:
     """Write a panel's own limits below it."""
-    ax.set_xlabel(f"{number(shown[0])} … {number(shown[1])}", fontsize=SMALL_PT, color=INK, labelpad=3)
+    ax.set_xlabel(f"{number(scale[0])} … {number(scale[1])}", fontsize=SMALL_PT, color=INK, labelpad=3)
 
 
 def color_bar(figure: Picture, axes: list[Axes], drawn: ScalarMappable, label: str) -> None:
@@ -213,10 +213,10 @@ def legend(figure: Picture, handles: Sequence[Artist], names: Sequence[str]) -> 
 
 
 def map_grid(
-    found: np.ndarray,
+    fields: np.ndarray,
     titles: Titles,
     columns: int,
-    shown: Sequence[Limits],
+    scales: Sequence[Limits],
     cmap: str,
     values: bool,
     bar: bool,
@@ -224,14 +224,14 @@ def map_grid(
     notes: bool = False,
 ) -> Picture:
     """A figure of maps (N, H, W), each between its limits, with numbers, limits below, or a colour bar."""
-    text = numbers(found) if values else None
-    side = None if text is None else cell_in(text) * found.shape[2] + 0.1
+    text = numbers(fields) if values else None
+    side = None if text is None else cell_in(text) * fields.shape[2] + 0.1
     extra = (BAR_IN if bar else 0, LINE_IN if notes else 0)
-    figure, axes = panels(len(found), columns, found.shape[1:], titles, panel_in=side, extra_in=extra)
-    for i, (ax, one, (low, high)) in enumerate(zip(axes, found, shown, strict=True)):
-        drawn = show(ax, one, cmap=colors(cmap), vmin=low, vmax=high)
+    figure, axes = panels(len(fields), columns, fields.shape[1:], titles, panel_in=side, extra_in=extra)
+    for i, (ax, field, (low, high)) in enumerate(zip(axes, fields, scales, strict=True)):
+        drawn = show(ax, field, cmap=colors(cmap), vmin=low, vmax=high)
         if text is not None:
-            write_values(ax, one, text[i], drawn)
+            write_values(ax, field, text[i], drawn)
         if notes:
             note(ax, (low, high))
     if bar:

@@ -55,14 +55,15 @@ def images(
     Raises:
         ValueError: another rank, no image, or colour values outside [0, 1] without limits.
     """
-    found, shown = image_array(x, vmin, vmax)
-    if found.ndim == 3:
-        plain = shown in ((0, 1), (0, 255))
-        return map_grid(found, titles, columns, [shown] * len(found), "gray", values, not (plain or values), label)
+    pictures, black_white = image_array(x, vmin, vmax)
+    if pictures.ndim == 3:
+        plain = black_white in ((0, 1), (0, 255))
+        scales = [black_white] * len(pictures)
+        return map_grid(pictures, titles, columns, scales, "gray", values, not (plain or values), label)
     if values:
         raise ValueError("values=True writes one number into a cell, so it wants gray images, got colour")
-    figure, axes = panels(len(found), columns, found.shape[1:3], titles)
-    for ax, picture in zip(axes, unit(found, shown), strict=True):
+    figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)
+    for ax, picture in zip(axes, unit(pictures, black_white), strict=True):
         show(ax, picture)
     return figure
 
@@ -90,19 +91,19 @@ def boxes(
     Raises:
         ValueError: other shapes, or another N.
     """
-    pictures, shown = image_array(images)
+    pictures, black_white = image_array(images)
     kinds = boxes if isinstance(boxes, Mapping) else {"": boxes}
-    sets = [_box_arrays(one, len(pictures)) for one in kinds.values()]
+    sets = [_box_arrays(box_set, len(pictures)) for box_set in kinds.values()]
     if len(sets) > len(BOX_COLORS):
-        raise ValueError(f"boxes: {len(BOX_COLORS)} kinds can be told apart, got {len(sets)}")
+        raise ValueError(f"boxes must be of at most {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
     if labels is not None and len(labels) != len(pictures):
         raise ValueError(f"labels must give a list for each of the {len(pictures)} images, got {len(labels)}")
     below = LINE_IN / -(-len(pictures) // columns) if isinstance(boxes, Mapping) else 0  # one legend, not one a row
     figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles, extra_in=(0, below))
-    for i, (ax, picture) in enumerate(zip(axes, unit(pictures, shown), strict=True)):
+    for i, (ax, picture) in enumerate(zip(axes, unit(pictures, black_white), strict=True)):
         show(ax, picture, cmap="gray", vmin=0, vmax=1)
-        for kind, found in enumerate(sets):
-            _draw_boxes(ax, found[i], kind, labels[i] if labels is not None and kind == 0 else (), thin)
+        for kind, box_lists in enumerate(sets):
+            _draw_boxes(ax, box_lists[i], kind, labels[i] if labels is not None and kind == 0 else (), thin)
     if isinstance(boxes, Mapping):
         lines = [Line2D([], [], color=BOX_COLORS[k], linestyle=BOX_DASHES[k], **_rim()) for k in range(len(sets))]
         legend(figure, lines, list(kinds))
@@ -131,19 +132,19 @@ def scanpaths(
     Raises:
         ValueError: other shapes, another N, or fixations beyond the edges.
     """
-    pictures, shown = image_array(images)
-    found = array(fixations, "fixations")
-    found = np.broadcast_to(found, (len(pictures), *found.shape)) if found.ndim == 2 else found
-    if found.ndim != 3 or found.shape[2] != 2 or len(found) != len(pictures):
-        raise ValueError(f"fixations must be (S, 2) or ({len(pictures)}, S, 2), got {found.shape}")
-    if not (np.abs(found) <= 1).all():  # NaN too
-        raise ValueError(f"fixations must lie in [-1, 1], got {np.min(found):.3g} .. {np.max(found):.3g}")
+    pictures, black_white = image_array(images)
+    paths = array(fixations, "fixations")
+    paths = np.broadcast_to(paths, (len(pictures), *paths.shape)) if paths.ndim == 2 else paths
+    if paths.ndim != 3 or paths.shape[2] != 2 or len(paths) != len(pictures):
+        raise ValueError(f"fixations must be (S, 2) or ({len(pictures)}, S, 2), got {paths.shape}")
+    if not (np.abs(paths) <= 1).all():  # NaN too
+        raise ValueError(f"fixations must lie in [-1, 1], got {np.min(paths):.3g} .. {np.max(paths):.3g}")
     sought = None if boxes is None else _box_arrays(boxes, len(pictures))
     figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)
     height, width = pictures.shape[1:3]
     for k, ax in enumerate(axes if sought is not None else []):
         _draw_boxes(ax, sought[k], 2, (), thin=False)
-    for ax, picture, path in zip(axes, unit(pictures, shown), (found + 1) / 2 * (width, height), strict=True):
+    for ax, picture, path in zip(axes, unit(pictures, black_white), (paths + 1) / 2 * (width, height), strict=True):
         show(ax, picture, cmap="gray", vmin=0, vmax=1)
         ax.plot(*path.T, color=BOX_COLORS[0], **_rim())
         for number, (x, y) in enumerate(path):
@@ -159,15 +160,15 @@ def scanpaths(
     return figure
 
 
-def _box_arrays(found: Any, count: int) -> list[np.ndarray]:
+def _box_arrays(boxes: Any, count: int) -> list[np.ndarray]:
     """N arrays (K, 4) from (N, 4), (N, K, 4) or a list."""
-    each = [np.zeros((0, 4)) if len(one) == 0 else array(one, "boxes") for one in found]
+    each = [np.zeros((0, 4)) if len(entry) == 0 else array(entry, "boxes") for entry in boxes]
     if len(each) != count:
         raise ValueError(f"boxes must give one entry for each of the {count} images, got {len(each)}")
-    for one in each:
-        if one.ndim > 2 or one.shape[-1] != 4:
-            raise ValueError(f"boxes must have shape (N, 4) or (N, K, 4), got an entry of shape {one.shape}")
-    return [one.reshape(-1, 4) for one in each]
+    for entry in each:
+        if entry.ndim > 2 or entry.shape[-1] != 4:
+            raise ValueError(f"boxes must have shape (N, 4) or (N, K, 4), got an entry of shape {entry.shape}")
+    return [entry.reshape(-1, 4) for entry in each]
 
 
 def _box(box: Sequence[float], kind: int, thin: bool) -> Rectangle:
@@ -181,8 +182,8 @@ def _rim() -> dict[str, Any]:
     return {"linewidth": 1.8, "path_effects": [patheffects.withStroke(linewidth=3.4, foreground="black")]}
 
 
-def _draw_boxes(ax: Axes, found: np.ndarray, kind: int, labels: Sequence[str], thin: bool) -> None:
-    for i, box in enumerate(found):
+def _draw_boxes(ax: Axes, boxes: np.ndarray, kind: int, labels: Sequence[str], thin: bool) -> None:
+    for i, box in enumerate(boxes):
         if np.isnan(box).any():
             continue
         ax.add_patch(_box(box, kind, thin))

@@ -109,12 +109,14 @@ def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes:
         noise = start.value * torch.randn(shape, generator=torch.Generator().manual_seed(0))
         options = {"l2": penalty.value, "steps": steps.value, "lr": 0.3, "start": noise}
         try:
-            found = saliency.class_model(model, choice.value, shape, **options)
+            result = saliency.class_model(model, choice.value, shape, **options)
         except ValueError as error:
             view.value = f"<p>{html.escape(str(error))}</p>"
             return
-        about = f"objective {found.objective[0]:.3g} at the start, {found.objective[-1]:.3g} after {steps.value} steps"
-        picture = plots.signed_maps(found.image.mean(0), [classes[choice.value]], each=True)
+        about = (
+            f"objective {result.objective[0]:.3g} at the start, {result.objective[-1]:.3g} after {steps.value} steps"
+        )
+        picture = plots.signed_maps(result.image.mean(0), [classes[choice.value]], each=True)
         view.value = picture_tag(picture, f"The class model of {classes[choice.value]}: {about}.") + f"<p>{about}</p>"
 
     for control in (choice, penalty, steps, start):
@@ -152,13 +154,15 @@ def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.V
 
     def draw(_change: object = None) -> None:
         image, end, c = images[which.value], ends[which.value], choice.value
-        found = cam.weighted_maps(end.maps, end.weight[c])
-        stretched = cam.upsample(found, tuple(image.shape[1:]))
+        evidence = cam.weighted_maps(end.maps, end.weight[c])
+        stretched = cam.upsample(evidence, tuple(image.shape[1:]))
         box = cam.largest_component_box(stretched, threshold.value)[0]
         score, name = end.logits[0, c].item(), model.card.classes[c]
         where = "no place speaks for it" if box.isnan().any() else "box " + ", ".join(f"{v:.0f}" for v in box.tolist())
-        about = f"{name}: score {score:.3g} = mean {found.mean().item():.3g} + bias {end.bias[c].item():.3g}; {where}"
-        left = plots.overlay(image[None], found, [name], signed=True)
+        about = (
+            f"{name}: score {score:.3g} = mean {evidence.mean().item():.3g} + bias {end.bias[c].item():.3g}; {where}"
+        )
+        left = plots.overlay(image[None], evidence, [name], signed=True)
         right = plots.boxes(image[None], box[None])
         shown = picture_tag(left, f"The map over the image. {about}.") + picture_tag(right, f"The image. {about}.")
         view.value = shown + f"<p>{html.escape(about)}</p>"
@@ -210,8 +214,8 @@ def filter_explorer(
         answers = masked_forward(model, x, {layer: on[:, None, None]}).logits
         share = topk_correct(answers, y).float().mean()
         about = f"{int(on.sum())} of {filters} filters on; {share:.1%} of {len(x)} digits named rightly"
-        found = similarnet.heatmap(features[which.value], weights * on)
-        picture = plots.maps(cam.upsample(found, tuple(images[which.value].shape[1:])), label="heat")
+        heat = similarnet.heatmap(features[which.value], weights * on)
+        picture = plots.maps(cam.upsample(heat, tuple(images[which.value].shape[1:])), label="heat")
         view.value = picture_tag(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
 
     for control in (which, *switches):
@@ -227,7 +231,7 @@ def attention_explorer(model: nn.Module, images: Tensor, labels: Tensor | None =
     Args:
         model: one of the book's networks that see whole images.
         images: (N, C, H, W), values in [0, 1]; each is first shown with the network's best answer.
-        labels: (N,), their classes, told beside their numbers.
+        labels: (N,), their classes, shown beside their numbers.
 
     Returns:
         The widget; show it as a cell's last value.
@@ -241,14 +245,14 @@ def attention_explorer(model: nn.Module, images: Tensor, labels: Tensor | None =
     if not images.is_floating_point():
         raise ValueError(f"images must be floating-point numbers in [0, 1], got {images.dtype}")
     names, images = card.classes, images.to(next(model.parameters()))
-    told, known = [""] * len(images), {i: f": {name}" for i, name in enumerate(names)}
+    hints, known = [""] * len(images), {i: f": {name}" for i, name in enumerate(names)}
     if labels is not None:
         if not isinstance(labels, Tensor) or labels.shape != (len(images),) or not {*labels.tolist()} <= {*known}:
             raise ValueError(f"labels must be ({len(images)},), each in 0 .. {len(names) - 1}, got {labels!r:.80}")
-        told = [known[c] for c in labels.tolist()]
+        hints = [known[c] for c in labels.tolist()]
     wide = {"layout": ipywidgets.Layout(width="420px"), "style": {"description_width": "110px"}}
     late = {"continuous_update": False, **wide}
-    which = ipywidgets.Dropdown(options=[(f"{i}{t}", i) for i, t in enumerate(told)], description="image", **wide)
+    which = ipywidgets.Dropdown(options=[(f"{i}{t}", i) for i, t in enumerate(hints)], description="image", **wide)
     choice = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="class", **wide)
     a = ipywidgets.FloatSlider(value=AVERAGE, min=0, max=1, step=0.05, description="a", **late)
     b = ipywidgets.FloatSlider(value=DIFFERENCE, min=0, max=2, step=0.05, description="b", **late)
@@ -260,21 +264,23 @@ def attention_explorer(model: nn.Module, images: Tensor, labels: Tensor | None =
     def draw(_change: object = None) -> None:
         image, c = images[which.value, None], choice.value
         suppress = partial(licnn.inhibition_mask, k=k.value, a=a.value, b=b.value)
-        found = licnn.attention_map(model, normalize(image, model), c, mode=mode.value, suppress=suppress)
-        region = background.salient_region(found)
+        attention = licnn.attention_map(model, normalize(image, model), c, mode=mode.value, suppress=suppress)
+        region = background.salient_region(attention)
         blurred = background.blur_outside(image, region, radius.value).clamp(0, 1)  # rounding may leave [0, 1]
         both = torch.cat([image, blurred])
         chances = logits(model, normalize(both, model)).softmax(1)
-        said = []  # hard spaces keep a name and its number together where a title is wrapped
-        for one, when in zip(chances, ("before", "after"), strict=True):
-            best = one.topk(min(3, len(names))).indices.tolist()
-            said.append(f"{when}: " + ", ".join(f"{names[i]} {one[i].item():.1%}".replace(" ", "\xa0") for i in best))
+        titles = []  # hard spaces keep a name and its number together where a title is wrapped
+        for probabilities, when in zip(chances, ("before", "after"), strict=True):
+            best = probabilities.topk(min(3, len(names))).indices.tolist()
+            titles.append(
+                f"{when}: " + ", ".join(f"{names[i]} {probabilities[i].item():.1%}".replace(" ", "\xa0") for i in best)
+            )
         about = f"{names[c]}: {chances[0, c].item():.1%} before the blur, {chances[1, c].item():.1%} after it; "
         sharp = f"{region.float().mean().item():.0%} of the image stays sharp"
-        about += sharp if found.any() else "nothing is left of the map, so nothing is blurred"
-        left, right = plots.overlay(image, found, [names[c]], label="attention"), plots.images(both, said)
+        about += sharp if attention.any() else "nothing is left of the map, so nothing is blurred"
+        left, right = plots.overlay(image, attention, [names[c]], label="attention"), plots.images(both, titles)
         shown = picture_tag(left, f"The attention map over the image. {about}.")
-        shown += picture_tag(right, f"The image, and blurred outside the region. {'; '.join(said)}.")
+        shown += picture_tag(right, f"The image, and blurred outside the region. {'; '.join(titles)}.")
         view.value = shown + f"<p>{html.escape(about)}</p>"
 
     def pick(_change: object = None) -> None:

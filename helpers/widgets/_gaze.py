@@ -28,20 +28,20 @@ def gaze_frame(model: nn.Module, image: Tensor, gaze: Tensor, r_max: float = 1.0
     """
     if not isinstance(gaze, Tensor) or gaze.shape != (2,):
         raise ValueError(f"gaze must be (2,), x and y, got {getattr(gaze, 'shape', gaze)}")
-    x, at = normalize(image[None], model).to(next(model.parameters())), gaze[None].to(torch.float32)
+    x, fixation = normalize(image[None], model).to(next(model.parameters())), gaze[None].to(torch.float32)
     view = retina.viewer(model, r_max)
     # What is seen, in the image's own colours: beyond the edge it is the mean.
     mean, std = (torch.tensor(values)[:, None, None] for values in (model.card.mean, model.card.std))
-    seen, image = ((one.cpu() * std + mean).clamp(0, 1) for one in (view(x, at)[0, 0], x[0]))
-    chances = search.label_map(model, x, at, view)[0, 0].exp()
+    seen, image = ((picture.cpu() * std + mean).clamp(0, 1) for picture in (view(x, fixation)[0, 0], x[0]))
+    chances = search.label_map(model, x, fixation, view)[0, 0].exp()
     best = chances.topk(min(5, len(chances)))
-    said = ", ".join(
+    answers = ", ".join(
         f"{model.card.classes[i]} {p:.0%}" for p, i in zip(best.values.tolist(), best.indices, strict=True)
     )
     shown = plots.gallery(
         [_marked(image, gaze, r_max), seen], ["the image and the gaze", "what the network sees"], columns=2
     )
-    return shown, f"gaze {gaze[0]:+.2f}, {gaze[1]:+.2f}: {said}"
+    return shown, f"gaze {gaze[0]:+.2f}, {gaze[1]:+.2f}: {answers}"
 
 
 def _marked(image: Tensor, gaze: Tensor, r_max: float) -> Tensor:
@@ -70,7 +70,7 @@ def gaze_film(model: nn.Module, image: Tensor, path: Tensor, caption: str, r_max
     """
     if path.ndim != 2 or path.shape[1] != 2 or len(path) == 0:
         raise ValueError(f"path must be (S, 2), one place at least, got {tuple(path.shape)}")
-    frames, texts = zip(*(gaze_frame(model, image, one, r_max) for one in path), strict=True)
+    frames, texts = zip(*(gaze_frame(model, image, gaze, r_max) for gaze in path), strict=True)
     for frame, text in zip(frames, texts, strict=True):
         frame.supxlabel(textwrap.fill(text, 64), fontsize=9)
     return plots.film(frames, texts, caption)

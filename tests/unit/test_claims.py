@@ -132,4 +132,4 @@ def test_the_summary_lists_each_claim_once():
     claim("first", 1, at_least=0, text="first")
     claim("second", 1, at_least=0, text="second")
     claim("first", 2, at_least=0, text="first")
-    assert [(row[0], row[1]) for row in summary().rows] == [("first", "2"), ("second", "1")]
+    assert summary().iloc[:, :2].to_numpy().tolist() == [["first", "2"], ["second", "1"]]

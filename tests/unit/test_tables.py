@@ -1,3 +1,6 @@
+import re
+
+import numpy as np
 import pytest
 
 from helpers.tables import format_cell, table
@@ -18,6 +21,8 @@ from helpers.tables import format_cell, table
         (True, "True"),
         ("conv1", "conv1"),
         ((6, 28, 28), "(6, 28, 28)"),
+        (np.int64(1200), "1,200"),
+        (np.float32(0.5), "0.5"),
     ],
 )
 def test_cells_read_well(value, shown):
@@ -34,17 +39,29 @@ def test_html_is_escaped_and_aligned():
     assert "<b>" not in shown
     assert "&lt;b&gt;" in shown
     assert "a &amp; b" in shown
-    assert '<td style="text-align:right">1</td>' in shown
+    (cell,) = re.findall(r'<td id="T_(\w+_row0_col1)"', shown)  # the number's cell, which the style names
+    assert re.search(rf"#T_{cell}[^{{]*{{\s*text-align: right", shown)
 
 
 def test_a_truth_value_is_no_number():
-    assert "text-align:left" in table([(True,)], ["holds"])._repr_html_()
+    assert re.search(r"row0_col0 {\s*text-align: left", table([(True,)], ["holds"])._repr_html_())
 
 
 def test_a_ragged_row_is_refused():
-    with pytest.raises(ValueError, match=r"rows\[1\] has 1 cells, but the header has 2"):
+    with pytest.raises(ValueError, match=r"rows\[1\] must have 2 cells, as the header has, got 1"):
         table([(1, 2), (3,)], ["a", "b"])
 
 
 def test_an_empty_table_keeps_its_header():
     assert str(table([], ["a", "b"])) == "a  b"
+
+
+def test_a_column_named_twice_is_refused():
+    with pytest.raises(ValueError, match="header must name every column once"):
+        table([(1, 2)], ["a", "a"])
+
+
+def test_a_table_is_a_frame_that_keeps_its_cells():
+    shown = table([("a", 1), ("b", 0.5)], ["name", "value"])
+    assert shown["value"].tolist() == [1, 0.5]
+    assert str(shown).splitlines()[1] == "a         1"  # not 1.0

@@ -36,8 +36,8 @@ class Page(HTMLParser):
         if self.open:
             self.texts.setdefault(self.open[-1], []).append(data)
 
-    def all(self, wanted):
-        return [attrs for tag, attrs in self.tags if tag == wanted]
+    def all(self, name):
+        return [attrs for tag, attrs in self.tags if tag == name]
 
 
 def frame(value):
@@ -47,7 +47,7 @@ def frame(value):
     return plots.images(picture)
 
 
-def made(count=3, caption="The gaze travels."):
+def a_film(count=3, caption="The gaze travels."):
     return plots.film([frame(i / 8) for i in range(count)], [f"frame {i}" for i in range(count)], caption)
 
 
@@ -68,22 +68,22 @@ def test_a_picture_is_one_image_with_all_its_data():
     figure = frame(0.5)
     page = Page(picture_tag(figure, "half gray"))
     assert [tag for tag, _ in page.tags] == ["img"]
-    (found,) = page.all("img")
-    assert (found["alt"], found["style"]) == ("half gray", "max-width:100%")
+    (tag,) = page.all("img")
+    assert (tag["alt"], tag["style"]) == ("half gray", "max-width:100%")
     width, height = figure.get_size_inches()
-    assert pixels(found["src"]).shape[:2] == (round(height * figure.dpi), round(width * figure.dpi))
+    assert pixels(tag["src"]).shape[:2] == (round(height * figure.dpi), round(width * figure.dpi))
     own = io.BytesIO()
     figure.savefig(own, format="png")
     own.seek(0)
-    assert (pixels(found["src"]) == imread(own)).all()
+    assert (pixels(tag["src"]) == imread(own)).all()
 
 
 def test_a_picture_takes_its_dots_and_its_style():
     figure = frame(0.5)
-    (found,) = Page(picture_tag(figure, "", dpi=50, style="width:10px")).all("img")
-    assert (found["alt"], found["style"]) == ("", "width:10px")
+    (tag,) = Page(picture_tag(figure, "", dpi=50, style="width:10px")).all("img")
+    assert (tag["alt"], tag["style"]) == ("", "width:10px")
     width, height = figure.get_size_inches()
-    assert pixels(found["src"]).shape[:2] == (int(height * 50), int(width * 50))
+    assert pixels(tag["src"]).shape[:2] == (int(height * 50), int(width * 50))
     assert figure.dpi == 120
 
 
@@ -106,25 +106,25 @@ def test_texts_are_escaped(alt):
 
 def test_the_frames_come_in_their_order_with_their_texts():
     frames = [frame(0), frame(0.5), frame(1)]
-    found = Page(plots.film(frames, ["black", "gray", "white"], "brighter")._repr_html_()).all("img")
-    assert [one["alt"] for one in found] == ["black", "gray", "white"]
-    shapes = {pixels(one["src"]).shape for one in found}
+    tags = Page(plots.film(frames, ["black", "gray", "white"], "brighter")._repr_html_()).all("img")
+    assert [attrs["alt"] for attrs in tags] == ["black", "gray", "white"]
+    shapes = {pixels(attrs["src"]).shape for attrs in tags}
     width, height = frames[0].get_size_inches()
     assert shapes == {(int(height * FILM_DPI), int(width * FILM_DPI), 4)}
-    middle = [pixels(one["src"])[shape // 2, shape // 2, 0] for one in found for shape in [int(height * FILM_DPI)]]
+    middle = [pixels(attrs["src"])[shape // 2, shape // 2, 0] for attrs in tags for shape in [int(height * FILM_DPI)]]
     assert middle == pytest.approx([0, 0.5, 1], abs=0.01)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_without_scripts_the_first_frame_is_shown(count):
-    styles = [one["style"] for one in Page(made(count)._repr_html_()).all("img")]
+    styles = [attrs["style"] for attrs in Page(a_film(count)._repr_html_()).all("img")]
     assert [shown(style) for style in styles] == [True] + [False] * (count - 1)
     assert all(style.startswith("max-width:100%") for style in styles)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_slider_has_a_step_for_every_frame(count):
-    (slider,) = Page(made(count)._repr_html_()).all("input")
+    (slider,) = Page(a_film(count)._repr_html_()).all("input")
     assert {name: slider[name] for name in ("type", "min", "max", "value", "step")} == {
         "type": "range", "min": "0", "max": str(count - 1), "value": "0", "step": "1",
     }  # fmt: skip
@@ -132,7 +132,7 @@ def test_the_slider_has_a_step_for_every_frame(count):
 
 
 def test_a_film_is_one_block_followed_by_its_script():
-    page = Page(made()._repr_html_())
+    page = Page(a_film()._repr_html_())
     assert [tag for tag, _ in page.tags] == ["div", "input", "img", "img", "img", "p", "script"]
     assert page.open == []
     assert page.all("div")[0]["class"] == "film"
@@ -140,8 +140,8 @@ def test_a_film_is_one_block_followed_by_its_script():
 
 
 def test_films_on_a_page_do_not_move_each_other():
-    first, second = made(2), made(3)
-    pages = [Page(one._repr_html_()) for one in (first, second, first)]  # one film may be shown twice
+    first, second = a_film(2), a_film(3)
+    pages = [Page(shown._repr_html_()) for shown in (first, second, first)]  # one film may be shown twice
     names = [page.all("div")[0]["id"] for page in pages]
     assert len(set(names)) == 3
     for page, name in zip(pages, names, strict=True):
@@ -154,7 +154,7 @@ def test_films_on_a_page_do_not_move_each_other():
 
 
 def test_the_script_shows_one_frame_and_says_its_text():
-    (script,) = Page(made()._repr_html_()).texts["script"]
+    (script,) = Page(a_film()._repr_html_()).texts["script"]
     assert 'frames[i].style.display = i == slider.value ? "block" : "none"' in script
     assert 'slider.setAttribute("aria-valuetext", frames[slider.value].alt)' in script
     assert 'slider.addEventListener("input", show); show();' in script
@@ -162,13 +162,13 @@ def test_the_script_shows_one_frame_and_says_its_text():
 
 
 def test_nothing_is_fetched_from_elsewhere():
-    source = re.sub(r'src="data:image/png;base64,[A-Za-z0-9+/=]+"', "", made()._repr_html_())
+    source = re.sub(r'src="data:image/png;base64,[A-Za-z0-9+/=]+"', "", a_film()._repr_html_())
     assert not re.findall(r"//|src=|href=|url\(|@import|fetch|import\(|XMLHttp", source)
 
 
 def test_a_film_names_itself_in_a_terminal():
-    assert repr(made(2)) == "Film of 2 frames: The gaze travels."
-    assert isinstance(made(), Film)
+    assert repr(a_film(2)) == "Film of 2 frames: The gaze travels."
+    assert isinstance(a_film(), Film)
 
 
 def test_making_a_film_leaves_its_figures_as_they_were():

@@ -54,10 +54,10 @@ def test_gray_is_gray_between_black_and_white():
 
 def test_the_colours_of_maps_are_the_callers_choice_and_nan_is_gray():
     figure = plots.gallery([np.array([[0, np.nan, 4.0]]), GRAY], cmap="magma")
-    one, other = images_of(figure)
-    assert (one.get_cmap().name, other.get_cmap().name) == ("magma", "gray")
-    assert one.get_clim() == (0, 4)
-    np.testing.assert_allclose(one.to_rgba(np.ma.masked_invalid([np.nan]))[0, :3], [0xC8 / 255] * 3, atol=0.01)
+    drawn, other = images_of(figure)
+    assert (drawn.get_cmap().name, other.get_cmap().name) == ("magma", "gray")
+    assert drawn.get_clim() == (0, 4)
+    np.testing.assert_allclose(drawn.to_rgba(np.ma.masked_invalid([np.nan]))[0, :3], [0xC8 / 255] * 3, atol=0.01)
 
 
 def test_a_constant_map_is_drawn_in_the_middle_of_its_scale():
@@ -121,13 +121,13 @@ def test_the_size_of_the_figure_by_hand():
 
 
 def test_tensors_and_lists_are_taken_and_nothing_is_changed():
-    image, one = torch.rand(3, 4, 5, requires_grad=True), torch.rand(2, 3, dtype=torch.float64)
-    before = one.clone()
-    first, second, third = images_of(plots.gallery((image, one, [[0, 1], [2, 3]])))
+    image, field = torch.rand(3, 4, 5, requires_grad=True), torch.rand(2, 3, dtype=torch.float64)
+    before = field.clone()
+    first, second, third = images_of(plots.gallery((image, field, [[0, 1], [2, 3]])))
     np.testing.assert_allclose(first.get_array(), image.detach().permute(1, 2, 0))
-    np.testing.assert_allclose(second.get_array(), one)
+    np.testing.assert_allclose(second.get_array(), field)
     np.testing.assert_array_equal(third.get_array(), [[0, 1], [2, 3]])
-    assert one.equal(before)
+    assert field.equal(before)
 
 
 def test_it_is_an_opaque_png_no_wider_than_a_page():
@@ -174,9 +174,9 @@ def test_panels_of_one_shape_are_as_they_were(shape, count, columns, extra):
     down = -(-count // across)
     lines = axes[0].get_title().count("\n") + 1
     assert len(axes[0].get_title().split("\n")[0]) <= max(6, int(side / CHAR_IN))
-    wanted = down * (side * shape[0] / shape[1] + lines * LINE_IN + extra[1] + 0.06)
+    height = down * (side * shape[0] / shape[1] + lines * LINE_IN + extra[1] + 0.06)
     assert figure.get_figwidth() == pytest.approx(across * side + extra[0])
-    assert figure.get_figheight() == pytest.approx(wanted)
+    assert figure.get_figheight() == pytest.approx(height)
     assert len(axes) == len(figure.axes) == count
     grid = axes[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (down, across)
@@ -186,11 +186,11 @@ def test_panels_of_one_shape_are_as_they_were(shape, count, columns, extra):
 
 def test_panels_of_one_shape_lie_where_equal_shapes_put_them():
     for shape in ((8, 10), (12, 4)):
-        one, several = (panels(5, 3, given, ["t"] * 5)[0] for given in (shape, [shape] * 5))
-        for figure in (one, several):
+        single, several = (panels(5, 3, shapes, ["t"] * 5)[0] for shapes in (shape, [shape] * 5))
+        for figure in (single, several):
             figure.draw_without_rendering()
-        assert one.get_size_inches() == pytest.approx(several.get_size_inches())
-        for mine, other in zip(one.axes, several.axes, strict=True):
+        assert single.get_size_inches() == pytest.approx(several.get_size_inches())
+        for mine, other in zip(single.axes, several.axes, strict=True):
             assert mine.get_position().bounds == pytest.approx(other.get_position().bounds)
 
 

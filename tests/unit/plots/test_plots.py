@@ -105,10 +105,10 @@ def test_every_figure_is_readable(make):
     shown = {id(t): t for t in texts(figure) if t is not None and t.get_text() and t.get_visible()}.values()
     assert min((text.get_fontsize() for text in shown), default=9) >= 9
     extents = [(text.get_text(), text.get_window_extent()) for text in shown]
-    for (one, here), (other, there) in itertools.combinations(extents, 2):
+    for (name, here), (other, there) in itertools.combinations(extents, 2):
         across = min(here.x1, there.x1) - max(here.x0, there.x0)
         down = min(here.y1, there.y1) - max(here.y0, there.y0)
-        assert not (across > 1 and down > 1), f"{one!r} lies over {other!r}"
+        assert not (across > 1 and down > 1), f"{name!r} lies over {other!r}"
 
 
 @pytest.mark.parametrize("make", GALLERY.values(), ids=GALLERY)
@@ -201,16 +201,16 @@ def test_an_overlay_covers_its_image():
     figure = plots.overlay(COLOR[:1], SIGNED)  # one image, three maps
     panels = [ax for ax in figure.axes if ax.images]
     assert len(panels) == 3
-    for ax, one in zip(panels, SIGNED, strict=True):
+    for ax, field in zip(panels, SIGNED, strict=True):
         below, above = ax.images
         assert below.get_extent() == above.get_extent() == [0, 10, 8, 0]
         np.testing.assert_allclose(below.get_array(), np.tensordot([0.299, 0.587, 0.114], COLOR[0], 1))
-        np.testing.assert_array_equal(above.get_array(), one)
+        np.testing.assert_array_equal(above.get_array(), field)
         assert above.get_clim() == (SIGNED.min(), SIGNED.max())
     assert has_bar(figure)
     each = plots.overlay(GRAY, SIGNED, signed=True, each=True)
     greatest = np.abs(SIGNED).max((1, 2))
-    assert limits(each) == [(-one, one) for one in greatest]
+    assert limits(each) == [(-limit, limit) for limit in greatest]
     assert all(ax.get_xlabel() for ax in each.axes)
 
 
@@ -259,10 +259,10 @@ def test_a_circle_is_drawn_around_the_last_fixation():
 
 
 def test_what_was_sought_is_drawn_under_the_path():
-    found = [[1, 2, 5, 6], [np.nan] * 4, [0, 0, 10, 8]]
-    figure = plots.scanpaths(GRAY, [[0, 0], [0.5, -0.5]], radius=0.5, boxes=np.array(found))
+    sought = [[1, 2, 5, 6], [np.nan] * 4, [0, 0, 10, 8]]
+    figure = plots.scanpaths(GRAY, [[0, 0], [0.5, -0.5]], radius=0.5, boxes=np.array(sought))
     drawn = [[p for p in ax.patches if isinstance(p, Rectangle)] for ax in figure.axes]
-    assert [[(*p.get_xy(), p.get_width(), p.get_height()) for p in one] for one in drawn] == [
+    assert [[(*p.get_xy(), p.get_width(), p.get_height()) for p in patches] for patches in drawn] == [
         [(1, 2, 4, 4)], [], [(0, 0, 10, 8)]
     ]  # fmt: skip
     circle = next(p for p in figure.axes[0].patches if isinstance(p, Circle))
@@ -374,10 +374,10 @@ def test_bars_show_mean_number_and_seeds():
         (lambda: plots.scanpaths(GRAY, PATHS, columns=0), "columns must be a positive"),
         (lambda: plots.feature_maps(COLOR), r"activations must be those of one image"),
         (lambda: plots.kernels(GRAY), r"weights must have shape \(out, in, k, k\)"),
-        (lambda: plots.kernels(np.zeros((2, 9, 3, 3))), "up to 8 input channels, got 9"),
+        (lambda: plots.kernels(np.zeros((2, 9, 3, 3))), "at most 8 input channels, got 9"),
         (lambda: plots.curves({}, "x", "y"), "series must hold 1 .. 7"),
         (lambda: plots.curves({"a": GRAY}, "x", "y"), r"series\['a'\] must have shape"),
-        (lambda: plots.curves({"a": ([1, 2], [1, 2, 3])}, "x", "y"), r"x has shape \(2,\), wanted \(3,\)"),
+        (lambda: plots.curves({"a": ([1, 2], [1, 2, 3])}, "x", "y"), r"must have shape \(3,\), as y has, got \(2,\)"),
         (lambda: plots.bars({}, "y"), "at least one bar"),
         (lambda: plots.bars({"a": [[1]]}, "y"), "higher rank"),
     ],

@@ -31,13 +31,13 @@ def network():
 @pytest.fixture
 def shown(monkeypatch):
     """What is drawn: (images, maps, titles) of each overlay, and (images, titles) of each row of images."""
-    found = {"overlay": [], "images": []}
-    for name, calls in found.items():
+    calls_by_name = {"overlay": [], "images": []}
+    for name, calls in calls_by_name.items():
         real = getattr(plots, name)
         monkeypatch.setattr(
             plots, name, lambda *x, _real=real, _calls=calls, **named: _calls.append(x) or _real(*x, **named)
         )
-    return found
+    return calls_by_name
 
 
 def parts(box):
@@ -48,12 +48,12 @@ def parts(box):
 def directly(network, image, target, settings):
     """The map, what is seen after the blur, and the chances (2, classes) before and after."""
     rule = partial(inhibition_mask, **{name: settings[name] for name in ("a", "b", "k")})
-    found = attention_map(network, normalize(image[None], network), target, mode=settings["mode"], suppress=rule)
-    inside = salient_region(found)[0]
+    attention = attention_map(network, normalize(image[None], network), target, mode=settings["mode"], suppress=rule)
+    inside = salient_region(attention)[0]
     after = torch.where(inside, image, blurred(image[None], settings["radius"])[0])
     with torch.no_grad():
         x = normalize(torch.stack([image, after.clamp(0, 1)]), network)
-        return found, after, inside, network(x).softmax(1)
+        return attention, after, inside, network(x).softmax(1)
 
 
 def three(chances, names):
@@ -67,11 +67,11 @@ def plain(title):
 
 def check_drawn(network, shown, image, target, settings, view):
     """The last drawing is what these settings give."""
-    found, after, inside, chances = directly(network, image, target, settings)
+    attention, after, inside, chances = directly(network, image, target, settings)
     names = network.card.classes
     under, drawn, titles = shown["overlay"][-1]
     torch.testing.assert_close(under, image[None])
-    torch.testing.assert_close(drawn, found)
+    torch.testing.assert_close(drawn, attention)
     assert titles == [names[target]]
     pair, titles = shown["images"][-1]
     torch.testing.assert_close(pair, torch.stack([image, after]))
@@ -209,7 +209,7 @@ def test_only_the_widgets_of_7_7_are_used(network):
     box = attention_explorer(network, IMAGES)
     names = ("VBox", "Dropdown", "FloatSlider", "SelectionSlider", "HTML")
     known = {getattr(ipywidgets, name) for name in names}
-    assert {type(one) for one in (box, *box.children)} == known
+    assert {type(control) for control in (box, *box.children)} == known
 
 
 def test_nothing_that_is_given_is_changed(network):
@@ -237,9 +237,9 @@ def test_a_network_that_fails_is_left_as_it_was(network):
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("arguments", "named"),
     [
-        ({"images": IMAGES[0]}, r"images must be a non-empty \(B, 3, H, W\)"),
+        ({"images": IMAGES[0]}, r"images must be a non-empty tensor \(B, 3, H, W\)"),
         ({"images": IMAGES[:0]}, "images must be a non-empty"),
         ({"images": IMAGES[:, :1]}, "images must be a non-empty"),
         ({"images": {"one": IMAGES[0]}}, "images must be .* got dict"),
@@ -258,6 +258,6 @@ def test_a_network_that_fails_is_left_as_it_was(network):
         ({"model": load("photos-logpolar", "cpu")}, "model must .* got 'log-polar'"),
     ],
 )
-def test_bad_input_names_the_argument(network, given, named):
+def test_bad_input_names_the_argument(network, arguments, named):
     with pytest.raises(ValueError, match=named):
-        attention_explorer(**{"model": network, "images": IMAGES, "labels": None} | given)
+        attention_explorer(**{"model": network, "images": IMAGES, "labels": None} | arguments)

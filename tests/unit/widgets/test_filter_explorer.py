@@ -30,10 +30,10 @@ def network():
 @pytest.fixture
 def shown(monkeypatch):
     """The maps that are drawn, one after the other."""
-    found = []
+    drawn_maps = []
     real = plots.maps
-    monkeypatch.setattr(plots, "maps", lambda x, *rest, **named: found.append(x) or real(x, *rest, **named))
-    return found
+    monkeypatch.setattr(plots, "maps", lambda x, *rest, **named: drawn_maps.append(x) or real(x, *rest, **named))
+    return drawn_maps
 
 
 def parts(box):
@@ -98,8 +98,8 @@ def test_the_picture_is_the_heat_map_of_the_filters_that_are_left(network, shown
             weights[off] = 0
         with torch.no_grad():
             summed = (network[:6](PICTURES[name][None]) * weights[:, None, None]).sum(1, keepdim=True)
-        wanted = F.interpolate(summed, PICTURES[name].shape[1:], mode="bilinear", align_corners=False)[:, 0]
-        torch.testing.assert_close(drawn, wanted, atol=1e-4, rtol=1e-4)
+        expected = F.interpolate(summed, PICTURES[name].shape[1:], mode="bilinear", align_corners=False)[:, 0]
+        torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=1e-4)
         assert drawn.shape == (1, *PICTURES[name].shape[1:])
 
 
@@ -130,7 +130,9 @@ def test_switches_come_in_rows_of_eight_and_only_the_widgets_of_7_7_are_used(net
     box = filter_explorer(network, LAYER, PICTURES, WEIGHTS, X, Y)
     which, *rows, view = box.children
     assert [len(row.children) for row in rows] == [8, 8]
-    kinds = {type(one) for one in (box, which, view, *rows, *(switch for row in rows for switch in row.children))}
+    kinds = {
+        type(control) for control in (box, which, view, *rows, *(switch for row in rows for switch in row.children))
+    }
     known = {getattr(ipywidgets, name) for name in ("VBox", "HBox", "Dropdown", "Checkbox", "HTML")}
     assert kinds == known
 
@@ -143,12 +145,12 @@ def test_double_precision_weights_are_taken(network):
 
 
 def test_nothing_that_is_given_is_changed(network):
-    kept = [one.clone() for one in (WEIGHTS, X, Y, *PICTURES.values())]
+    copies = [tensor.clone() for tensor in (WEIGHTS, X, Y, *PICTURES.values())]
     with assert_untouched(network):
         _, switches, _ = parts(filter_explorer(network, LAYER, PICTURES, WEIGHTS, X, Y))
         switches[1].value = False
-    for one, before in zip((WEIGHTS, X, Y, *PICTURES.values()), kept, strict=True):
-        assert one.equal(before)
+    for tensor, before in zip((WEIGHTS, X, Y, *PICTURES.values()), copies, strict=True):
+        assert tensor.equal(before)
 
 
 def test_a_network_that_fails_is_left_as_it_was():
@@ -158,7 +160,7 @@ def test_a_network_that_fails_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("arguments", "named"),
     [
         ({"images": {}}, "images must hold at least one image"),
         ({"weights": torch.ones(15)}, r"weights must be \(16,\), got \(15,\)"),
@@ -169,8 +171,8 @@ def test_a_network_that_fails_is_left_as_it_was():
         ({"images": {"flat": torch.zeros(84, 84)}}, "x must"),
     ],
 )
-def test_bad_input_names_the_argument(network, given, named):
-    arguments = {"layer": LAYER, "images": PICTURES, "weights": WEIGHTS, "x": X, "y": Y} | given
+def test_bad_input_names_the_argument(network, arguments, named):
+    arguments = {"layer": LAYER, "images": PICTURES, "weights": WEIGHTS, "x": X, "y": Y} | arguments
     with pytest.raises(ValueError, match=named):
         filter_explorer(network, **arguments)
 

@@ -59,8 +59,8 @@ def directly(network, image, gaze, r_max):
 
 def check_seen(drawn, network, image, gaze, r_max):
     (marked, seen), titles = drawn
-    wanted, said = directly(network, image, gaze, r_max)
-    torch.testing.assert_close(seen, wanted.clamp(0, 1))
+    expected, said = directly(network, image, gaze, r_max)
+    torch.testing.assert_close(seen, expected.clamp(0, 1))
     assert marked.shape == image.shape
     assert titles == ["the image and the gaze", "what the network sees"]
     return said
@@ -74,7 +74,7 @@ def check_seen(drawn, network, image, gaze, r_max):
 def test_a_frame_shows_what_is_seen_and_says_the_five_likeliest(networks, shown, kind, gaze, r_max):
     figure, text = gaze_frame(networks[kind], IMAGES[1], torch.tensor(gaze), r_max)
     assert isinstance(figure, plots.Picture)
-    assert text == check_seen(shown[0], networks[kind], IMAGES[1], [float(one) for one in gaze], r_max)
+    assert text == check_seen(shown[0], networks[kind], IMAGES[1], [float(value) for value in gaze], r_max)
     assert len(re.findall(r"\d%", text)) == 5
 
 
@@ -200,14 +200,14 @@ def test_a_bad_radius_is_refused(networks, kind, r_max):
 @each_kind
 def test_a_film_follows_its_path(networks, shown, kind):
     path = torch.tensor([[0.0, 0.0], [0.5, -0.5], [1.0, 1.0]])
-    found = gaze_film(networks[kind], IMAGES[0], path, "The gaze <travels>.", 0.5)
-    assert isinstance(found, Film)
-    assert len(found.tags) == len(shown) == 3
-    for drawn, tag, gaze in zip(shown, found.tags, path.tolist(), strict=True):
+    shown_film = gaze_film(networks[kind], IMAGES[0], path, "The gaze <travels>.", 0.5)
+    assert isinstance(shown_film, Film)
+    assert len(shown_film.tags) == len(shown) == 3
+    for drawn, tag, gaze in zip(shown, shown_film.tags, path.tolist(), strict=True):
         said = check_seen(drawn, networks[kind], IMAGES[0], gaze, 0.5)
         assert f'alt="{html.escape(said)}"' in tag
-    assert "<p>The gaze &lt;travels&gt;.</p>" in found._repr_html_()
-    sizes = {picture.shape for picture in map(pixels, found.tags)}
+    assert "<p>The gaze &lt;travels&gt;.</p>" in shown_film._repr_html_()
+    sizes = {picture.shape for picture in map(pixels, shown_film.tags)}
     assert len(sizes) == 1
 
 
@@ -215,7 +215,7 @@ def test_a_film_follows_its_path(networks, shown, kind):
 def test_the_text_below_a_frame_is_the_said_one_and_not_cut_off(kind, monkeypatch):
     network, frames = load(kind, "cpu"), []
     real = plots.film
-    monkeypatch.setattr(plots, "film", lambda made, *rest: frames.extend(made) or real(made, *rest))
+    monkeypatch.setattr(plots, "film", lambda figures, *rest: frames.extend(figures) or real(figures, *rest))
     path = torch.tensor([[0.0, 0.0], [-0.5, 0.4], [0.7, 0.7]])
     gaze_film(network, IMAGES[0], path, "c")
     for frame, gaze in zip(frames, path, strict=True):
@@ -293,8 +293,8 @@ def test_images_that_are_not_square_are_explored(networks, shown):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.uint8])
 def test_images_of_another_type_are_explored(networks, dtype):
     network, whole = networks["scenes-logpolar"], (IMAGES * 255).round()
-    given = whole.byte() if dtype == torch.uint8 else (whole / 255).to(dtype)
-    assert "<img" in parts(gaze_explorer(network, given))[1].value
+    images = whole.byte() if dtype == torch.uint8 else (whole / 255).to(dtype)
+    assert "<img" in parts(gaze_explorer(network, images))[1].value
 
 
 def test_names_of_classes_are_escaped(networks):
@@ -308,7 +308,7 @@ def test_names_of_classes_are_escaped(networks):
 def test_only_the_widgets_of_7_7_are_used(networks):
     box = gaze_explorer(networks["scenes-logpolar"], IMAGES)
     known = {getattr(ipywidgets, name) for name in ("VBox", "Dropdown", "FloatSlider", "HTML")}
-    assert {type(one) for one in (box, *box.children)} == known
+    assert {type(control) for control in (box, *box.children)} == known
 
 
 @each_kind
@@ -336,9 +336,9 @@ def test_a_network_on_another_device_sees_the_same(networks, kind):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
-        ({"images": IMAGES[0]}, r"images must be a non-empty \(B, 3, H, W\)"),
+        ({"images": IMAGES[0]}, r"images must be a non-empty tensor \(B, 3, H, W\)"),
         ({"images": IMAGES[:0]}, "images must be a non-empty"),
         ({"images": IMAGES[:, :1]}, "images must be a non-empty"),
         ({"images": list(IMAGES)}, "images must be .* got list"),
@@ -354,9 +354,9 @@ def test_a_network_on_another_device_sees_the_same(networks, kind):
         ({"r_max": -0.5}, "r_max"),
     ],
 )
-def test_bad_input_names_the_argument(networks, given, message):
+def test_bad_input_names_the_argument(networks, arguments, message):
     with pytest.raises(ValueError, match=message):
-        gaze_explorer(**{"model": networks["scenes-logpolar"], "images": IMAGES} | given)
+        gaze_explorer(**{"model": networks["scenes-logpolar"], "images": IMAGES} | arguments)
 
 
 def test_later_images_are_checked_too(networks):

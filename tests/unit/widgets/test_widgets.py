@@ -76,9 +76,9 @@ def test_weights_too_large_to_compute_with_are_said():
 
 
 def test_the_picture_carries_its_alternative_text_and_is_a_png():
-    made = picture_html(plots.images(np.eye(4)), 'a "quoted" <line>')
-    assert 'alt="a &quot;quoted&quot; &lt;line&gt;"' in made
-    data = base64.b64decode(re.search(r"base64,([^\"]+)", made)[1])
+    tag = picture_html(plots.images(np.eye(4)), 'a "quoted" <line>')
+    assert 'alt="a &quot;quoted&quot; &lt;line&gt;"' in tag
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", tag)[1])
     assert Image.open(io.BytesIO(data)).format == "PNG"
 
 
@@ -112,7 +112,7 @@ def test_the_class_model_follows_every_control():
 def test_a_class_model_that_runs_away_says_so():
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
     nn.init.constant_(network[1].weight, 3e38)
-    assert "lower lr" in class_model_explorer(network, (1, 4, 4), ["a", "b"]).children[-1].value
+    assert "lr must be lower" in class_model_explorer(network, (1, 4, 4), ["a", "b"]).children[-1].value
 
 
 def test_an_explorer_without_classes_is_refused():
