@@ -98,7 +98,8 @@ def _draw(
     rim = int(face.size) + 2  # wider than a letter reaches beyond its place
     page = Image.new("L", (wide + 2 * rim, tall + 2 * rim))
     ImageDraw.Draw(page).text((left + rim, top + rim), character, fill=255, font=face)
-    strokes = np.divide(page, 255, dtype=np.float32)
+    pixels: NDArray[np.float32] = np.asarray(page, np.float32)
+    strokes: NDArray[np.float32] = np.divide(pixels, 255, dtype=np.float32)
     inner = strokes[rim : rim + tall, rim : rim + wide]
     rows, columns = (np.flatnonzero((strokes >= 0.5).any(axis)) - rim for axis in (1, 0))
     fits = left < wide and top < tall and strokes.sum() - inner.sum() <= LOST * strokes.sum()

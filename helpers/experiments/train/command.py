@@ -31,29 +31,31 @@ from helpers.results import FOLDER, frame
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m helpers.experiments.train",
         description="Train one of the book's networks, with checkpoints after every epoch.",
         epilog="networks:\n" + "\n".join(f"  {name:<16} {recipe.about}" for name, recipe in RECIPES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("name", metavar="NAME", choices=list(RECIPES), help="the network, see below")
-    made.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
-    made.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, or: all")
-    made.add_argument("--epochs", type=int, help="passes over the training images")
-    made.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
-    made.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)")
-    made.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
-    made.add_argument("--bfloat16", action="store_true", help="forward passes under bfloat16 autocast")
-    made.add_argument(
+    options.add_argument("name", metavar="NAME", choices=list(RECIPES), help="the network, see below")
+    options.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
+    options.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, or: all")
+    options.add_argument("--epochs", type=int, help="passes over the training images")
+    options.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
+    options.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)")
+    options.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
+    options.add_argument("--bfloat16", action="store_true", help="forward passes under bfloat16 autocast")
+    options.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("runs"), help="where the runs lie (default: runs)"
     )
-    again = made.add_mutually_exclusive_group()
+    again = options.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument("--restart", action="store_true", help="throw the run that is there away")
-    made.add_argument("--publish", action="store_true", help="afterwards make the results those of the book (checkout)")
-    made.add_argument("--quiet", action="store_true", help="no progress bar, no line an epoch")
-    return made
+    options.add_argument(
+        "--publish", action="store_true", help="afterwards make the results those of the book (checkout)"
+    )
+    options.add_argument("--quiet", action="store_true", help="no progress bar, no line an epoch")
+    return options
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
@@ -134,8 +136,8 @@ def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
 
 def prepared(recipe: Recipe, seed: int, machine: Machine, options: argparse.Namespace) -> Run:
     """The run of one seed, new or where its checkpoint left it."""
-    found = world(recipe, seed, options.images)
-    run = Run(recipe, found, seed, run_folder(options.out, recipe.name, seed), machine)
+    split = world(recipe, seed, options.images)
+    run = Run(recipe, split, seed, run_folder(options.out, recipe.name, seed), machine)
     if options.restart:
         run.discard()
     elif run.checkpoint.exists():
@@ -161,16 +163,16 @@ def execute(options: argparse.Namespace) -> None:
     for run in runs:
         run.train(progress=not options.quiet)
     home = options.out / recipe.name
-    found = publish.record(recipe, runs, options.images)
-    publish.write(recipe, runs, found, home, home / "results")
-    table = frame(publish.record_rows(found))
+    result = publish.record(recipe, runs, options.images)
+    publish.write(recipe, runs, result, home, home / "results")
+    table = frame(publish.record_rows(result))
     publish.picture(recipe.name, table).savefig(home / "results" / f"{recipe.name}.png", dpi=100)
     print(f"weights, manifest, record and curves: {home}")
     if options.publish:
-        publish.write(recipe, runs, found, store.FILES, FOLDER)
+        publish.write(recipe, runs, result, store.FILES, FOLDER)
         print("published: they are the book's from now on")
-    for one in found["runs"]:
-        print(f"seed {one['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in one["accuracy"].items()))
+    for entry in result["runs"]:
+        print(f"seed {entry['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in entry["accuracy"].items()))
 
 
 def _as_interrupt(signum: int, frame: Any) -> None:
@@ -190,8 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = any((options.out / options.name).glob(f"seed-*/{CHECKPOINT}"))
-        what = "the last finished epoch is kept, --resume goes on from there" if kept else "no epoch was finished"
+        any_epoch = any((options.out / options.name).glob(f"seed-*/{CHECKPOINT}"))
+        what = "the last finished epoch is kept, --resume goes on from there" if any_epoch else "no epoch was finished"
         print(f"\nstopped; {what}", file=sys.stderr)
         return 130
     finally:

@@ -47,15 +47,15 @@ def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, LabeledImages]
     Returns:
         "accuracy": {test set: share right}, "by class": a list, and, with more than ten classes, "top 5".
     """
-    found: dict[str, Any] = {"accuracy": {}}
+    measured: dict[str, Any] = {"accuracy": {}}
     for position, (name, test) in enumerate(tests.items()):
         scores = logits(recipe, model, test.images)
-        found["accuracy"][name] = accuracy(scores, test.labels)
+        measured["accuracy"][name] = accuracy(scores, test.labels)
         if position == 0:
-            found["by class"] = by_class(scores, test.labels)
+            measured["by class"] = by_class(scores, test.labels)
             if scores.shape[1] > 10:
-                found["top 5"] = accuracy(scores, test.labels, top=5)
-    return found
+                measured["top 5"] = accuracy(scores, test.labels, top=5)
+    return measured
 
 
 def by_class(scores: Tensor, labels: Tensor) -> list[float | None]:
@@ -112,15 +112,15 @@ def record(recipe: Recipe, runs: Sequence[Run], images: int | None = None) -> di
     }
 
 
-def described(found: DataSplit) -> str:
+def described(split: DataSplit) -> str:
     """The data in one line."""
-    test = next(iter(found.tests.values()))
-    return f"{found.what}: {len(found.train.labels):,} training and {len(test.labels):,} test images"
+    test = next(iter(split.tests.values()))
+    return f"{split.what}: {len(split.train.labels):,} training and {len(test.labels):,} test images"
 
 
-def manifest(recipe: Recipe, found: Mapping[str, Any], run: Run) -> dict[str, Any]:
+def manifest(recipe: Recipe, result: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """What the manifest says: the card of the first run's network, its recipe, and the accuracy of every run."""
-    first = found["runs"][0]
+    first = result["runs"][0]
     main = next(iter(run.world.tests))
     return {
         "name": recipe.name,
@@ -134,58 +134,60 @@ def manifest(recipe: Recipe, found: Mapping[str, Any], run: Run) -> dict[str, An
         "size": list(run.world.train.images.shape[-2:]),
         "accuracy": first["accuracy"][main],
         "test": f"{len(run.world.tests[main].labels):,} test images",
-        "command": found["command"],
-        "data": found["what"],
+        "command": result["command"],
+        "data": result["what"],
         "seed": run.seed,
         "runs": [
-            {"seed": one["seed"], "accuracy": one["accuracy"], "top 5": one.get("top 5")} for one in found["runs"]
+            {"seed": entry["seed"], "accuracy": entry["accuracy"], "top 5": entry.get("top 5")}
+            for entry in result["runs"]
         ],
         "recipe": recipe.plain(),
         "facts": first["facts"],
     }
 
 
-def write(recipe: Recipe, runs: Sequence[Run], found: Mapping[str, Any], weights: Path, results: Path) -> None:
+def write(recipe: Recipe, runs: Sequence[Run], result: Mapping[str, Any], weights: Path, results: Path) -> None:
     """Write weights and manifest into one folder, the record into another.
 
     Args:
         recipe: what was made.
         runs: the finished runs, one a seed; the first one's weights are written.
-        found: their record.
+        result: what `record` gives for them.
         weights: where weights and manifest go.
         results: where the record goes.
     """
-    store.write(runs[0].model, manifest(recipe, found, runs[0]), weights)
+    store.write(runs[0].model, manifest(recipe, result, runs[0]), weights)
     results.mkdir(parents=True, exist_ok=True)
     write_safely(
         results / f"{recipe.name}.csv",
-        to_text(record_header(found), record_rows(found)).encode(),
+        to_text(record_header(result), record_rows(result)).encode(),
     )
 
 
-def record_header(found: Mapping[str, Any]) -> dict[str, Any]:
+def record_header(result: Mapping[str, Any]) -> dict[str, Any]:
     """The header of the record that `record` gives, as its file keeps it."""
-    runs = found["runs"]
+    runs = result["runs"]
     settings = {
-        "what": found["what"],
-        "classes": found["classes"],
-        "recipe": found["recipe"],
+        "what": result["what"],
+        "classes": result["classes"],
+        "recipe": result["recipe"],
         "environments": {str(run["seed"]): run["facts"] for run in runs},
     }
     return header(
-        found["name"], runs[0]["facts"], data={f"seed {run['seed']}": run["data"] for run in runs},
-        seeds=[run["seed"] for run in runs], settings=settings, published=found["published"], command=found["command"],
+        result["name"], runs[0]["facts"], data={f"seed {run['seed']}": run["data"] for run in runs},
+        seeds=[run["seed"] for run in runs], settings=settings, published=result["published"],
+        command=result["command"],
     )  # fmt: skip
 
 
-def record_rows(found: Mapping[str, Any]) -> list[Row]:
+def record_rows(result: Mapping[str, Any]) -> list[Row]:
     """The rows of the record that `record` gives.
 
     The tables: "accuracy", by test set (`set`), "top 1" or "top 5" (`metric`); "classes", the accuracy of each
     (`label`) on the first test set; "epochs" (`step`), with "loss", share of the training and of the test images that
     are classified correctly ("train", "test"), and "seconds".
     """
-    runs = found["runs"]
+    runs = result["runs"]
     main = next(iter(runs[0]["accuracy"]))
     accuracies = {
         run["seed"]: {"top 1": run["accuracy"], **({"top 5": {main: run["top 5"]}} if "top 5" in run else {})}
