@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers._validate import check_fit, check_images
+from helpers._validate import check_count, check_fit, check_images, check_layer, check_tensor
 from helpers.capture import named_modules, preserved
 
 
@@ -36,13 +36,11 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: i
 
     Raises:
         ValueError: x or weight is not 4-dimensional, or their numbers of channels differ.
+
     Source: Marcinek, LICNN, equation 1.
     """
-    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"x must be (B, C, H, W) and weight (K, C, k_h, k_w) with the same C, "
-            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
-        )
+    check_tensor(x, "x", "B C H W", kind="real", finite=False)
+    check_tensor(weight, "weight", f"K {x.shape[1]} k_h k_w", kind="real", finite=False)
     size = weight.shape[2:]
     h, w = (output_size(n, k, stride=stride, padding=padding) for n, k in zip(x.shape[2:], size, strict=True))
     patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C*k_h*k_w, h*w)
@@ -67,15 +65,12 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, di
     Raises:
         ValueError: an argument is out of range, or the window does not fit in the padded input.
     """
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (size, kernel, stride, padding, dilation))
-    if not whole or min(size, kernel, stride, dilation) < 1 or padding < 0:
-        raise ValueError(
-            f"size, kernel, stride and dilation must be integers of at least 1 and padding one of at least 0, "
-            f"got {size}, {kernel}, {stride}, {dilation} and {padding}"
-        )
+    for name, value in (("size", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+        check_count(value, name)
+    check_count(padding, "padding", 0)
     reach = dilation * (kernel - 1) + 1  # pixels the window spans
     if reach > size + 2 * padding:
-        raise ValueError(f"a window of {reach} pixels does not fit in {size} pixels padded by {padding}")
+        raise ValueError(f"kernel must fit in {size} pixels padded by {padding}, got a window of {reach} pixels")
     return (size + 2 * padding - reach) // stride + 1
 
 
@@ -117,9 +112,10 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
         def stop(module: nn.Module, _: object, output: Tensor) -> None:
             fresh = [p for p in module.parameters() if id(p) not in seen]
             seen.update(map(id, fresh))
-            spent = (counter.get_total_flops() - before[module]) // 2  # one multiply-add is two operations
-            made = sum(p.numel() for p in fresh)
-            rows.append(LayerCost(names[module], type(module).__name__, tuple(output.shape[1:]), made, spent))
+            multiply_adds = (counter.get_total_flops() - before[module]) // 2  # one multiply-add is two operations
+            parameters = sum(p.numel() for p in fresh)
+            kind, shape = type(module).__name__, tuple(output.shape[1:])
+            rows.append(LayerCost(names[module], kind, shape, parameters, multiply_adds))
 
         names = {module: name for name, module in model.named_modules() if not any(module.children())}
         for module in names:  # `preserved` takes the hooks away again
@@ -128,7 +124,7 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
         model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
     missed = sum(p.numel() for p in model.parameters() if id(p) not in seen)
     if missed:
-        raise ValueError(f"model holds {missed:,} parameters outside the leaf modules that ran; they cannot be listed")
+        raise ValueError(f"model must hold all parameters in leaf modules that run, got {missed:,} outside of them")
     return rows
 
 
@@ -150,7 +146,8 @@ def _side(module: nn.Module, name: str) -> int:
     value = getattr(module, name, 1)
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if isinstance(value, str) or pair[0] != pair[1]:
-        raise ValueError(f"{type(module).__name__} has {name}={value!r}; it must be one whole number for both sides")
+        kind = type(module).__name__
+        raise ValueError(f"{name} of a {kind} must be one whole number for both sides, got {value!r}")
     return pair[0]
 
 
@@ -168,6 +165,7 @@ def receptive_fields(model: nn.Module) -> list[ReceptiveField]:
 
     Raises:
         ValueError: the modules do not form a chain, or a layer is unknown or not square.
+
     Source: Dumoulin and Visin, A guide to convolution arithmetic, 2016; Araujo et al., Distill 2019.
     """
     size, stride, start = 1, 1, 0
@@ -182,10 +180,9 @@ def receptive_fields(model: nn.Module) -> list[ReceptiveField]:
             size, start = size + reach * stride, start - _side(module, "padding") * stride
             stride *= _side(module, "stride")
         elif not isinstance(module, _POINTWISE):
-            raise ValueError(
-                f"layer {name!r} is a {type(module).__name__}; the rule needs a chain (nn.Sequential) of "
-                f"convolutions, poolings and point-wise layers"
-            )
+            layers = "convolutions, poolings and point-wise layers"
+            kind = type(module).__name__
+            raise ValueError(f"model must be a chain (nn.Sequential) of {layers}, got {name!r}, a {kind}")
         fields.append(ReceptiveField(name, size, stride, start))
     return fields
 
@@ -211,10 +208,10 @@ def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Te
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
             if _side(module, "dilation") != 1:
-                raise ValueError(f"layer {name!r} is a dilated pooling, which no mean can stand in for")
-            swapped = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+                raise ValueError(f"model must have no dilated pooling, for which no mean can stand in, got {name!r}")
+            mean = nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
             parent, _, child = name.rpartition(".")
-            setattr(linear.get_submodule(parent), child, swapped)
+            setattr(linear.get_submodule(parent), child, mean)
     with torch.no_grad():
         for name, parameter in linear.named_parameters():
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
@@ -241,19 +238,19 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: str, at: tuple[int, int] |
     Raises:
         ValueError: no such layer, one that does not run or has no places, or a place outside its maps.
     """
-    modules = named_modules(model, [layer])
+    modules = named_modules(model, [check_layer(layer)])
     if layer not in modules:
         raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
     with preserved(model), torch.enable_grad():
         pixels = check_fit(model, check_images(x)).detach().clone().requires_grad_()
-        found: dict[str, Tensor] = {}
+        outputs: list[object] = []
         # A copy: what follows may overwrite the output in place.
-        modules[layer].register_forward_hook(lambda _module, _inputs, output: found.update(maps=_copy(output)))
+        modules[layer].register_forward_hook(lambda _module, _inputs, output: outputs.append(_copy(output)))
         model(pixels + 0)  # a first layer in place may not write into a leaf
-        maps = found.get("maps")
+        maps = outputs[-1] if outputs else None
         if not isinstance(maps, Tensor) or maps.ndim != 4:
-            given = tuple(maps.shape) if isinstance(maps, Tensor) else "nothing of that kind"
-            raise ValueError(f"layer {layer!r} must run and give maps (B, K, h, w), got {given}")
+            kind = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else "nothing of that kind"
+            raise ValueError(f"layer must run and give maps (B, K, h, w), got {layer!r}, which gives {kind}")
         h, w = maps.shape[2:]
         i, j = (h // 2, w // 2) if at is None else at
         if not (0 <= i < h and 0 <= j < w):

@@ -15,10 +15,11 @@ Source: Collins, Achanta, Süsstrunk, "Deep feature factorization for concept di
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count
+from helpers._validate import check_count, check_tensor
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps
+SEEDS = 2**63  # what torch's generator takes
 
 
 def nmf(
@@ -44,18 +45,16 @@ def nmf(
 
     Source: Lee and Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
     """
-    v = _check(v, "v", 2)
-    check_count(k, "k")
-    for name, value in (("iterations", iterations), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-    given = v.dtype
-    v = v.to(torch.promote_types(given, torch.float32))  # products of half precision overflow
-    w, h = _random_start(v, k, seed) if start is None else _given_start(v, k, start)
+    v = check_tensor(v, "v", "... m c", low=0).detach()
+    k = check_count(k, "k")
+    iterations, seed = check_count(iterations, "iterations", 0), check_count(seed, "seed", 0, SEEDS - 1)
+    dtype = v.dtype
+    v = v.to(torch.promote_types(dtype, torch.float32))  # products of half precision overflow
+    w, h = _random_start(v, k, seed) if start is None else _check_start(v, k, start)
     for _ in range(iterations):
         w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
         h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
-    return w.to(given), h.to(given)
+    return w.to(dtype), h.to(dtype)
 
 
 def deep_feature_factorization(
@@ -82,9 +81,7 @@ def deep_feature_factorization(
 
     Source: Collins, Achanta, Süsstrunk, ECCV 2018, section 3.
     """
-    features = _check(features, "features", 4)
-    if features.ndim != 4:
-        raise ValueError(f"features must be feature maps (B, C, h, w), got {tuple(features.shape)}")
+    features = check_tensor(features, "features", "B C h w", low=0).detach()
     count, channels, height, width = features.shape
     rows = features.movedim(1, 3).reshape(1 if together else count, -1, channels)  # (1, B h w, C) or (B, h w, C)
     w, h = nmf(rows, k, iterations, seed)
@@ -92,21 +89,6 @@ def deep_feature_factorization(
     order = w.square().sum(1).argsort(dim=1, descending=True, stable=True)  # (1 or B, k)
     w = w.gather(2, order[:, None].expand_as(w))
     return w.reshape(count, height, width, k).movedim(3, 1)
-
-
-def _check(values: Tensor, name: str, rank: int) -> Tensor:
-    if not isinstance(values, Tensor) or values.ndim < rank or values.numel() == 0:
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"{name} must be a non-empty tensor of rank {rank} or more, got {got}")
-    if not values.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {values.dtype}")
-    if not torch.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-    if (values < 0).any():
-        raise ValueError(
-            f"{name} must not be negative (take feature maps behind a ReLU), got {values.min().item():.4g}"
-        )
-    return values.detach()
 
 
 def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -121,13 +103,12 @@ def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
     return w, h
 
 
-def _given_start(v: Tensor, k: int, start: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _check_start(v: Tensor, k: int, start: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     if not isinstance(start, tuple | list) or len(start) != 2:
         raise ValueError(f"start must be a pair, W and H, got {type(start).__name__}")
     shapes = (*v.shape[:-1], k), (*v.shape[:-2], k, v.shape[-1])
-    for name, value, shape in zip(("W", "H"), start, shapes, strict=True):
-        if _check(value, f"start's {name}", 2).shape != shape:
-            raise ValueError(f"start's {name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+    for i, (value, shape) in enumerate(zip(start, shapes, strict=True)):
+        check_tensor(value, f"start[{i}]", " ".join(map(str, shape)), low=0)
     w, h = (value.detach().to(v).clone() for value in start)
     return w, h
 

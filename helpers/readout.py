@@ -9,6 +9,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
+from helpers._validate import check_tensor
 from helpers.capture import activations
 
 RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`, whose layers have unit variance
@@ -43,22 +44,21 @@ def position_readout(
     Raises:
         ValueError: wrong shapes, or a part without images.
     """
-    if places.ndim != 2 or len(places) != len(images):
-        raise ValueError(f"places must be ({len(images)}, D), got {tuple(places.shape)}")
+    check_tensor(places, "places", f"{len(images)} D", kind="real")
     cut = int(train * len(images))
     if not 2 <= cut <= len(images) - 2:
         raise ValueError(f"train must leave at least two images on both sides of {len(images)}, got {train}")
-    fitted = activations(model, images[:cut], layers)
-    tested = activations(reader or model, images[cut:], layers)
-    wanted = places.detach().cpu().double().numpy()
+    train_values = activations(model, images[:cut], layers)
+    test_values = activations(reader or model, images[cut:], layers)
+    true = places.detach().cpu().double().numpy()
     errors = {}
-    for name in fitted:
-        known, fresh = (found[name].flatten(1).cpu().numpy() for found in (fitted, tested))  # (n, features)
+    for name in train_values:
+        known, fresh = (values[name].flatten(1).cpu().numpy() for values in (train_values, test_values))
         # One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
         scale = max(float(known.std()), np.finfo(known.dtype).tiny)
-        rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known / scale, wanted[:cut])
-        told = rule.predict(fresh / scale).reshape(wanted[cut:].shape)  # scikit-learn drops a single column
-        errors[name] = float(np.sqrt(np.mean((told - wanted[cut:]) ** 2)))
+        rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known / scale, true[:cut])
+        predicted = rule.predict(fresh / scale).reshape(true[cut:].shape)  # scikit-learn drops a single column
+        errors[name] = float(np.sqrt(np.mean((predicted - true[cut:]) ** 2)))
     return errors
 
 
@@ -76,9 +76,7 @@ def contrast_centroid(maps: Tensor) -> Tensor:
     Raises:
         ValueError: maps is not (B, h, w) of floating-point numbers, or a side is empty.
     """
-    if maps.ndim != 3 or 0 in maps.shape[1:] or not maps.is_floating_point():
-        got = f"{tuple(maps.shape)} of {maps.dtype}"
-        raise ValueError(f"maps must be floating point, (B, h, w) with sides of at least 1, got {got}")
+    check_tensor(maps, "maps", "B h w", finite=False)
     weight = (maps - maps.flatten(1).median(1).values[:, None, None]).abs()
     share = weight / weight.sum((1, 2), keepdim=True)
     rows, columns = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])

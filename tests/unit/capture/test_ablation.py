@@ -88,8 +88,8 @@ class Shared(nn.Module):
         return self.end(self.pool(x)[0].mean((2, 3)))
 
 
-def close(found, wanted, atol=1e-12):
-    torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 CALLS = {
@@ -108,12 +108,12 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_activations_up_to_equal_the_cut_network(layer, depth, dtype):
     net, x = chain().to(dtype).eval(), images().to(dtype)
-    found = activations_up_to(net, x, layer)
+    actual = activations_up_to(net, x, layer)
     with torch.no_grad():
-        assert torch.equal(found, net[:depth](x))
-    assert found.dtype == dtype
-    for one in range(len(x)):
-        close(activations_up_to(net, x[one : one + 1], layer)[0], found[one], 1e-5 if dtype == torch.float32 else 1e-12)
+        assert torch.equal(actual, net[:depth](x))
+    assert actual.dtype == dtype
+    for i in range(len(x)):
+        close(activations_up_to(net, x[i : i + 1], layer)[0], actual[i], 1e-5 if dtype == torch.float32 else 1e-12)
 
 
 @pytest.mark.parametrize("size", [(7, 7), (12, 9), (30, 41)])
@@ -136,10 +136,10 @@ def test_poolings_are_left_out():
     net, x = chain().eval(), images(3, 10)
     # 10 - 1 = 9 pixels stay 9, and the last convolution makes 8 of them
     with torch.no_grad():
-        wanted = net.last(net.act(net.norm(net.conv(x))))
-    found = activations_up_to(net, x, "last", without=(nn.MaxPool2d, nn.AvgPool2d))
-    assert torch.equal(found, wanted)
-    assert found.shape == (3, 4, 8, 8)
+        expected = net.last(net.act(net.norm(net.conv(x))))
+    actual = activations_up_to(net, x, "last", without=(nn.MaxPool2d, nn.AvgPool2d))
+    assert torch.equal(actual, expected)
+    assert actual.shape == (3, 4, 8, 8)
     with torch.no_grad():
         bare = net.last(net.norm(net.conv(x)))
     assert torch.equal(activations_up_to(net, x, "last", without=(nn.MaxPool2d, nn.ReLU)), bare)
@@ -152,9 +152,9 @@ def test_poolings_are_left_out():
 def test_a_layer_that_works_in_place_can_be_left_out_too():
     net, x = chain(act=partial(nn.ReLU, inplace=True)).eval(), images()
     with torch.no_grad():
-        wanted = net.pool(net.norm(net.conv(x)))
-    assert (wanted < 0).any()
-    assert torch.equal(activations_up_to(net, x, "pool", without=(nn.ReLU,)), wanted)
+        expected = net.pool(net.norm(net.conv(x)))
+    assert (expected < 0).any()
+    assert torch.equal(activations_up_to(net, x, "pool", without=(nn.ReLU,)), expected)
 
 
 def test_the_first_run_of_a_shared_layer_counts():
@@ -174,9 +174,9 @@ def test_the_layers_own_hooks_count():
 def test_activations_up_to_are_a_detached_copy():
     net, x = nn.Sequential(nn.Identity(), nn.Flatten()), images(2).requires_grad_()
     before = x.detach().clone()
-    found = activations_up_to(net, x, "0")
-    assert not found.requires_grad
-    found.zero_()
+    actual = activations_up_to(net, x, "0")
+    assert not actual.requires_grad
+    actual.zero_()
     assert torch.equal(x, before)
     # a first layer in place
     activations_up_to(nn.Sequential(nn.ReLU(inplace=True), nn.Flatten()), x, "0")
@@ -195,10 +195,10 @@ def test_a_layer_that_gives_a_weight_of_its_own_is_copied_too():
             return self.table
 
     net = nn.Sequential(Table()).double()
-    found = activations_up_to(net, images(2), "0")
-    assert not found.requires_grad
+    actual = activations_up_to(net, images(2), "0")
+    assert not actual.requires_grad
     with assert_untouched(net):
-        found.zero_()
+        actual.zero_()
 
 
 # from a layer on
@@ -211,12 +211,12 @@ def test_logits_from_equal_the_cut_network(layer, depth, count, dtype):
     net, x = chain().to(dtype).eval(), images().to(dtype)
     with torch.no_grad():
         values = torch.randn(count, *net[:depth](x).shape[1:], dtype=dtype)
-        wanted = net[depth:](values)
-    found = logits_from(net, x, layer, values)
-    close(found, wanted, 1e-5 if dtype == torch.float32 else 1e-12)
-    assert found.shape == (count, 3)
-    assert found.dtype == dtype
-    assert not found.requires_grad
+        expected = net[depth:](values)
+    actual = logits_from(net, x, layer, values)
+    close(actual, expected, 1e-5 if dtype == torch.float32 else 1e-12)
+    assert actual.shape == (count, 3)
+    assert actual.dtype == dtype
+    assert not actual.requires_grad
 
 
 def test_logits_from_the_input_are_the_logits():
@@ -244,9 +244,9 @@ def test_a_shortcut_is_right_for_the_first_image_alone():
     values = activations_up_to(net, x, "inner")
     with torch.no_grad():
         whole = net(x)
-    found = logits_from(net, x, "inner", values)
-    close(found[0], whole[0])
-    assert ((found - whole).abs().amax(1)[1:] > 1e-3).all()
+    actual = logits_from(net, x, "inner", values)
+    close(actual[0], whole[0])
+    assert ((actual - whole).abs().amax(1)[1:] > 1e-3).all()
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.LeakyReLU])
@@ -255,28 +255,28 @@ def test_logits_from_write_into_nothing(act):
     net = nn.Sequential(act(inplace=True), *chain(act=partial(act, inplace=True))).eval()
     x = images(2)
     values = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    kept = x.clone(), values.clone()
-    found = logits_from(net, x, "2", values)  # the batch norm
-    assert torch.equal(values, kept[1])
-    assert torch.equal(x, kept[0])
+    originals = x.clone(), values.clone()
+    actual = logits_from(net, x, "2", values)  # the batch norm
+    assert torch.equal(values, originals[1])
+    assert torch.equal(x, originals[0])
     with torch.no_grad():
-        close(found, net[3:](values.clone()))
+        close(actual, net[3:](values.clone()))
 
 
 def test_logits_from_the_last_layer_are_a_copy():
     values = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    found = logits_from(chain(), images(), "end", values)
-    assert not found.requires_grad
-    found.zero_()
+    actual = logits_from(chain(), images(), "end", values)
+    assert not actual.requires_grad
+    actual.zero_()
     assert (values != 0).all()
 
 
 def test_a_layers_own_hooks_do_not_change_the_given_values():
     net, x = chain().eval(), images()
     values = torch.randn(2, 4, 2, 2, dtype=torch.float64)
-    wanted = logits_from(net, x, "last", values)
+    expected = logits_from(net, x, "last", values)
     net.last.register_forward_hook(lambda _module, _inputs, output: 2 * output)
-    close(logits_from(net, x, "last", values), wanted)
+    close(logits_from(net, x, "last", values), expected)
 
 
 # each filter silenced
@@ -286,9 +286,9 @@ def test_a_layers_own_hooks_do_not_change_the_given_values():
 def test_ablated_logits_equal_a_slow_loop(layer):
     net, x = chain(), images(3)
     whole, without = ablated_logits(net, x, layer)
-    wanted = silenced(net, x, layer)
-    close(whole, wanted[0])
-    close(without, wanted[1])
+    expected = silenced(net, x, layer)
+    close(whole, expected[0])
+    close(without, expected[1])
     assert not torch.allclose(without[0], without[1])
 
 
@@ -325,10 +325,10 @@ def test_ablated_logits_keep_the_precision_and_the_order_of_images(dtype):
     assert whole.dtype == without.dtype == dtype
     assert not whole.requires_grad
     assert not without.requires_grad
-    for one in range(3):
-        alone = ablated_logits(net, x[one : one + 1], "conv2")
-        close(alone[0][0], whole[one], 1e-6)
-        close(alone[1][:, 0], without[:, one], 1e-6)
+    for i in range(3):
+        alone = ablated_logits(net, x[i : i + 1], "conv2")
+        close(alone[0][0], whole[i], 1e-6)
+        close(alone[1][:, 0], without[:, i], 1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -336,17 +336,17 @@ def test_ablated_logits_keep_the_precision_and_the_order_of_images(dtype):
 def test_a_shortcut_around_the_layer_is_noticed(join, count):
     net, x = Around(join), images(count)
     whole, without = ablated_logits(net, x, "inner")
-    wanted = silenced(net, x, "inner")
-    close(whole, wanted[0])
-    close(without, wanted[1])
+    expected = silenced(net, x, "inner")
+    close(whole, expected[0])
+    close(without, expected[1])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_network_that_counts_its_images_is_noticed(count):
     net, x = Counts(), images(count)
-    found, wanted = ablated_logits(net, x, "conv"), silenced(net, x, "conv")
-    close(found[0], wanted[0])
-    close(found[1], wanted[1])
+    actual, expected = ablated_logits(net, x, "conv"), silenced(net, x, "conv")
+    close(actual[0], expected[0])
+    close(actual[1], expected[1])
 
 
 def test_a_shortcut_is_noticed_whatever_the_logits_have_in_common():
@@ -366,9 +366,9 @@ def test_a_shared_layer_is_silenced_call_by_call(call):
 def test_a_layer_that_is_followed_by_one_in_place(act):
     net, x = chain(act=partial(act, inplace=True)), images(3)
     whole, without = ablated_logits(net, x, "norm")
-    wanted = silenced(chain(act=act), x, "norm")
-    close(whole, wanted[0])
-    close(without, wanted[1])
+    expected = silenced(chain(act=act), x, "norm")
+    close(whole, expected[0])
+    close(without, expected[1])
 
 
 def test_the_network_runs_once_up_to_the_layer():
@@ -384,9 +384,9 @@ def test_the_network_runs_once_up_to_the_layer():
 def test_copies_bound_what_is_held_at_once(copies, most):
     # 8 images x 4 filters x 2 x 2 places: 128 numbers a filter
     net, x = chain(), images(8)
-    wanted = ablated_logits(net, x, "last")[1]
+    expected = ablated_logits(net, x, "last")[1]
     above = counted(net, "end")
-    close(ablated_logits(net, x, "last", copies=copies)[1], wanted)
+    close(ablated_logits(net, x, "last", copies=copies)[1], expected)
     assert max(above[2:]) == most  # the first two are the network as it is, and started again
 
 
@@ -431,21 +431,21 @@ def test_the_network_is_left_as_it_was_where_the_second_start_fails():
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_callers_gradient_mode_does_not_matter(call, context):
     net, x = chain(), images(2)
-    wanted = call(net, x, "last")
+    expected = call(net, x, "last")
     with context():
-        torch.testing.assert_close(call(net, x, "last"), wanted)
+        torch.testing.assert_close(call(net, x, "last"), expected)
 
 
 @needs_cuda
 def test_on_the_gpu_too():
     net, x = chain(), images(2)
     values = torch.randn(3, 4, 2, 2, dtype=torch.float64)
-    wanted = activations_up_to(net, x, "last"), logits_from(net, x, "last", values), *ablated_logits(net, x, "last")
+    expected = activations_up_to(net, x, "last"), logits_from(net, x, "last", values), *ablated_logits(net, x, "last")
     net, x = net.cuda(), x.cuda()
-    found = activations_up_to(net, x, "last"), logits_from(net, x, "last", values), *ablated_logits(net, x, "last")
-    for one, other in zip(found, wanted, strict=True):
-        assert one.is_cuda
-        close(one.cpu(), other, 1e-9)
+    actual = activations_up_to(net, x, "last"), logits_from(net, x, "last", values), *ablated_logits(net, x, "last")
+    for on_gpu, on_cpu in zip(actual, expected, strict=True):
+        assert on_gpu.is_cuda
+        close(on_gpu.cpu(), on_cpu, 1e-9)
     close(ablated_logits(Around().cuda(), x, "inner")[1].cpu(), silenced(Around(), x.cpu(), "inner")[1], 1e-9)
 
 

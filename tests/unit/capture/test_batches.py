@@ -18,7 +18,7 @@ def test_batches_are_joined_in_order():
     for size in (1, 2, 3, 7, 100):
         sizes = []
         with torch.no_grad(), preserved(net):
-            net.register_forward_pre_hook(lambda _, given, sizes=sizes: sizes.append(len(given[0])))
+            net.register_forward_pre_hook(lambda _, inputs, sizes=sizes: sizes.append(len(inputs[0])))
             torch.testing.assert_close(in_batches(logits, net, x, batch_size=size), whole)
         assert sizes == [size] * (7 // size) + [7 % size] * (7 % size > 0)
     counts = in_batches(lambda _, part: torch.tensor([len(part)]), net, torch.zeros(201, 1, 1, 1))
@@ -36,26 +36,26 @@ def test_tensors_as_long_as_the_images_are_cut_along_and_the_rest_is_handed_on()
     x = torch.arange(3.0).view(3, 1, 1, 1)
     number, rows = torch.tensor(5), torch.arange(6).view(3, 2)
     assert in_batches(method, net, x, x * 2, mixed, "abc", pair, number, rows, None, batch_size=2).tolist() == [0, 1, 2]
-    assert [one[1] for one in seen] == [[0, 1], [2]]
-    assert [one[2].flatten().tolist() for one in seen] == [[0, 2], [4]]
-    assert [one[7].tolist() for one in seen] == [[[0, 1], [2, 3]], [[4, 5]]]
-    for one in seen:
-        assert one[0] is net
-        assert one[3] is mixed
-        assert one[4] == "abc"
-        assert one[5] is pair
-        assert one[6] is number
-        assert one[8] is None
+    assert [call[1] for call in seen] == [[0, 1], [2]]
+    assert [call[2].flatten().tolist() for call in seen] == [[0, 2], [4]]
+    assert [call[7].tolist() for call in seen] == [[[0, 1], [2, 3]], [[4, 5]]]
+    for call in seen:
+        assert call[0] is net
+        assert call[3] is mixed
+        assert call[4] == "abc"
+        assert call[5] is pair
+        assert call[6] is number
+        assert call[8] is None
 
 
 def test_options_of_a_batched_method_come_with_partial():
     net, x, target = tiny(), batch(3), torch.tensor([0, 2, 1])
 
-    def gradient(model, part, wanted, score):
-        return gradients(model, part, wanted, "0", score=score).gradients["0"]
+    def gradient(model, part, classes, score):
+        return gradients(model, part, classes, "0", score=score).gradients["0"]
 
-    found = in_batches(functools.partial(gradient, score="probability"), net, x, target, batch_size=2)
-    torch.testing.assert_close(found, gradient(net, x, target, "probability"))
+    actual = in_batches(functools.partial(gradient, score="probability"), net, x, target, batch_size=2)
+    torch.testing.assert_close(actual, gradient(net, x, target, "probability"))
 
 
 @pytest.mark.parametrize("size", [0, 1.5, None])

@@ -19,43 +19,43 @@ from helpers.capture import (
 
 
 def test_activations_by_hand_survive_an_inplace_relu():
-    found = activations(by_hand(), X, ["1", "0", "4", "input"])
-    assert list(found) == ["1", "0", "4", "input"]
-    assert found["0"].tolist() == [[[[2, -4], [6, 8]]]]
-    assert found["1"].tolist() == [[[[2, 0], [6, 8]]]]
-    assert found["4"].tolist() == [[4, -12]]
-    assert torch.equal(found["input"], X)
-    assert not any(one.requires_grad for one in found.values())
+    actual = activations(by_hand(), X, ["1", "0", "4", "input"])
+    assert list(actual) == ["1", "0", "4", "input"]
+    assert actual["0"].tolist() == [[[[2, -4], [6, 8]]]]
+    assert actual["1"].tolist() == [[[[2, 0], [6, 8]]]]
+    assert actual["4"].tolist() == [[4, -12]]
+    assert torch.equal(actual["input"], X)
+    assert not any(output.requires_grad for output in actual.values())
 
 
 @pytest.mark.parametrize("inplace", [True, False])
 def test_gradients_by_hand(inplace):
-    found = gradients(by_hand(inplace), X, [[0, 1]], ("input", "0", "1"))
-    assert found.logits.tolist() == [[4, -12]]
-    assert found.activations["0"].tolist() == [[[[2, -4], [6, 8]]]]
-    assert found.gradients["1"].tolist() == [[[[[0.25, 0.25], [0.25, 0.25]]], [[[-0.75, -0.75], [-0.75, -0.75]]]]]
-    assert found.gradients["0"].tolist() == [[[[[0.25, 0], [0.25, 0.25]]], [[[-0.75, 0], [-0.75, -0.75]]]]]
-    assert found.gradients["input"].tolist() == [[[[[0.5, 0], [0.5, 0.5]]], [[[-1.5, 0], [-1.5, -1.5]]]]]
-    assert not any(one.requires_grad for part in found[1:] for one in part.values())
+    actual = gradients(by_hand(inplace), X, [[0, 1]], ("input", "0", "1"))
+    assert actual.logits.tolist() == [[4, -12]]
+    assert actual.activations["0"].tolist() == [[[[2, -4], [6, 8]]]]
+    assert actual.gradients["1"].tolist() == [[[[[0.25, 0.25], [0.25, 0.25]]], [[[-0.75, -0.75], [-0.75, -0.75]]]]]
+    assert actual.gradients["0"].tolist() == [[[[[0.25, 0], [0.25, 0.25]]], [[[-0.75, 0], [-0.75, -0.75]]]]]
+    assert actual.gradients["input"].tolist() == [[[[[0.5, 0], [0.5, 0.5]]], [[[-1.5, 0], [-1.5, -1.5]]]]]
+    assert not any(output.requires_grad for part in actual[1:] for output in part.values())
 
 
 def test_gradient_after_softmax_by_hand():
     p = torch.tensor([4.0, -12.0]).softmax(0)
-    found = gradients(by_hand(), X, 0, "1", score="probability").gradients["1"]
-    torch.testing.assert_close(found, torch.full((1, 1, 2, 2), float(p[0] * p[1])))  # p0 (1 - p0) (0.25 + 0.75)
+    actual = gradients(by_hand(), X, 0, "1", score="probability").gradients["1"]
+    torch.testing.assert_close(actual, torch.full((1, 1, 2, 2), float(p[0] * p[1])))  # p0 (1 - p0) (0.25 + 0.75)
 
 
 def test_shapes_follow_the_target():
     net, x = tiny(), batch(2)
-    one = gradients(net, x, 1, ["0", "7"]).gradients
+    single = gradients(net, x, 1, ["0", "7"]).gradients
     several = gradients(net, x, [[0, 1], [2, 1]], ["0", "7"]).gradients
-    assert one["0"].shape == (2, 4, 5, 5)
-    assert one["7"].shape == (2, 3)
+    assert single["0"].shape == (2, 4, 5, 5)
+    assert single["7"].shape == (2, 3)
     assert several["0"].shape == (2, 2, 4, 5, 5)
     assert several["7"].tolist() == [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 1, 0]]]
     each = gradients(net, x, torch.tensor([0, 2]), "0").gradients["0"]
     torch.testing.assert_close(several["0"][:, 0], each)
-    torch.testing.assert_close(several["0"][:, 1], one["0"])
+    torch.testing.assert_close(several["0"][:, 1], single["0"])
     torch.testing.assert_close(gradients(net, x[1:], 2, "0").gradients["0"], each[1:])  # a batch of one
 
 
@@ -63,7 +63,7 @@ def test_shapes_follow_the_target():
 def test_gradients_against_finite_differences(score):
     net, x, step = tiny().eval(), batch(2), 1e-6
     head = net[4:]
-    found = gradients(net, x, 1, ["input", "3"], score=score)
+    actual = gradients(net, x, 1, ["input", "3"], score=score)
 
     def value(function, at):
         logits = function(at)
@@ -71,12 +71,12 @@ def test_gradients_against_finite_differences(score):
         return {"logit": logits[:, 1], "probability": chance, "log-odds": (chance / (1 - chance)).log()}[score].sum()
 
     with torch.no_grad():
-        for name, function, start in [("input", net, x), ("3", head, found.activations["3"])]:
+        for name, function, start in [("input", net, x), ("3", head, actual.activations["3"])]:
             for index in [(0, 0, 0, 0), (1, 2, 1, 1)]:
                 bump = torch.zeros_like(start)
                 bump[index] = step
                 slope = (value(function, start + bump) - value(function, start - bump)) / (2 * step)
-                torch.testing.assert_close(found.gradients[name][index], slope, rtol=1e-6, atol=1e-9)
+                torch.testing.assert_close(actual.gradients[name][index], slope, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["layer2.0.conv1", "layer4", "layer1.1.relu#2", "fc"])
@@ -87,26 +87,26 @@ def test_resnet_against_captum(name):
     x, target = torch.randn(2, 3, 48, 48), torch.tensor([3, 7])
     # captum cannot tell the calls apart; but what the second ReLU gives is what its block returns
     module = net.get_submodule(name.removesuffix(".relu#2"))
-    wanted = attr.LayerActivation(net, module).attribute(x)
+    expected = attr.LayerActivation(net, module).attribute(x)
     product = attr.LayerGradientXActivation(net, module).attribute(x, target=target)
-    found = gradients(net, x, target, name)
-    torch.testing.assert_close(activations(net, x, name)[name], wanted)
-    torch.testing.assert_close(found.activations[name], wanted)
-    torch.testing.assert_close(found.gradients[name] * found.activations[name], product)
+    actual = gradients(net, x, target, name)
+    torch.testing.assert_close(activations(net, x, name)[name], expected)
+    torch.testing.assert_close(actual.activations[name], expected)
+    torch.testing.assert_close(actual.gradients[name] * actual.activations[name], product)
 
 
 def test_vgg_with_inplace_relus_against_the_plain_network():
     torch.manual_seed(0)
     net = torchvision.models.vgg11(weights=None, num_classes=4).eval()
     x = torch.randn(1, 3, 32, 32)
-    found = gradients(net, x, 2, "features.3")
+    actual = gradients(net, x, 2, "features.3")
     for module in net.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
     after = net.features[:4](x).detach().requires_grad_()
     logits = net.classifier(net.avgpool(net.features[4:](after)).flatten(1))
-    torch.testing.assert_close(found.activations["features.3"], after)
-    torch.testing.assert_close(found.gradients["features.3"], torch.autograd.grad(logits[:, 2].sum(), after)[0])
+    torch.testing.assert_close(actual.activations["features.3"], after)
+    torch.testing.assert_close(actual.gradients["features.3"], torch.autograd.grad(logits[:, 2].sum(), after)[0])
 
 
 # how it is computed
@@ -131,9 +131,9 @@ def test_nothing_is_stored_below_the_first_layer_and_no_weight_is_differentiated
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_callers_gradient_mode_does_not_matter(context):
     net = tiny()
-    wanted = gradients(net, batch(2), 1, "0").gradients["0"]
+    expected = gradients(net, batch(2), 1, "0").gradients["0"]
     with context():
-        torch.testing.assert_close(gradients(net, batch(2), 1, "0").gradients["0"], wanted)
+        torch.testing.assert_close(gradients(net, batch(2), 1, "0").gradients["0"], expected)
 
 
 def test_the_callers_images_are_left_alone():
@@ -160,24 +160,24 @@ class Overwriting(nn.Module):
 
 
 def test_an_activation_is_what_the_layer_returned_whatever_becomes_of_its_storage():
-    for found in (activations(Overwriting(), X, "relu"), gradients(Overwriting(), X, 0, "relu").activations):
-        assert found["relu"].tolist() == [[[[1, 0], [3, 4]]]]
+    for actual in (activations(Overwriting(), X, "relu"), gradients(Overwriting(), X, 0, "relu").activations):
+        assert actual["relu"].tolist() == [[[[1, 0], [3, 4]]]]
 
 
 def test_dtype_is_kept():
     net, x = tiny().float(), batch(1).float()
-    found = gradients(net, x, 0, "0")
-    assert {found.logits.dtype, found.activations["0"].dtype, found.gradients["0"].dtype} == {torch.float32}
+    actual = gradients(net, x, 0, "0")
+    assert {actual.logits.dtype, actual.activations["0"].dtype, actual.gradients["0"].dtype} == {torch.float32}
     assert gradients(net.double(), x.double(), 0, "0").gradients["0"].dtype == torch.float64
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_network_on_the_gpu_gives_the_same():
     net, x = tiny(), batch(2)
-    wanted = gradients(net, x, [0, 2], "0").gradients["0"]
-    found = gradients(net.cuda(), x.cuda(), [0, 2], "0").gradients["0"]
-    assert found.is_cuda
-    torch.testing.assert_close(found.cpu(), wanted)
+    expected = gradients(net, x, [0, 2], "0").gradients["0"]
+    actual = gradients(net.cuda(), x.cuda(), [0, 2], "0").gradients["0"]
+    assert actual.is_cuda
+    torch.testing.assert_close(actual.cpu(), expected)
     masked = masked_forward(net, x.cuda(), {"0": torch.ones(4, 1, 1)})  # a mask on the CPU is carried over
     torch.testing.assert_close(masked.logits, activations(net, x.cuda(), "7")["7"])
 
@@ -187,9 +187,9 @@ def test_a_network_on_the_gpu_gives_the_same():
 
 def test_masked_forward_by_hand():
     mask = torch.tensor([[1, 0], [0, 1]], dtype=torch.bool)
-    found = masked_forward(by_hand(), X, {"0": mask}, ["0", "1"])  # ReLU(2 0 0 8), mean 2.5
-    assert found.logits.tolist() == [[2.5, -7.5]]
-    assert found.activations["0"].tolist() == [[[[2, 0], [0, 8]]]]
+    actual = masked_forward(by_hand(), X, {"0": mask}, ["0", "1"])  # ReLU(2 0 0 8), mean 2.5
+    assert actual.logits.tolist() == [[2.5, -7.5]]
+    assert actual.activations["0"].tolist() == [[[[2, 0], [0, 8]]]]
     assert masked_forward(by_hand(), X, {"input": -torch.ones(()), "1": 2 * torch.ones(1)}).logits.tolist() == [[2, -6]]
     assert masked_forward(by_hand(), X, {}).logits.tolist() == [[4, -12]]
 
@@ -198,8 +198,8 @@ def test_masked_forward_against_the_split_network():
     net, x = tiny().eval(), batch(2)
     mask = torch.rand(2, 4, 1, 1, dtype=torch.float64)
     with torch.no_grad():
-        wanted = net[3:](net[:3](x) * mask)
-    torch.testing.assert_close(masked_forward(net, x, {"2": mask}).logits, wanted)
+        expected = net[3:](net[:3](x) * mask)
+    torch.testing.assert_close(masked_forward(net, x, {"2": mask}).logits, expected)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4, 5, 6), (1, 2, 4, 5, 5), (3, 4, 5, 5)])
@@ -213,9 +213,9 @@ def test_a_mask_that_does_not_fit_is_refused(shape):
 
 def test_calls_of_a_shared_layer_are_told_apart():
     net, x = Shared(), torch.randn(2, 1, 4, 4)
-    found = activations(net, x, ["conv", "relu#1", "conv2", "relu#2"])
-    torch.testing.assert_close(found["relu#1"], found["conv"].relu())
-    torch.testing.assert_close(found["relu#2"], found["conv2"].relu())
+    actual = activations(net, x, ["conv", "relu#1", "conv2", "relu#2"])
+    torch.testing.assert_close(actual["relu#1"], actual["conv"].relu())
+    torch.testing.assert_close(actual["relu#2"], actual["conv2"].relu())
     silent = masked_forward(net, x, {"relu#1": torch.zeros(())}, ["relu#2"]).activations["relu#2"]
     torch.testing.assert_close(silent, net.conv2.bias.relu()[:, None, None].expand(2, 2, 4, 4))
     parts = gradients(net, x, 0, ["relu#1", "relu#2"]).gradients
@@ -307,11 +307,11 @@ def test_the_network_is_untouched_when_its_forward_raises(method):
 def test_logits_by_hand_and_in_evaluation_mode():
     assert logits(by_hand(), X).tolist() == [[4, -12]]
     net, x = tiny().train(), batch(3).requires_grad_()
-    found = logits(net, x)
-    torch.testing.assert_close(found, tiny().eval()(x).detach())
-    assert not found.requires_grad
+    actual = logits(net, x)
+    torch.testing.assert_close(actual, tiny().eval()(x).detach())
+    assert not actual.requires_grad
     assert x.grad is None
-    torch.testing.assert_close(logits(net, x[1:2]), found[1:2])
+    torch.testing.assert_close(logits(net, x[1:2]), actual[1:2])
 
 
 def test_logits_refuses_bad_images_and_networks_without_logits():

@@ -15,8 +15,8 @@ SCORES = ["logit", "probability", "log-odds"]
 each_score = pytest.mark.parametrize("score", SCORES)
 
 
-def close(found, wanted, atol=1e-12):
-    torch.testing.assert_close(found, wanted, rtol=0, atol=atol)
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 def bare(*values):
@@ -86,19 +86,19 @@ def by_parts(net, x):
 def test_scores_by_hand():
     # chances 1/6, 2/6, 3/6
     net, every = bare(0, math.log(2), math.log(3)), [[0, 1, 2]]
-    found = {score: gradients(net, ONE, every, "1", score=score).gradients["1"][0] for score in SCORES}
-    close(found["logit"], torch.eye(3, dtype=torch.float64))
+    actual = {score: gradients(net, ONE, every, "1", score=score).gradients["1"][0] for score in SCORES}
+    close(actual["logit"], torch.eye(3, dtype=torch.float64))
     # dP_c / dS_j = P_c ([c = j] - P_j), in 36ths
-    wanted = [[5, -2, -3], [-2, 8, -6], [-3, -6, 9]]
-    close(found["probability"], torch.tensor(wanted, dtype=torch.float64) / 36)
+    expected = [[5, -2, -3], [-2, 8, -6], [-3, -6, 9]]
+    close(actual["probability"], torch.tensor(expected, dtype=torch.float64) / 36)
     # d log-odds / dS_c = 1, / dS_j = -P_j / (1 - P_c)
-    wanted = [[1, -2 / 5, -3 / 5], [-1 / 4, 1, -3 / 4], [-1 / 3, -2 / 3, 1]]
-    close(found["log-odds"], torch.tensor(wanted, dtype=torch.float64))
+    expected = [[1, -2 / 5, -3 / 5], [-1 / 4, 1, -3 / 4], [-1 / 3, -2 / 3, 1]]
+    close(actual["log-odds"], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_the_log_odds_is_the_logits_difference_for_two_classes():
-    found = gradients(bare(0.3, -5), ONE, [[0, 1]], "1", score="log-odds").gradients["1"]
-    assert found.tolist() == [[[1, -1], [-1, 1]]]
+    actual = gradients(bare(0.3, -5), ONE, [[0, 1]], "1", score="log-odds").gradients["1"]
+    assert actual.tolist() == [[[1, -1], [-1, 1]]]
 
 
 @pytest.mark.parametrize("layers", [["input"], ["0", "2", "4", "7"]])
@@ -117,23 +117,25 @@ def test_the_gradient_of_the_log_odds_has_the_direction_of_the_probabilitys(laye
 @pytest.mark.parametrize("name", ["input", "0", "2"])
 def test_scores_against_autograd(score, name):
     net, x = tiny(), batch(2)
-    found = gradients(net, x, [1, 3], name, score=score)
+    actual = gradients(net, x, [1, 3], name, score=score)
     depth = {"input": 0, "0": 1, "2": 3}[name]
     plain = tiny(inplace=False).eval()
     start = plain[:depth](x).detach().requires_grad_()
     out = plain[depth:](start)
     p = out.softmax(1)
     values = {"logit": out, "probability": p, "log-odds": (p / (1 - p)).log()}[score]
-    (wanted,) = torch.autograd.grad(values[0, 1] + values[1, 3], start)
-    close(found.gradients[name], wanted, 1e-10)
-    close(found.activations[name], start.detach())
-    close(found.logits, out.detach())
-    assert not any(one.requires_grad for one in (found.logits, *found.activations.values(), *found.gradients.values()))
+    (expected,) = torch.autograd.grad(values[0, 1] + values[1, 3], start)
+    close(actual.gradients[name], expected, 1e-10)
+    close(actual.activations[name], start.detach())
+    close(actual.logits, out.detach())
+    assert not any(
+        part.requires_grad for part in (actual.logits, *actual.activations.values(), *actual.gradients.values())
+    )
     both = gradients(net, x, [[1, 2], [3, 0]], name, score=score).gradients[name]
     assert both.shape == (2, 2, *start.shape[1:])
-    close(both[:, 0], found.gradients[name])
-    one = gradients(net, x[1:], 3, name, score=score).gradients[name]
-    close(one, wanted[1:], 1e-10)
+    close(both[:, 0], actual.gradients[name])
+    alone = gradients(net, x[1:], 3, name, score=score).gradients[name]
+    close(alone, expected[1:], 1e-10)
 
 
 def test_the_default_score_is_the_logit():
@@ -146,10 +148,10 @@ def test_the_default_score_is_the_logit():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_where_the_softmax_is_saturated_only_the_log_odds_has_a_gradient(dtype):
     net, x = bare(1000.0, 0.0, math.log(3)).to(dtype), ONE.to(dtype)
-    found = {s: gradients(net, x, [[0, 1, 2]], "1", score=s).gradients["1"][0] for s in ("probability", "log-odds")}
-    assert (found["probability"] == 0).all()
+    actual = {s: gradients(net, x, [[0, 1, 2]], "1", score=s).gradients["1"][0] for s in ("probability", "log-odds")}
+    assert (actual["probability"] == 0).all()
     # beside 1000 the other logits do not count; among themselves they have 1/4 and 3/4
-    close(found["log-odds"], torch.tensor([[1, -0.25, -0.75], [-1, 1, 0], [-1, 0, 1]], dtype=dtype), 1e-6)
+    close(actual["log-odds"], torch.tensor([[1, -0.25, -0.75], [-1, 1, 0], [-1, 0, 1]], dtype=dtype), 1e-6)
     # and through a whole network
     net = tiny().to(dtype)
     with torch.no_grad():
@@ -164,9 +166,9 @@ def test_where_the_softmax_is_saturated_only_the_log_odds_has_a_gradient(dtype):
 
 @pytest.mark.parametrize("shift", [-1e4, 1e4])
 def test_a_constant_added_to_all_logits_changes_no_log_odds(shift):
-    found = gradients(bare(*(v + shift for v in (0.0, 0.5, 2.0))), ONE, 1, "1", score="log-odds").gradients["1"]
-    wanted = gradients(bare(0.0, 0.5, 2.0), ONE, 1, "1", score="log-odds").gradients["1"]
-    close(found, wanted, 1e-9)
+    actual = gradients(bare(*(v + shift for v in (0.0, 0.5, 2.0))), ONE, 1, "1", score="log-odds").gradients["1"]
+    expected = gradients(bare(0.0, 0.5, 2.0), ONE, 1, "1", score="log-odds").gradients["1"]
+    close(actual, expected, 1e-9)
 
 
 @pytest.mark.parametrize("score", ["odds", "Logit", None])
@@ -205,22 +207,22 @@ def test_one_class_has_no_odds():
 )
 @each_score
 def test_a_target_may_be_a_function_of_the_logits(function, score):
-    net, x, runs, given = tiny(), batch(3), [], []
+    net, x, runs, seen = tiny(), batch(3), [], []
 
     def target(scores):
-        given.append(scores)
+        seen.append(scores)
         return function(scores)
 
     want = copy.deepcopy(net).eval()(x).detach()
     net.register_forward_pre_hook(lambda *_: runs.append(1))
-    found = gradients(net, x, target, ["0", "2"], score=score)
-    assert len(runs) == len(given) == 1
-    close(given[0], want)
-    assert not given[0].requires_grad
-    wanted = gradients(net, x, function(want), ["0", "2"], score=score)
+    actual = gradients(net, x, target, ["0", "2"], score=score)
+    assert len(runs) == len(seen) == 1
+    close(seen[0], want)
+    assert not seen[0].requires_grad
+    expected = gradients(net, x, function(want), ["0", "2"], score=score)
     for name in ("0", "2"):
-        assert torch.equal(found.gradients[name], wanted.gradients[name])
-    assert torch.equal(found.logits, wanted.logits)
+        assert torch.equal(actual.gradients[name], expected.gradients[name])
+    assert torch.equal(actual.logits, expected.logits)
 
 
 @pytest.mark.parametrize("bad", [4, -1, None, 1.5, [0], torch.zeros(2, 4), torch.tensor([0, 9])])
@@ -234,12 +236,12 @@ def test_what_the_function_gives_is_looked_at(bad):
 @each_score
 def test_a_function_of_the_logits_in_any_gradient_mode(context, score):
     net, x = tiny(), batch(2)
-    wanted = gradients(net, x, [[0, 1]] * 2, "0", score=score).gradients["0"]
+    expected = gradients(net, x, [[0, 1]] * 2, "0", score=score).gradients["0"]
     with context():
         fixed = torch.tensor([[0, 1]] * 2)
-        found = gradients(net, x.clone(), lambda scores: fixed, "0", score=score)
-        close(found.gradients["0"], wanted)
-        close(gradients(net, x.clone(), fixed, "0", score=score).gradients["0"], wanted)
+        actual = gradients(net, x.clone(), lambda scores: fixed, "0", score=score)
+        close(actual.gradients["0"], expected)
+        close(gradients(net, x.clone(), fixed, "0", score=score).gradients["0"], expected)
 
 
 # reduce
@@ -253,17 +255,17 @@ def test_gradients_are_reduced_class_by_class_and_layer_by_layer():
         return g.amax(1)
 
     full = gradients(net, x, [[0, 2, 3]] * 2, ["0", "4"], score="log-odds")
-    found = gradients(net, x, [[0, 2, 3]] * 2, ["0", "4"], score="log-odds", reduce=reduce)
+    actual = gradients(net, x, [[0, 2, 3]] * 2, ["0", "4"], score="log-odds", reduce=reduce)
     assert sorted(seen) == sorted([((2, 4, 5, 5), False), ((2, 5, 2, 2), False)] * 3)
     for name in ("0", "4"):
-        assert torch.equal(found.gradients[name], full.gradients[name].amax(2))
-        assert torch.equal(found.activations[name], full.activations[name])  # as they are
-        assert not found.gradients[name].requires_grad
-    assert found.gradients["0"].shape == (2, 3, 5, 5)
+        assert torch.equal(actual.gradients[name], full.gradients[name].amax(2))
+        assert torch.equal(actual.activations[name], full.activations[name])  # as they are
+        assert not actual.gradients[name].requires_grad
+    assert actual.gradients["0"].shape == (2, 3, 5, 5)
     for target in (2, [2, 2]):
-        one = gradients(net, x, target, "0", score="log-odds", reduce=reduce).gradients["0"]
-        assert one.shape == (2, 5, 5)
-        close(one, found.gradients["0"][:, 1])
+        alone = gradients(net, x, target, "0", score="log-odds", reduce=reduce).gradients["0"]
+        assert alone.shape == (2, 5, 5)
+        close(alone, actual.gradients["0"][:, 1])
     assert gradients(net, x, 0, "0", reduce=lambda g: g.flatten(1)).gradients["0"].shape == (2, 100)
 
 
@@ -277,17 +279,17 @@ def test_masked_activations_are_reduced():
     # "1" is overwritten by the ReLU in place that follows: it is reduced before
     mask = torch.tensor([1.0, 0.0, 2.0, 1.0], dtype=torch.float64).view(4, 1, 1)
     full = masked_forward(net, x, {"1": mask}, ["1", "4"])
-    found = masked_forward(net, x, {"1": mask}, ["1", "4"], reduce=reduce)
+    actual = masked_forward(net, x, {"1": mask}, ["1", "4"], reduce=reduce)
     assert seen == [(2, 4, 5, 5), (2, 5, 2, 2)]
-    assert torch.equal(found.logits, full.logits)
-    assert list(found.activations) == ["1", "4"]
+    assert torch.equal(actual.logits, full.logits)
+    assert list(actual.activations) == ["1", "4"]
     with torch.no_grad():
         plain = tiny(inplace=False).eval()
         after = plain[:2](x) * mask
-        close(found.activations["1"], after.sum(1))
+        close(actual.activations["1"], after.sum(1))
         close(full.activations["1"], after)
-        close(found.activations["4"], plain[2:5](after).sum(1))
-        close(found.logits, plain[2:](after))
+        close(actual.activations["4"], plain[2:5](after).sum(1))
+        close(actual.logits, plain[2:](after))
     assert masked_forward(net, x, {}, reduce=reduce).activations == {}  # nothing asked for, nothing reduced
     assert len(seen) == 2
 
@@ -331,22 +333,22 @@ def test_all_calls_with_feature_maps_after_the_layers_that_are_named():
     net, x = Calls(), torch.randn(2, 3, 8, 9, dtype=torch.float64)
     parts, out = by_parts(net, x)
     names = ["relu#*", "once#*", "flat#*", "idle#*"]
-    for layers, wanted in [
+    for layers, expected in [
         ("relu#*", ["relu#1", "relu#3"]),
         (["once#*", "conv", "flat#*"], ["conv", "once"]),
         (["conv", "once#*"], ["conv", "once"]),
     ]:
-        found = gradients(net, x, 1, layers)
-        assert list(found.gradients) == list(found.activations) == wanted
-        assert list(activations(net, x, layers)) == wanted
-    found, forward = gradients(net, x, 1, names), activations(net, x, names)
-    close(found.logits, out.detach())
+        actual = gradients(net, x, 1, layers)
+        assert list(actual.gradients) == list(actual.activations) == expected
+        assert list(activations(net, x, layers)) == expected
+    actual, forward = gradients(net, x, 1, names), activations(net, x, names)
+    close(actual.logits, out.detach())
     own = [parts[name] for name in ("relu#1", "relu#3", "once")]
-    assert sorted(found.gradients) == sorted(forward) == ["once", "relu#1", "relu#3"]
+    assert sorted(actual.gradients) == sorted(forward) == ["once", "relu#1", "relu#3"]
     for name, y, g in zip(("relu#1", "relu#3", "once"), own, torch.autograd.grad(out[:, 1].sum(), own), strict=True):
-        close(found.activations[name], y.detach())
+        close(actual.activations[name], y.detach())
         close(forward[name], y.detach())
-        close(found.gradients[name], g)
+        close(actual.gradients[name], g)
 
 
 def test_all_calls_equal_the_calls_named_one_by_one():
@@ -364,21 +366,21 @@ def test_all_calls_equal_the_calls_named_one_by_one():
 
 def test_a_call_named_twice_is_given_once():
     net, x = Calls(), torch.randn(1, 3, 8, 9, dtype=torch.float64)
-    wanted = gradients(net, x, 0, ["relu#1", "relu#3", "once"]).gradients
+    expected = gradients(net, x, 0, ["relu#1", "relu#3", "once"]).gradients
     for layers in (["relu#*", "relu#1"], ["relu#3", "relu#*"], ["relu#*", "relu#*"], ["once", "once#*", "relu#*"]):
-        found = gradients(net, x, 0, layers)
-        assert set(found.gradients) == {"relu#1", "relu#3"} | ({"once"} if "once" in layers else set())
-        for name, g in found.gradients.items():
-            close(g, wanted[name])
-        assert activations(net, x, layers).keys() == found.gradients.keys()
+        actual = gradients(net, x, 0, layers)
+        assert set(actual.gradients) == {"relu#1", "relu#3"} | ({"once"} if "once" in layers else set())
+        for name, g in actual.gradients.items():
+            close(g, expected[name])
+        assert activations(net, x, layers).keys() == actual.gradients.keys()
 
 
 def test_a_vector_call_can_be_named_but_not_swept():
     net, x = Calls(), torch.randn(2, 3, 8, 9, dtype=torch.float64)
-    found = activations(net, x, ["relu#2", "flat"])
+    actual = activations(net, x, ["relu#2", "flat"])
     parts, _ = by_parts(net, x)
-    close(found["relu#2"], parts["relu#2"].detach())
-    close(found["flat"], parts["flat"].detach())
+    close(actual["relu#2"], parts["relu#2"].detach())
+    close(actual["flat"], parts["flat"].detach())
     assert gradients(net, x, 0, ["relu#*", "relu#2"]).gradients.keys() == {"relu#1", "relu#2", "relu#3"}
 
 
@@ -416,20 +418,20 @@ def test_a_module_with_two_names_has_its_calls_under_both():
     torch.manual_seed(0)
     relu = nn.ReLU(inplace=True)
     net = nn.Sequential(nn.Conv2d(3, 2, 3), relu, nn.Conv2d(2, 2, 3), relu, nn.Flatten(), nn.Linear(18, 3)).double()
-    found = activations(net, batch(1), ["1#*", "3#*"])
-    assert sorted(found) == ["1#1", "1#2", "3#1", "3#2"]
-    close(found["1#2"], found["3#2"])
-    assert found["1#1"].shape == (1, 2, 5, 5)
+    actual = activations(net, batch(1), ["1#*", "3#*"])
+    assert sorted(actual) == ["1#1", "1#2", "3#1", "3#2"]
+    close(actual["1#2"], actual["3#2"])
+    assert actual["1#1"].shape == (1, 2, 5, 5)
 
 
 def test_masks_of_calls():
     net, x = Calls(), torch.randn(2, 3, 8, 9, dtype=torch.float64)
     mask = torch.rand(2, 1, 4, 5, dtype=torch.float64)
-    found = masked_forward(net, x, {"relu#3": mask}, ["relu#1", "relu#3"], reduce=lambda y: y.sum(1))
+    actual = masked_forward(net, x, {"relu#3": mask}, ["relu#1", "relu#3"], reduce=lambda y: y.sum(1))
     parts, _ = by_parts(net, x)
-    close(found.activations["relu#1"], parts["relu#1"].sum(1).detach())
-    close(found.activations["relu#3"], (parts["relu#3"] * mask).sum(1).detach())
-    close(found.logits, net.fc((parts["relu#3"] * mask).mean((2, 3))).detach())
+    close(actual.activations["relu#1"], parts["relu#1"].sum(1).detach())
+    close(actual.activations["relu#3"], (parts["relu#3"] * mask).sum(1).detach())
+    close(actual.logits, net.fc((parts["relu#3"] * mask).mean((2, 3))).detach())
 
 
 def unless_refused(call):
@@ -447,16 +449,16 @@ def test_masks_and_captures_of_all_calls_are_written_and_given_or_refused(call, 
     # "relu#*" stands for all its calls that give feature maps: a mask of that name is not passed over in silence
     net, x = Calls(), torch.randn(2, 3, 8, 9, dtype=torch.float64)
     silenced = torch.zeros((), dtype=torch.float64)
-    found = unless_refused(lambda: masked_forward(net, x, {call: silenced}))
-    if found is not None:
-        close(found.logits, masked_forward(net, x, dict.fromkeys(names, silenced)).logits)
-    found = unless_refused(lambda: masked_forward(net, x, {}, call))
-    if found is not None:
-        assert list(found.activations) == names
+    actual = unless_refused(lambda: masked_forward(net, x, {call: silenced}))
+    if actual is not None:
+        close(actual.logits, masked_forward(net, x, dict.fromkeys(names, silenced)).logits)
+    actual = unless_refused(lambda: masked_forward(net, x, {}, call))
+    if actual is not None:
+        assert list(actual.activations) == names
     half = {names[-1]: torch.tensor(0.5, dtype=torch.float64)}
-    found = unless_refused(lambda: masked_forward(net, x, half, call))
-    if found is not None:  # masked once, not once for each name
-        close(found.activations[names[-1]], masked_forward(net, x, half, names[-1]).activations[names[-1]])
+    actual = unless_refused(lambda: masked_forward(net, x, half, call))
+    if actual is not None:  # masked once, not once for each name
+        close(actual.activations[names[-1]], masked_forward(net, x, half, names[-1]).activations[names[-1]])
 
 
 @needs_cuda
@@ -465,11 +467,11 @@ def test_scores_on_the_gpu_are_the_same(score):
     net, x = Calls(), torch.randn(2, 3, 8, 9, dtype=torch.float64)
     options = {"score": score, "reduce": lambda g: g.amax(1)}
     top = lambda scores: scores.topk(2).indices  # noqa: E731
-    wanted = gradients(net, x, top, ["relu#*", "once#*"], **options)
-    found = gradients(net.cuda(), x.cuda(), top, ["relu#*", "once#*"], **options)
-    for name, g in found.gradients.items():
+    expected = gradients(net, x, top, ["relu#*", "once#*"], **options)
+    actual = gradients(net.cuda(), x.cuda(), top, ["relu#*", "once#*"], **options)
+    for name, g in actual.gradients.items():
         assert g.is_cuda
-        close(g.cpu(), wanted.gradients[name], 1e-10)
+        close(g.cpu(), expected.gradients[name], 1e-10)
     # a target on the CPU is carried over
     fixed = torch.tensor([0, 1])
     assert gradients(net, x.cuda(), lambda scores: fixed, "once", score=score).gradients["once"].is_cuda

@@ -29,39 +29,39 @@ def seeded(seed):
 
 
 def test_center_map_by_hand():
-    def found(height, width):
+    def actual(height, width):
         return center_map(torch.ones(1, 3, height, width).double())[0]
 
-    exactly(found(1, 1), [[1]])
-    one = math.exp(-((4 / 3) ** 2) / 2)  # a pixel of three beside the centre: 1 / 0.75 standard deviations
-    close(found(1, 3), float64([[one, 1, one]]))
-    close(found(3, 3), float64([[one**2, one, one**2], [one, 1, one], [one**2, one, one**2]]))
+    exactly(actual(1, 1), [[1]])
+    beside = math.exp(-((4 / 3) ** 2) / 2)  # a pixel of three beside the centre: 1 / 0.75 standard deviations
+    close(actual(1, 3), float64([[beside, 1, beside]]))
+    close(actual(3, 3), float64([[beside**2, beside, beside**2], [beside, 1, beside], [beside**2, beside, beside**2]]))
     row = [math.exp(-(1 + 1.5**2) / 2), math.exp(-(1 + 0.5**2) / 2)]  # 2 x 4: +-1 and +-0.5, +-1.5 deviations
-    close(found(2, 4), float64([row + row[::-1]] * 2))
-    close(found(4, 2), found(2, 4).mT)
+    close(actual(2, 4), float64([row + row[::-1]] * 2))
+    close(actual(4, 2), actual(2, 4).mT)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (7, 7), (5, 12), (64, 31)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_center_map_is_symmetric_and_largest_in_the_middle(shape, dtype):
-    found = center_map(draw(2, 3, *shape, dtype=dtype))
-    assert found.shape == (2, *shape)
-    assert found.dtype == dtype
-    exactly(found[1], found[0])
-    exactly(found.flip(1), found)
-    exactly(found.flip(2), found)
-    (height, width), top = shape, found[0] == found.max()
+    actual = center_map(draw(2, 3, *shape, dtype=dtype))
+    assert actual.shape == (2, *shape)
+    assert actual.dtype == dtype
+    exactly(actual[1], actual[0])
+    exactly(actual.flip(1), actual)
+    exactly(actual.flip(2), actual)
+    (height, width), top = shape, actual[0] == actual.max()
     rows, columns = ([(n - 1) // 2, n // 2] for n in (height, width))
     assert all(top[i, j] for i in rows for j in columns)
     assert top.sum() == len(set(rows)) * len(set(columns))
-    assert (found[0].diff(dim=0)[: (height - 1) // 2] > 0).all()
-    assert (found[0].diff(dim=1)[:, : (width - 1) // 2] > 0).all()
+    assert (actual[0].diff(dim=0)[: (height - 1) // 2] > 0).all()
+    assert (actual[0].diff(dim=1)[:, : (width - 1) // 2] > 0).all()
 
 
 def test_center_maps_of_a_batch_do_not_share_memory():
-    found = center_map(torch.zeros(2, 1, 3, 3))
-    found[0] = 9
-    assert found[1].max() == 1
+    actual = center_map(torch.zeros(2, 1, 3, 3))
+    actual[0] = 9
+    assert actual[1].max() == 1
 
 
 def test_blurred_map_of_a_tiny_image_by_hand():
@@ -79,25 +79,25 @@ def test_blurred_map_of_a_tiny_image_by_hand():
 )
 def test_blurred_map_against_scipy(shape, sigma, radius):
     x = draw(2, 3, *shape)
-    wanted = []
+    expected = []
     for image in x.numpy():
-        blurred = [scipy.ndimage.gaussian_filter(one, sigma, mode="mirror", radius=radius) for one in image]
-        wanted.append(max_of([abs(b - one.mean()) for b, one in zip(blurred, image, strict=True)]))
-    found = blurred_map(x)
-    close(found, torch.stack(wanted))
+        blurred = [scipy.ndimage.gaussian_filter(channel, sigma, mode="mirror", radius=radius) for channel in image]
+        expected.append(max_of([abs(b - channel.mean()) for b, channel in zip(blurred, image, strict=True)]))
+    actual = blurred_map(x)
+    close(actual, torch.stack(expected))
     assert blurred_map(x.float()).dtype == torch.float32
-    close(blurred_map(x.float()).double(), found, rtol=1e-4, atol=1e-5)
+    close(blurred_map(x.float()).double(), actual, rtol=1e-4, atol=1e-5)
 
 
 def max_of(arrays):
-    return torch.stack([torch.from_numpy(one) for one in arrays]).amax(0)
+    return torch.stack([torch.from_numpy(array) for array in arrays]).amax(0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (17, 23), (40, 3)])
 def test_a_constant_image_has_a_blurred_map_of_nothing(shape):
-    found = blurred_map(torch.tensor([0.37, -2.0, 5.0]).view(1, 3, 1, 1).expand(2, -1, *shape))
-    assert found.shape == (2, *shape)
-    assert found.abs().max() < 1e-5
+    actual = blurred_map(torch.tensor([0.37, -2.0, 5.0]).view(1, 3, 1, 1).expand(2, -1, *shape))
+    assert actual.shape == (2, *shape)
+    assert actual.abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -105,33 +105,33 @@ def test_blurred_map_finds_what_stands_out(sign):
     x = torch.zeros(1, 3, 30, 40)
     mask = box_mask(torch.tensor([[25, 8, 33, 16]]), (30, 40))
     x[:, 1][mask] = sign
-    found = blurred_map(x)
-    assert pointing_game(found, mask) == 1
-    assert pixel_auc(found, mask) > 0.99
-    close(found[0, 12, 29], found.max())
+    actual = blurred_map(x)
+    assert pointing_game(actual, mask) == 1
+    assert pixel_auc(actual, mask) > 0.99
+    close(actual[0, 12, 29], actual.max())
 
 
 def test_random_map_is_reproducible_by_its_seed():
     x = draw(2, 3, 50, 40, dtype=torch.float32)
     state = torch.get_rng_state()
-    found = random_map(x, seed=3)
+    actual = random_map(x, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert found.shape == (2, 50, 40)
-    assert torch.equal(random_map(x * 0, seed=3), found)
-    assert not torch.equal(random_map(x, seed=4), found)
+    assert actual.shape == (2, 50, 40)
+    assert torch.equal(random_map(x * 0, seed=3), actual)
+    assert not torch.equal(random_map(x, seed=4), actual)
     assert torch.equal(random_map(x), random_map(x, seed=0))
-    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(actual[0], actual[1])
     assert random_map(x.double(), seed=3).dtype == torch.float64
-    close(random_map(x.double(), seed=3).float(), found)
+    close(random_map(x.double(), seed=3).float(), actual)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_random_map_is_even_between_0_and_1(dtype):
-    found = random_map(torch.zeros(1, 1, 128, 128, dtype=dtype))
-    assert found.dtype == dtype
-    assert found.min() >= 0
-    assert found.max() < 1
-    assert torch.histc(found.float(), 8, 0, 1).sub(2048).abs().max() < 200
+    actual = random_map(torch.zeros(1, 1, 128, 128, dtype=dtype))
+    assert actual.dtype == dtype
+    assert actual.min() >= 0
+    assert actual.max() < 1
+    assert torch.histc(actual.float(), 8, 0, 1).sub(2048).abs().max() < 200
 
 
 BASELINES = {"center_map": center_map, "blurred_map": blurred_map, "random_map": random_map}
@@ -173,10 +173,10 @@ def test_a_dot_by_hand():
     x = torch.zeros(1, 1, 5, 5)
     x[..., 2, 2] = 8
     corner, side = 2**0.5, 2  # beside: 8 / 2 * 2 / 4; at a corner 8 / 2 / 4 both ways
-    wanted = [[corner, side, corner], [side, 0, side], [corner, side, corner]]
-    found = edge_map(x)[0]
-    torch.testing.assert_close(found[1:4, 1:4], torch.tensor(wanted))
-    assert found[1:4, 1:4].sum() == found.sum()
+    expected = [[corner, side, corner], [side, 0, side], [corner, side, corner]]
+    actual = edge_map(x)[0]
+    torch.testing.assert_close(actual[1:4, 1:4], torch.tensor(expected))
+    assert actual[1:4, 1:4].sum() == actual.sum()
 
 
 def test_a_ramp_has_one_slope_and_half_of_it_at_the_border():
@@ -204,8 +204,8 @@ def test_even_parts_of_an_image_have_no_edges():
 def test_the_smallest_images(shape):
     x = torch.rand(2, 3, *shape, generator=seeded(0), dtype=torch.float64)
     padded = np.pad(x.mean(1).numpy(), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    wanted = torch.tensor(np.stack([sobel(one)[1:-1, 1:-1] for one in padded])) / 2**0.5
-    torch.testing.assert_close(edge_map(x), wanted)
+    expected = torch.tensor(np.stack([sobel(gray)[1:-1, 1:-1] for gray in padded])) / 2**0.5
+    torch.testing.assert_close(edge_map(x), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -213,10 +213,10 @@ def test_the_smallest_images(shape):
 def test_edge_map_against_scikit_image(shape, dtype):
     x = torch.randn(2, 3, *shape, generator=seeded(1), dtype=dtype)
     # scikit-image takes the mean of the two squared differences of neighbours, not half of each: 2 ** 0.5 times as much
-    wanted = np.stack([sobel(one) for one in x.double().mean(1).numpy()]) / 2**0.5
-    found = edge_map(x).double()
-    torch.testing.assert_close(found[:, 1:-1, 1:-1], torch.tensor(wanted)[:, 1:-1, 1:-1], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-5, atol=1e-6)  # it repeats the outermost ones too
+    expected = np.stack([sobel(gray) for gray in x.double().mean(1).numpy()]) / 2**0.5
+    actual = edge_map(x).double()
+    torch.testing.assert_close(actual[:, 1:-1, 1:-1], torch.tensor(expected)[:, 1:-1, 1:-1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-5, atol=1e-6)  # the outermost too
 
 
 def test_the_colours_are_averaged():
@@ -230,24 +230,24 @@ def test_the_colours_are_averaged():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_edge_map_keeps_shape_dtype_input_and_batches(dtype):
     x = torch.randn(3, 2, 7, 9, generator=seeded(2), dtype=dtype)
-    kept = x.clone()
-    found = edge_map(x)
-    assert found.shape == (3, 7, 9)
-    assert found.dtype == dtype
-    assert found.device == x.device
-    assert (found >= 0).all()
-    assert torch.equal(x, kept)
+    original = x.clone()
+    actual = edge_map(x)
+    assert actual.shape == (3, 7, 9)
+    assert actual.dtype == dtype
+    assert actual.device == x.device
+    assert (actual >= 0).all()
+    assert torch.equal(x, original)
     for number in range(3):
-        torch.testing.assert_close(edge_map(x[number : number + 1]), found[number : number + 1])
-    torch.testing.assert_close(edge_map(5 * x + 3), 5 * found)
+        torch.testing.assert_close(edge_map(x[number : number + 1]), actual[number : number + 1])
+    torch.testing.assert_close(edge_map(5 * x + 3), 5 * actual)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_edge_map_on_a_gpu_is_as_precise():
     x = torch.randn(3, 2, 7, 9, generator=seeded(2))
-    found = edge_map(x.cuda())
-    assert found.device.type == "cuda"
-    torch.testing.assert_close(found.cpu(), edge_map(x), rtol=1e-5, atol=1e-6)
+    actual = edge_map(x.cuda())
+    assert actual.device.type == "cuda"
+    torch.testing.assert_close(actual.cpu(), edge_map(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from helpers.metrics import (
 
 
 @pytest.mark.parametrize(
-    ("box", "other", "wanted"),
+    ("box", "other", "expected"),
     [
         ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7),
         ([0, 0, 4, 2], [1, 0, 3, 2], 4 / 8),  # one inside the other
@@ -35,10 +35,10 @@ from helpers.metrics import (
         ([0, 0, 2, NAN], [3, 0, 5, 2], NAN),
     ],
 )
-def test_box_iou_by_hand(box, other, wanted):
-    box, other, wanted = (torch.tensor(one, dtype=torch.float64) for one in (box, other, wanted))
-    close(box_iou(box, other), wanted, equal_nan=True)
-    close(box_iou(other, box), wanted, equal_nan=True)
+def test_box_iou_by_hand(box, other, expected):
+    box, other, expected = (torch.tensor(values, dtype=torch.float64) for values in (box, other, expected))
+    close(box_iou(box, other), expected, equal_nan=True)
+    close(box_iou(other, box), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32])
@@ -55,11 +55,11 @@ def some_boxes(*shape, seed=0):
 
 def test_box_iou_against_torchvision():
     boxes, others = some_boxes(60), some_boxes(60, seed=1)
-    found = box_iou(boxes, others)
-    close(found, torchvision.ops.box_iou(boxes, others).diagonal())
-    assert 5 < (found > 0).sum() < 55
-    exactly(box_iou(boxes.view(5, 12, 4), others.view(5, 12, 4)), found.view(5, 12))
-    exactly(box_iou(boxes[0], others[0]), found[0])
+    actual = box_iou(boxes, others)
+    close(actual, torchvision.ops.box_iou(boxes, others).diagonal())
+    assert 5 < (actual > 0).sum() < 55
+    exactly(box_iou(boxes.view(5, 12, 4), others.view(5, 12, 4)), actual.view(5, 12))
+    exactly(box_iou(boxes[0], others[0]), actual[0])
     assert box_iou(boxes.float(), others.float()).dtype == torch.float32
     assert box_iou(boxes[:0], others[:0]).shape == (0,)
 

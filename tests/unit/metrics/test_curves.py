@@ -49,12 +49,12 @@ def test_insertion_by_hand():
 
 
 def test_the_probability_is_followed_by_default():
-    found = deletion(linear(W0, W1), X / 10, 0, PARTS, steps=4).scores
+    actual = deletion(linear(W0, W1), X / 10, 0, PARTS, steps=4).scores
     margins = float64([[2.5 - 0.9, 0.5 - 0.9, -0.1 - 0.6, -0.2 - 0.6, 0]])
-    close(found, margins.sigmoid(), rtol=1e-12, atol=0)
-    exactly(found[0, -1], 0.5)
-    close(deletion(linear(W0, W1), X / 10, [[1]], PARTS[:, None], steps=4).scores[:, 0], 1 - found)
-    close(insertion(linear(W0, W1), X / 10, 0, -PARTS, steps=4).scores, found.flip(1))
+    close(actual, margins.sigmoid(), rtol=1e-12, atol=0)
+    exactly(actual[0, -1], 0.5)
+    close(deletion(linear(W0, W1), X / 10, [[1]], PARTS[:, None], steps=4).scores[:, 0], 1 - actual)
+    close(insertion(linear(W0, W1), X / 10, 0, -PARTS, steps=4).scores, actual.flip(1))
 
 
 def test_steps_that_do_not_divide_the_pixels_are_rounded_down():
@@ -87,8 +87,8 @@ def test_fill_is_a_number_or_images():
     ramp = torch.tensor([[0.0, 1.0], [2.0, 3.0]])  # its parts are 0 -1 4 15
     exactly(deletion(net, X, 0, PARTS, fill=ramp, **by_logit).scores, [[25, 20, 18, 17, 18]])
     both = torch.stack([ramp, ramp + 1])[:, None]  # one fill for each image: parts 1 -2 6 20, as X itself
-    found = deletion(net, X.expand(2, -1, -1, -1), 0, PARTS.expand(2, -1, -1), fill=both, **by_logit).scores
-    exactly(found, [[25, 20, 18, 17, 18], [25] * 5])
+    actual = deletion(net, X.expand(2, -1, -1, -1), 0, PARTS.expand(2, -1, -1), fill=both, **by_logit).scores
+    exactly(actual, [[25, 20, 18, 17, 18], [25] * 5])
 
 
 def test_equal_values_go_in_reading_order():
@@ -100,9 +100,9 @@ def test_equal_values_go_in_reading_order():
     levels = draw(2, 20, 30, levels=3)
     reading = torch.arange(600).view(20, 30) / 1000
     for curve in (deletion, insertion):
-        found = curve(linear(weights), x, 0, levels, steps=600, score="logit")
-        wanted = curve(linear(weights), x, 0, levels - reading, steps=600, score="logit")
-        exactly(found.scores, wanted.scores)
+        actual = curve(linear(weights), x, 0, levels, steps=600, score="logit")
+        expected = curve(linear(weights), x, 0, levels - reading, steps=600, score="logit")
+        exactly(actual.scores, expected.scores)
 
 
 def tiny(seed=0):
@@ -119,22 +119,22 @@ CURVES = {"deletion": deletion, "insertion": insertion}
 def test_a_curve_runs_between_the_image_and_the_fill(curve):
     net, target, fill = tiny(), [2, 0, 1], draw(3, 3, 6, 7, seed=6)
     for score in ("probability", "logit"):
-        found = curve(net, IMAGES, target, draw(3, 6, 7), steps=5, fill=fill, score=score)
+        actual = curve(net, IMAGES, target, draw(3, 6, 7), steps=5, fill=fill, score=score)
         ends = [tiny().eval()(x) for x in (IMAGES, fill)]
-        ends = [(one.softmax(1) if score == "probability" else one)[range(3), target].detach() for one in ends]
+        ends = [(end.softmax(1) if score == "probability" else end)[range(3), target].detach() for end in ends]
         first, last = ends if curve is deletion else ends[::-1]
-        close(found.scores[:, 0], first)
-        close(found.scores[:, -1], last)
-        assert found.scores.shape == (3, 6)
-        assert found.auc.shape == (3,)
-        assert not found.scores.requires_grad
-        assert found.scores.dtype == found.auc.dtype == torch.float64
+        close(actual.scores[:, 0], first)
+        close(actual.scores[:, -1], last)
+        assert actual.scores.shape == (3, 6)
+        assert actual.auc.shape == (3,)
+        assert not actual.scores.requires_grad
+        assert actual.scores.dtype == actual.auc.dtype == torch.float64
 
 
 @pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
 def test_every_point_is_the_score_of_the_image_so_far(curve):
     net, maps, fill = tiny().eval(), draw(3, 6, 7), draw(3, 3, 6, 7, seed=6)
-    found = curve(net, IMAGES, 1, maps, steps=4, fill=fill).scores
+    actual = curve(net, IMAGES, 1, maps, steps=4, fill=fill).scores
     for i in range(3):
         order = sorted(range(42), key=lambda p: -float(maps[i].flatten()[p]))
         for point, count in enumerate([0, 10, 21, 31, 42]):
@@ -142,7 +142,7 @@ def test_every_point_is_the_score_of_the_image_so_far(curve):
             mixed = here[i].clone()
             for p in order[:count]:
                 mixed[:, p // 7, p % 7] = there[i, :, p // 7, p % 7]
-            close(found[i, point], net(mixed[None]).softmax(1)[0, 1].detach())
+            close(actual[i, point], net(mixed[None]).softmax(1)[0, 1].detach())
 
 
 @pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
@@ -150,15 +150,15 @@ def test_every_point_is_the_score_of_the_image_so_far(curve):
 def test_the_batch_size_changes_nothing(curve, batch_size):
     net, maps = tiny(), draw(3, 2, 6, 7)
     target = [[0, 1], [2, 1], [1, 1]]
-    wanted = curve(net, IMAGES, target, maps, steps=5)
-    found = curve(net, IMAGES, target, maps, steps=5, batch_size=batch_size)
-    close(found.scores, wanted.scores, rtol=1e-12, atol=0)
-    close(found.auc, wanted.auc, rtol=1e-12, atol=0)
+    expected = curve(net, IMAGES, target, maps, steps=5)
+    actual = curve(net, IMAGES, target, maps, steps=5, batch_size=batch_size)
+    close(actual.scores, expected.scores, rtol=1e-12, atol=0)
+    close(actual.auc, expected.auc, rtol=1e-12, atol=0)
 
 
 def passes(net):
     sizes = []
-    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    net.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     return sizes
 
 
@@ -188,8 +188,8 @@ def test_several_classes_equal_the_single_ones(curve):
         close(several.auc[:, k], single.auc)
     column = curve(net, IMAGES, target[:, 1:], maps[:, 1:], steps=5)  # (B, 1) keeps its axis
     exactly(column.scores, several.scores[:, 1:])
-    for given in (1, [1, 1, 1], torch.tensor(1, dtype=torch.uint8)):
-        exactly(curve(net, IMAGES, given, maps[:, 1], steps=5).auc[2], several.auc[2, 1])
+    for same_class in (1, [1, 1, 1], torch.tensor(1, dtype=torch.uint8)):
+        exactly(curve(net, IMAGES, same_class, maps[:, 1], steps=5).auc[2], several.auc[2, 1])
 
 
 def test_the_perfect_order_beats_chance_on_a_linear_network():
@@ -219,10 +219,10 @@ def test_deletion_and_insertion_against_torchcam(score, filled):
         cams = extractor(target, scores)[0]
     maps = nn.functional.interpolate(cams[:, None], (64, 64), mode="bilinear", align_corners=False)[:, 0]
     options = {"score": score, "fill": fill if filled else 0.0}
-    wanted = metric.summary()
+    expected = metric.summary()
     for curve, name in [(deletion, "deletion_auc"), (insertion, "insertion_auc")]:
-        found = curve(net, x, target, maps, **options).auc.mean()
-        assert float(found) == pytest.approx(wanted[name], rel=0, abs=1e-6)
+        actual = curve(net, x, target, maps, **options).auc.mean()
+        assert float(actual) == pytest.approx(expected[name], rel=0, abs=1e-6)
 
 
 @pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
@@ -232,13 +232,18 @@ def test_the_network_and_what_is_given_are_left_alone(curve):
     net[0].bias.requires_grad_(False)
     net[5].weight.grad = torch.ones_like(net[5].weight)
     net[2].register_forward_hook(lambda *_: None)
-    given = [IMAGES.clone().requires_grad_(), draw(3, 6, 7), torch.tensor([0, 1, 2]), draw(3, 6, 7).requires_grad_()]
-    before = [one.detach().clone() for one in given]
+    arguments = [
+        IMAGES.clone().requires_grad_(),
+        draw(3, 6, 7),
+        torch.tensor([0, 1, 2]),
+        draw(3, 6, 7).requires_grad_(),
+    ]
+    before = [argument.detach().clone() for argument in arguments]
     with assert_untouched(net):
-        found = curve(net, given[0], given[2], given[1], fill=given[3][:, None], steps=3)
-    assert not found.auc.requires_grad
-    assert all(torch.equal(one, was) for one, was in zip(given, before, strict=True))
-    assert given[0].grad is None
+        actual = curve(net, arguments[0], arguments[2], arguments[1], fill=arguments[3][:, None], steps=3)
+    assert not actual.auc.requires_grad
+    assert all(torch.equal(argument, was) for argument, was in zip(arguments, before, strict=True))
+    assert arguments[0].grad is None
 
 
 class BoomLater(nn.Module):

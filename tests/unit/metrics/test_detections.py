@@ -14,13 +14,13 @@ def boxes(*images, dtype=torch.float32):
     return torch.tensor(images, dtype=dtype)
 
 
-def check(found, wanted, box, alarms):
-    assert isinstance(found, Detections)
-    assert found.found.dtype == torch.bool
-    assert found.box.dtype == found.false_alarms.dtype == torch.int64
-    assert found.found.tolist() == wanted
-    assert found.box.tolist() == box
-    assert found.false_alarms.tolist() == alarms
+def check(actual, expected, box, alarms):
+    assert isinstance(actual, Detections)
+    assert actual.found.dtype == torch.bool
+    assert actual.box.dtype == actual.false_alarms.dtype == torch.int64
+    assert actual.found.tolist() == expected
+    assert actual.box.tolist() == box
+    assert actual.false_alarms.tolist() == alarms
 
 
 def test_everything_is_found():
@@ -29,8 +29,8 @@ def test_everything_is_found():
 
 def test_the_second_box_on_one_object_is_a_false_alarm():
     # On A: 10 x 8 of 100 overlap by 0.8, 10 x 9 by 0.9; both would do, the better one counts.
-    given = boxes([[0, 0, 10, 8], [0, 0, 10, 9], [20, 20, 30, 38]])
-    check(detections(given, boxes([A, B])), [[True, True]], [[1, 2]], [1])
+    candidates = boxes([[0, 0, 10, 8], [0, 0, 10, 9], [20, 20, 30, 38]])
+    check(detections(candidates, boxes([A, B])), [[True, True]], [[1, 2]], [1])
 
 
 def test_a_box_on_nothing_is_a_false_alarm():
@@ -39,10 +39,10 @@ def test_a_box_on_nothing_is_a_false_alarm():
 
 def test_a_box_that_overlaps_too_little_is_a_false_alarm():
     # 10 x 5 moved by one pixel: 10 x 4 = 40 shared of 100 + 50 - 40 = 110: 0.36
-    given = boxes([[0, -1, 10, 4]])
-    check(detections(given, boxes([A])), [[False]], [[-1]], [1])
-    check(detections(given, boxes([A]), iou=0.36), [[True]], [[0]], [0])
-    check(detections(given, boxes([A]), iou=0.37), [[False]], [[-1]], [1])
+    candidates = boxes([[0, -1, 10, 4]])
+    check(detections(candidates, boxes([A])), [[False]], [[-1]], [1])
+    check(detections(candidates, boxes([A]), iou=0.36), [[True]], [[0]], [0])
+    check(detections(candidates, boxes([A]), iou=0.37), [[False]], [[-1]], [1])
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_half_is_enough_by_default_and_less_is_not():
 
 
 def test_absent_boxes_find_nothing_and_are_no_alarms():
-    given = boxes([ABSENT, A, [NAN, 20, 30, 40], [20, 20, 30, NAN]])
-    check(detections(given, boxes([A, B])), [[True, False]], [[1, -1]], [0])
+    candidates = boxes([ABSENT, A, [NAN, 20, 30, 40], [20, 20, 30, NAN]])
+    check(detections(candidates, boxes([A, B])), [[True, False]], [[1, -1]], [0])
 
 
 def test_absent_objects_are_never_found():
@@ -80,8 +80,8 @@ def test_absent_objects_are_never_found():
 
 def test_no_boxes_at_all():
     truth = boxes([A, B], [A, ABSENT])
-    for given in (torch.zeros(2, 0, 4), torch.full((2, 3, 4), NAN)):
-        check(detections(given, truth), [[False, False]] * 2, [[-1, -1]] * 2, [0, 0])
+    for candidates in (torch.zeros(2, 0, 4), torch.full((2, 3, 4), NAN)):
+        check(detections(candidates, truth), [[False, False]] * 2, [[-1, -1]] * 2, [0, 0])
 
 
 def test_no_objects_at_all():
@@ -96,13 +96,13 @@ def test_empty_boxes_overlap_nothing():
 
 
 def test_several_images_at_once():
-    given = boxes([A, B, ABSENT], [B, [0, 0, 9, 10], A], [ABSENT] * 3)
+    candidates = boxes([A, B, ABSENT], [B, [0, 0, 9, 10], A], [ABSENT] * 3)
     truth = boxes([A, ABSENT], [A, B], [B, A])
-    found = detections(given, truth)
-    check(found, [[True, False], [True, True], [False, False]], [[0, -1], [2, 0], [-1, -1]], [1, 1, 0])
+    actual = detections(candidates, truth)
+    check(actual, [[True, False], [True, True], [False, False]], [[0, -1], [2, 0], [-1, -1]], [1, 1, 0])
     for i in range(3):  # no image sees another's boxes
-        one = detections(given[i : i + 1], truth[i : i + 1])
-        assert all(torch.equal(part[0], whole[i]) for part, whole in zip(one, found, strict=True))
+        alone = detections(candidates[i : i + 1], truth[i : i + 1])
+        assert all(torch.equal(part[0], whole[i]) for part, whole in zip(alone, actual, strict=True))
 
 
 def share(box, other):
@@ -121,23 +121,23 @@ def test_against_a_loop(limit):
     truth = (place + torch.tensor([0.0, 0, 20, 20])).repeat(8, 1, 1)
     truth[torch.rand(8, 5, generator=draw) < 0.3] = NAN
     own = torch.randint(5, (8, 12), generator=draw)
-    given = place[own] + torch.tensor([0.0, 0, 20, 20]) + torch.randint(-4, 5, (8, 12, 4), generator=draw)
-    given[torch.rand(8, 12, generator=draw) < 0.2] = NAN
-    found = detections(given, truth, iou=limit)
+    candidates = place[own] + torch.tensor([0.0, 0, 20, 20]) + torch.randint(-4, 5, (8, 12, 4), generator=draw)
+    candidates[torch.rand(8, 12, generator=draw) < 0.2] = NAN
+    actual = detections(candidates, truth, iou=limit)
     for i in range(8):
-        there = [m for m in range(12) if not given[i, m].isnan().any()]
+        there = [m for m in range(12) if not candidates[i, m].isnan().any()]
         used = set()
         for t in range(5):
-            shares = {m: share(given[i, m].tolist(), truth[i, t].tolist()) for m in there}
+            shares = {m: share(candidates[i, m].tolist(), truth[i, t].tolist()) for m in there}
             best = max(shares, key=shares.get) if not truth[i, t].isnan().any() else None
             if best is None or shares[best] < limit:
-                assert not found.found[i, t]
-                assert found.box[i, t] == -1
+                assert not actual.found[i, t]
+                assert actual.box[i, t] == -1
                 continue
             used.add(best)
-            assert found.found[i, t]
-            assert shares[found.box[i, t].item()] == shares[best]  # of equal ones either
-        assert found.false_alarms[i] == len(there) - len(used)
+            assert actual.found[i, t]
+            assert shares[actual.box[i, t].item()] == shares[best]  # of equal ones either
+        assert actual.false_alarms[i] == len(there) - len(used)
 
 
 def test_the_first_of_equal_boxes_counts():
@@ -151,26 +151,26 @@ def test_edges_may_lie_between_pixels():
 @pytest.mark.parametrize("limit", [0.5, 0.4])
 def test_a_box_around_two_objects_side_by_side(limit):
     # 100 of 200 overlap with either. The objects do not overlap at all, and one box is used: no alarm, and not -1.
-    found = detections(boxes([[0, 0, 20, 10]]), boxes([A, [10, 0, 20, 10]]), iou=limit)
-    assert found.false_alarms.tolist() == [0]
+    actual = detections(boxes([[0, 0, 20, 10]]), boxes([A, [10, 0, 20, 10]]), iou=limit)
+    assert actual.false_alarms.tolist() == [0]
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.float16, torch.float64])
 def test_boxes_and_objects_of_any_real_type(dtype):
-    given, truth = boxes([A, B], dtype=dtype), boxes([B, A])
-    check(detections(given, truth), [[True, True]], [[1, 0]], [0])
-    check(detections(truth, given), [[True, True]], [[1, 0]], [0])
+    candidates, truth = boxes([A, B], dtype=dtype), boxes([B, A])
+    check(detections(candidates, truth), [[True, True]], [[1, 0]], [0])
+    check(detections(truth, candidates), [[True, True]], [[1, 0]], [0])
 
 
 def test_what_is_given_is_left_alone():
-    given, truth = boxes([A, ABSENT]), boxes([B, A])
-    copies = given.clone(), truth.clone()
-    detections(given, truth)
-    torch.testing.assert_close((given, truth), copies, equal_nan=True)
+    candidates, truth = boxes([A, ABSENT]), boxes([B, A])
+    copies = candidates.clone(), truth.clone()
+    detections(candidates, truth)
+    torch.testing.assert_close((candidates, truth), copies, equal_nan=True)
 
 
 @pytest.mark.parametrize(
-    ("given", "truth", "message"),
+    ("candidates", "truth", "message"),
     [
         (None, boxes([A]), r"boxes must be a torch tensor \(B, M, 4\), got NoneType"),
         (torch.zeros(2, 4), boxes([A]), r"boxes must be a tensor \(B, M, 4\), got \(2, 4\)"),
@@ -181,9 +181,9 @@ def test_what_is_given_is_left_alone():
         (boxes([[0, 0, float("inf"), 1]]), boxes([A]), "boxes must be finite"),
     ],
 )
-def test_bad_boxes_are_refused(given, truth, message):
+def test_bad_boxes_are_refused(candidates, truth, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        detections(given, truth)
+        detections(candidates, truth)
 
 
 @pytest.mark.parametrize("limit", [0, -0.5, 1.01, NAN, None])
@@ -195,7 +195,12 @@ def test_a_limit_outside_0_to_1_is_refused(limit, count):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_detections_are_the_same_on_the_gpu():
-    given, truth = boxes([A, B, [0, 0, 9, 10]], [ABSENT] * 3), boxes([B, A], [A, ABSENT])
+    candidates, truth = boxes([A, B, [0, 0, 9, 10]], [ABSENT] * 3), boxes([B, A], [A, ABSENT])
     for count in (3, 0):
-        wanted, found = detections(given[:, :count], truth), detections(given[:, :count].cuda(), truth.cuda())
-        assert all(part.is_cuda and torch.equal(part.cpu(), one) for part, one in zip(found, wanted, strict=True))
+        expected, actual = (
+            detections(candidates[:, :count], truth),
+            detections(candidates[:, :count].cuda(), truth.cuda()),
+        )
+        assert all(
+            part.is_cuda and torch.equal(part.cpu(), on_cpu) for part, on_cpu in zip(actual, expected, strict=True)
+        )

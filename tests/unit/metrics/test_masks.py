@@ -74,8 +74,8 @@ def test_tolerance_is_a_euclidean_distance_in_pixels(tolerance, near):
     mask = torch.zeros(20, 4, 5, dtype=torch.bool)
     mask[:, 0, 0] = True
     everywhere = torch.eye(20).view(20, 4, 5)  # the maximum at each place in turn
-    wanted = [[float(place == "X") for place in row] for row in near]
-    exactly(pointing_game(everywhere, mask, tolerance=tolerance).view(4, 5), wanted)
+    expected = [[float(place == "X") for place in row] for row in near]
+    exactly(pointing_game(everywhere, mask, tolerance=tolerance).view(4, 5), expected)
 
 
 def test_a_tolerance_far_larger_than_the_image_costs_nothing():
@@ -124,8 +124,8 @@ def test_pixel_auc_of_constant_maps_and_of_empty_and_full_masks():
 @pytest.mark.parametrize(("levels", "shape"), [(3, (9, 7)), (20, (9, 7)), (None, (9, 7)), (50, (224, 224))])
 def test_pixel_auc_against_scikit_learn(levels, shape, dtype):
     maps, masks = draw(4, *shape, levels=levels, dtype=dtype), draw(4, *shape, seed=1, levels=3) == 0
-    wanted = [sklearn.metrics.roc_auc_score(b.flatten(), a.flatten()) for a, b in zip(maps, masks, strict=True)]
-    close(pixel_auc(maps, masks), torch.tensor(wanted, dtype=dtype), rtol=1e-7, atol=0)
+    expected = [sklearn.metrics.roc_auc_score(b.flatten(), a.flatten()) for a, b in zip(maps, masks, strict=True)]
+    close(pixel_auc(maps, masks), torch.tensor(expected, dtype=dtype), rtol=1e-7, atol=0)
 
 
 def test_rank_correlation_by_hand():
@@ -151,11 +151,11 @@ def test_rank_correlation_of_a_constant_map_is_nan():
 def test_rank_correlation_against_scipy(levels, shape, dtype):
     maps = draw(4, *shape, levels=levels, dtype=dtype)
     others = draw(4, *shape, seed=1, levels=levels, dtype=dtype) + maps
-    wanted = [
+    expected = [
         scipy.stats.spearmanr(a.flatten(), b.flatten()).statistic
         for a, b in zip(maps.numpy(), others.numpy(), strict=1)
     ]
-    close(rank_correlation(maps, others), torch.tensor(wanted, dtype=dtype), rtol=1e-7, atol=0)
+    close(rank_correlation(maps, others), torch.tensor(expected, dtype=dtype), rtol=1e-7, atol=0)
 
 
 MEASURES = {
@@ -270,20 +270,22 @@ def test_maps_without_an_inside_or_an_outside_are_left_out():
 def test_in_out_ratio_equals_a_plain_loop(dtype, shape):
     maps, masks = draw(*shape, dtype=dtype).abs(), draw(*shape, seed=1, levels=3) == 0
     masks[0, 0, 0], masks[0, 0, 1] = True, False
-    kept = maps.clone(), masks.clone()
+    originals = maps.clone(), masks.clone()
     insides, outsides = [], []
-    for one, mask in zip(maps.tolist(), masks.tolist(), strict=True):
-        pairs = [(value, on) for row, hits in zip(one, mask, strict=True) for value, on in zip(row, hits, strict=True)]
+    for values, mask in zip(maps.tolist(), masks.tolist(), strict=True):
+        pairs = [
+            (value, on) for row, hits in zip(values, mask, strict=True) for value, on in zip(row, hits, strict=True)
+        ]
         within, beside = [v for v, on in pairs if on], [v for v, on in pairs if not on]
         if within and beside:
             insides.append(math.fsum(within) / len(within))
             outsides.append(math.fsum(beside) / len(beside))
-    found = in_out_ratio(maps, masks)
-    assert found.dtype == dtype
-    close(found, torch.tensor(sum(insides) / sum(outsides), dtype=dtype))
-    exactly(maps, kept[0])
-    assert masks.equal(kept[1])
-    close(in_out_ratio(3 * maps, masks), found)
+    actual = in_out_ratio(maps, masks)
+    assert actual.dtype == dtype
+    close(actual, torch.tensor(sum(insides) / sum(outsides), dtype=dtype))
+    exactly(maps, originals[0])
+    assert masks.equal(originals[1])
+    close(in_out_ratio(3 * maps, masks), actual)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -315,10 +317,10 @@ def test_bad_input_of_the_ratio_is_refused(maps, masks, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_the_ratio_is_the_same_on_the_gpu():
     maps, masks = draw(3, 6, 7).abs(), draw(3, 6, 7, seed=1, levels=2) == 0
-    for given in (masks, masks.cuda()):
-        found = in_out_ratio(maps.cuda(), given)
-        assert found.is_cuda
-        close(found.cpu(), in_out_ratio(maps, masks))
+    for either in (masks, masks.cuda()):
+        actual = in_out_ratio(maps.cuda(), either)
+        assert actual.is_cuda
+        close(actual.cpu(), in_out_ratio(maps, masks))
 
 
 # the best place

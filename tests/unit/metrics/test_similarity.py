@@ -45,15 +45,15 @@ def pair(shape, seed=0, dtype=torch.float64, count=2):
     return a.to(dtype), (0.7 * a + noise).to(dtype)
 
 
-def unit(one):
-    size = np.abs(one.double().numpy())
+def unit(values):
+    size = np.abs(values.double().numpy())
     return (size - size.min()) / (size.max() - size.min())
 
 
-def by_scikit_image(one, other):
+def by_scikit_image(map_a, map_b):
     """The four measures of two maps (H, W), from scipy, scikit-image and numpy."""
-    reach, sigma, cell = SIZES[tuple(one.shape)]
-    a, b = unit(one), unit(other)
+    reach, sigma, cell = SIZES[tuple(map_a.shape)]
+    a, b = unit(map_a), unit(map_b)
     features = [
         hog(u, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(3, 3), block_norm="L2-Hys")
         for u in (a, b)
@@ -69,7 +69,7 @@ def by_scikit_image(one, other):
         K1=0.01,
         K2=0.03,
     )
-    first, second = one.double().numpy().ravel(), other.double().numpy().ravel()
+    first, second = map_a.double().numpy().ravel(), map_b.double().numpy().ravel()
     return {
         "spearman": spearmanr(first, second).statistic,
         "spearman_abs": spearmanr(abs(first), abs(second)).statistic,
@@ -78,10 +78,10 @@ def by_scikit_image(one, other):
     }
 
 
-def close(found, wanted, tolerance=1e-10):
-    assert list(found) == MEASURES
+def close(actual, expected, tolerance=1e-10):
+    assert list(actual) == MEASURES
     for measure in MEASURES:
-        got, want = found[measure].double(), torch.as_tensor(wanted[measure], dtype=torch.float64)
+        got, want = actual[measure].double(), torch.as_tensor(expected[measure], dtype=torch.float64)
         torch.testing.assert_close(got, want, rtol=0, atol=tolerance, equal_nan=True)
 
 
@@ -92,17 +92,17 @@ def close(found, wanted, tolerance=1e-10):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_map_similarity_against_scipy_and_scikit_image(shape, dtype):
     a, b = pair(shape, dtype=dtype)
-    wanted = [by_scikit_image(one, other) for one, other in zip(a, b, strict=True)]
+    expected = [by_scikit_image(map_a, map_b) for map_a, map_b in zip(a, b, strict=True)]
     tolerance = 1e-6 if dtype == torch.float32 else 1e-10
-    close(map_similarity(a, b), {measure: [row[measure] for row in wanted] for measure in MEASURES}, tolerance)
+    close(map_similarity(a, b), {measure: [row[measure] for row in expected] for measure in MEASURES}, tolerance)
 
 
 def test_map_similarity_with_ties_and_many_zeros_as_relu_leaves_them():
     a, b = (maps.clamp(min=0) for maps in pair((20, 50)))
-    wanted = [by_scikit_image(one, other) for one, other in zip(a, b, strict=True)]
-    found = map_similarity(a, b)
-    close(found, {measure: [row[measure] for row in wanted] for measure in MEASURES})
-    close(found, found | {"spearman_abs": found["spearman"]})
+    expected = [by_scikit_image(map_a, map_b) for map_a, map_b in zip(a, b, strict=True)]
+    actual = map_similarity(a, b)
+    close(actual, {measure: [row[measure] for row in expected] for measure in MEASURES})
+    close(actual, actual | {"spearman_abs": actual["spearman"]})
 
 
 def test_ssim_by_its_formula():
@@ -111,8 +111,8 @@ def test_ssim_by_its_formula():
     bell = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))  # 11 pixels
     bell /= bell.sum()
 
-    def mean(one):
-        return convolve1d(convolve1d(one, bell, axis=0), bell, axis=1)[5:-5, 5:-5]  # windows that lie inside
+    def mean(values):
+        return convolve1d(convolve1d(values, bell, axis=0), bell, axis=1)[5:-5, 5:-5]  # windows that lie inside
 
     sample = 121 / 120  # scikit-image corrects the variances for a window of 121 pixels
     mu, mv = mean(u), mean(v)
@@ -139,12 +139,12 @@ def test_the_sign_counts_for_the_signed_ranks_alone(shape):
 def test_ranks_by_hand():
     a = torch.tensor([[[1.0, -2, 3], [-4, 5, -6], [7, -8, 9]]])
     b = torch.tensor([[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]])
-    found = map_similarity(a, b)
+    actual = map_similarity(a, b)
     # ranks of a: 5 4 6 3 7 2 8 1 9; of b: 1 .. 9; squared differences 16 4 9 1 4 16 1 49 0 = 100; 1 - 6 * 100 / 720
-    assert found["spearman"].item() == pytest.approx(1 - 600 / 720)
-    assert found["spearman_abs"].item() == pytest.approx(1)
-    assert found["ssim"].item() == pytest.approx(1)
-    assert found["hog"].item() == pytest.approx(1)
+    assert actual["spearman"].item() == pytest.approx(1 - 600 / 720)
+    assert actual["spearman_abs"].item() == pytest.approx(1)
+    assert actual["ssim"].item() == pytest.approx(1)
+    assert actual["hog"].item() == pytest.approx(1)
 
 
 def test_units_do_not_count_nor_does_a_rising_function_for_the_ranks():
@@ -174,28 +174,28 @@ def test_either_map_may_come_first(shape):
 def test_a_constant_map_is_like_nothing(shape, value):
     a, _ = pair(shape, dtype=torch.float32)
     constant = torch.full_like(a, value)
-    for one, other in ((a, constant), (constant, a), (constant, constant)):
+    for map_a, map_b in ((a, constant), (constant, a), (constant, constant)):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = map_similarity(one, other)
-        assert list(found) == MEASURES
-        assert all(values.isnan().all() and values.shape == (2,) for values in found.values())
+            actual = map_similarity(map_a, map_b)
+        assert list(actual) == MEASURES
+        assert all(values.isnan().all() and values.shape == (2,) for values in actual.values())
 
 
 def test_one_constant_map_leaves_the_others_of_the_batch_alone():
     a, b = pair((9, 7), count=3)
     a[1] = 4.0
-    found = map_similarity(a, b)
+    actual = map_similarity(a, b)
     rest = map_similarity(a[[0, 2]], b[[0, 2]])
-    assert all(found[measure].isnan().tolist() == [False, True, False] for measure in MEASURES)
-    assert all(torch.equal(found[measure][[0, 2]], rest[measure]) for measure in MEASURES)
+    assert all(actual[measure].isnan().tolist() == [False, True, False] for measure in MEASURES)
+    assert all(torch.equal(actual[measure][[0, 2]], rest[measure]) for measure in MEASURES)
 
 
 def test_a_map_of_two_signs_and_one_size_has_an_order_but_no_sizes_to_compare():
     a = torch.tensor([[[1.0, -1, 1], [-1, 1, 1], [1, 1, -1]]])
-    found = map_similarity(a, a)
-    assert found["spearman"].item() == pytest.approx(1)
-    assert all(found[measure].isnan().all() for measure in ("spearman_abs", "ssim", "hog"))
+    actual = map_similarity(a, a)
+    assert actual["spearman"].item() == pytest.approx(1)
+    assert all(actual[measure].isnan().all() for measure in ("spearman_abs", "ssim", "hog"))
 
 
 def test_a_map_without_a_gradient_inside_has_no_histogram_to_compare():
@@ -203,29 +203,29 @@ def test_a_map_without_a_gradient_inside_has_no_histogram_to_compare():
     a[:, 1, 1] = 1  # scikit-image takes no gradient at the border, and in the middle the neighbours are alike
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = map_similarity(a, a)
-    assert found["hog"].isnan().all()
-    assert all(found[measure].item() == pytest.approx(1) for measure in MEASURES[:3])
+        actual = map_similarity(a, a)
+    assert actual["hog"].isnan().all()
+    assert all(actual[measure].item() == pytest.approx(1) for measure in MEASURES[:3])
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (28, 28)], ids=str)
 def test_a_batch_is_what_its_maps_are_one_by_one(shape):
     a, b = pair(shape, count=3)
-    found = map_similarity(a, b)
+    actual = map_similarity(a, b)
     for number in range(3):
-        one = map_similarity(a[number : number + 1], b[number : number + 1])
-        assert all(torch.equal(found[measure][number : number + 1], one[measure]) for measure in MEASURES)
+        alone = map_similarity(a[number : number + 1], b[number : number + 1])
+        assert all(torch.equal(actual[measure][number : number + 1], alone[measure]) for measure in MEASURES)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_map_similarity_keeps_dtype_and_inputs(dtype):
     a, b = pair((7, 9), dtype=dtype)
-    kept = a.clone(), b.clone()
-    found = map_similarity(a, b)
-    assert list(found) == MEASURES
-    assert all(v.shape == (2,) and v.dtype == dtype and v.device == a.device for v in found.values())
-    assert torch.equal(a, kept[0])
-    assert torch.equal(b, kept[1])
+    originals = a.clone(), b.clone()
+    actual = map_similarity(a, b)
+    assert list(actual) == MEASURES
+    assert all(v.shape == (2,) and v.dtype == dtype and v.device == a.device for v in actual.values())
+    assert torch.equal(a, originals[0])
+    assert torch.equal(b, originals[1])
 
 
 def test_maps_with_a_graph_and_maps_in_strides_are_taken():
@@ -241,9 +241,9 @@ def test_maps_with_a_graph_and_maps_in_strides_are_taken():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_map_similarity_keeps_the_device():
     a, b = pair((9, 7))
-    found = map_similarity(a.cuda(), b.cuda())
-    assert all(values.device.type == "cuda" for values in found.values())
-    close({measure: values.cpu() for measure, values in found.items()}, map_similarity(a, b))
+    actual = map_similarity(a.cuda(), b.cuda())
+    assert all(values.device.type == "cuda" for values in actual.values())
+    close({measure: values.cpu() for measure, values in actual.items()}, map_similarity(a, b))
 
 
 MAPS = torch.arange(24.0).view(2, 3, 4)
