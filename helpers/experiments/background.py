@@ -2,6 +2,14 @@
 
 The source's blurring experiment with the controls it lacks: regions of the same area elsewhere, the true boxes, and
 networks of scenes, whose backgrounds are known to tell nothing or nearly everything.
+
+The record's tables; a method is a region that stays sharp, a setting the radius of the blur in pixels:
+
+- "accuracy": top-1 and top-5, without blur (variant "original"), with everything outside the region blurred
+  ("outside"), and with the region blurred ("inside").
+- "fall": how much accuracy blurring the outside costs, "lead": how much more the same region costs when it is moved
+  elsewhere; both in pairs, image by image.
+- "area": of each region, in shares of the image; "covered": the share of the object that LICNN's region holds.
 """
 
 from __future__ import annotations
@@ -16,23 +24,26 @@ from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.background import BlurHits, accuracy_under_blur, salient_region, same_area_control
-from helpers.capture import in_batches
-from helpers.data import scenes
+from helpers.capture import in_batches, logits
 from helpers.experiments.environment import run_environment
-from helpers.experiments.licnn import photographs, trained
-from helpers.experiments.report import rounded, run_record, summary
+from helpers.experiments.objects import ObjectImages, drawn_scenes, photographs
+from helpers.experiments.report import Record, header, run_record, summary
+from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import SWAP, data_hash, held_out
 from helpers.experiments.train.recipes import BIAS_OF_95_PERCENT, RECIPES
 from helpers.licnn import saliency_map
+from helpers.results import long_table
+from helpers.results._format import Row, frame
 
 NAME = "background"
-COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 RADII, TOPS = (2.0, 5.0, 10.0), (1, 5)  # pixels; the source's, on images of 224 pixels where these have 64
 SEED = 401  # of scenes that no network was trained, tested or tuned on
 SCENES = 200
-SEEDS = (0, 1, 2)  # of the scene networks' trainings
+SCENE_NETWORKS = ("scenes-gap", "scenes-biased")  # whose backgrounds tell nothing, or the class 95 times in 100
+SEEDS = (0, 1, 2)  # of their trainings
 BATCH = 20  # images a pass: larger ones are slower on a CPU, whose memory they leave and enter anew each time
 JUDGES = {"photos-200": "photos-200-gmp"}  # whose errors make the hard images
+SMALL = 0.5  # share of the image below which a box leaves a background to blur
 GROUNDS: dict[str, dict[str, Any]] = {
     "matched": {"bias": BIAS_OF_95_PERCENT},
     "swapped": {"bias": BIAS_OF_95_PERCENT, "background_shift": SWAP},
@@ -40,129 +51,125 @@ GROUNDS: dict[str, dict[str, Any]] = {
 }
 
 
-def regions(model: nn.Module, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """What stays sharp: LICNN's region, regions of its area that know less, the true one and its control.
+def regions(model: nn.Module, images: ObjectImages) -> dict[str, Tensor]:
+    """What stays sharp, name -> (N, H, W) bool: LICNN's region, the object itself, and their controls.
+
+    The controls have the area of what they are named after, and know less of the object.
+    """
+    salient = salient_region(in_batches(saliency_map, model, images.x, batch_size=BATCH))
+    return {
+        "LICNN": salient,
+        "LICNN, moved": same_area_control(salient, "shift"),
+        "the middle": same_area_control(salient, "center"),
+        "true": images.masks,
+        "true, moved": same_area_control(images.masks, "shift"),
+    }
+
+
+def by_top(hits: Tensor) -> dict[str, dict[str, float]]:
+    """Top "top-1" and "top-5" -> mean and error of hits (T, N), or of their differences."""
+    return {f"top-{top}": summary(row.double()) for top, row in zip(TOPS, hits, strict=True)}
+
+
+def by_radius(hits: Tensor) -> dict[float, dict[str, dict[str, float]]]:
+    """Radius -> top -> mean and error of hits (R, T, N), or of their differences."""
+    return {radius: by_top(part) for radius, part in zip(RADII, hits, strict=True)}
+
+
+def blur_rows(hits: dict[str, BlurHits], chosen: Tensor, **constants: Any) -> list[Row]:
+    """Rows of "accuracy", "lead" and "fall".
+
+    Args:
+        hits: of every region of `regions`.
+        chosen: (N,) bool, the images that count.
+        constants: columns that are the same in all rows.
+    """
+    rows: list[Row] = []
+    for name, region in hits.items():
+        where = {"method": name, "n": int(chosen.sum()), **constants}
+        rows += long_table(by_top(region.original[:, chosen]), "metric", table="accuracy", variant="original", **where)
+        for variant, blurred in (("outside", region.outside), ("inside", region.inside)):
+            nested = by_radius(blurred[..., chosen])
+            rows += long_table(nested, "setting", "metric", table="accuracy", variant=variant, **where)
+        if f"{name}, moved" in hits:
+            outside = region.outside[..., chosen].double()
+            lead = outside - hits[f"{name}, moved"].outside[..., chosen].double()
+            rows += long_table(by_radius(lead), "setting", "metric", table="lead", **where)
+            fall = region.original[:, chosen].double() - outside
+            rows += long_table(by_radius(fall), "setting", "metric", table="fall", **where)
+    return rows
+
+
+def experiment_rows(model: nn.Module, images: ObjectImages, sets: dict[str, Tensor], **constants: Any) -> list[Row]:
+    """The whole experiment for one network, every region.
 
     Args:
         model: the network.
-        x: images, (N, C, H, W), normalised.
-        truth: (N, H, W) bool, the objects.
+        images: normalised as it expects them.
+        sets: name -> (N,) bool, the sets of images that are reported on.
+        constants: columns that are the same in all rows.
     """
-    found = salient_region(in_batches(saliency_map, model, x, batch_size=BATCH))
-    return {
-        "LICNN": found,
-        "LICNN, moved": same_area_control(found, "shift"),
-        "the middle": same_area_control(found, "center"),
-        "true": truth,
-        "true, moved": same_area_control(truth, "shift"),
-    }
-
-
-def accuracies(hits: BlurHits, chosen: Tensor) -> dict[str, Any]:
-    """Means over chosen images (N,) bool: for each top "original", and for each radius "outside" and "inside"."""
-
-    def by_top(one: Tensor) -> dict[str, dict[str, float]]:
-        return {str(top): summary(row[chosen].double()) for top, row in zip(TOPS, one, strict=True)}
-
-    return {
-        "original": by_top(hits.original),
-        "outside": {str(r): by_top(one) for r, one in zip(RADII, hits.outside, strict=True)},
-        "inside": {str(r): by_top(one) for r, one in zip(RADII, hits.inside, strict=True)},
-    }
-
-
-def differences(hits: BlurHits, control: BlurHits, chosen: Tensor) -> dict[str, Any]:
-    """How many more of the chosen images (N,) a region leaves right than its control, in pairs, the outside blurred."""
-    more = hits.outside.double() - control.outside.double()  # (R, T, N)
-    return {str(r): {str(t): summary(more[i, j][chosen]) for j, t in enumerate(TOPS)} for i, r in enumerate(RADII)}
-
-
-def measured(model: nn.Module, x: Tensor, y: Tensor, truth: Tensor, sets: dict[str, Tensor]) -> dict[str, Any]:
-    """The whole experiment for one network: every region, every set of images (N,) bool."""
-    found = regions(model, x, truth)
+    sharp = regions(model, images)
     hits = {
-        name: accuracy_under_blur(model, x, y, region, RADII, TOPS, batch_size=BATCH)
-        for name, region in tqdm(found.items(), desc="regions")
+        name: accuracy_under_blur(model, images.x, images.labels, region, RADII, TOPS, batch_size=BATCH)
+        for name, region in tqdm(sharp.items(), desc="regions")
     }
-    covered = (found["LICNN"] & truth).flatten(1).sum(1) / truth.flatten(1).sum(1)
-    area = {name: region.flatten(1).float().mean(1).cpu() for name, region in found.items()}
-    rows = {}
-    for key, chosen in sets.items():
-        rows[key] = {
-            "images": int(chosen.sum()),
-            "covered": summary(covered.cpu()[chosen].double()),
-            "area": {name: summary(one[chosen]) for name, one in area.items()},
-            "accuracy": {name: accuracies(one, chosen) for name, one in hits.items()},
-            "more than moved": {
-                name: differences(hits[name], hits[f"{name}, moved"], chosen) for name in ("LICNN", "true")
-            },
-            "lost": {
-                name: {
-                    str(r): {
-                        str(t): summary(hits[name].original[j][chosen].double() - one[j][chosen].double())
-                        for j, t in enumerate(TOPS)
-                    }
-                    for r, one in zip(RADII, hits[name].outside, strict=True)
-                }
-                for name in ("LICNN", "true")
-            },
-        }
+    object_area = images.masks.flatten(1).sum(1)
+    covered = ((sharp["LICNN"] & images.masks).flatten(1).sum(1) / object_area).cpu()
+    area = {name: region.flatten(1).float().mean(1).cpu() for name, region in sharp.items()}
+    rows: list[Row] = []
+    for name, chosen in sets.items():
+        where = {"set": name, **constants}
+        count = int(chosen.sum())
+        rows += long_table(summary(covered[chosen].double()), table="covered", method="LICNN", n=count, **where)
+        areas = {region: summary(values[chosen]) for region, values in area.items()}
+        rows += long_table(areas, "method", table="area", n=count, **where)
+        rows += blur_rows(hits, chosen, **where)
     return rows
 
 
-def on_photographs(device: torch.device) -> dict[str, Any]:
+def photo_rows(device: torch.device) -> list[Row]:
     """Every validation image, natural; and those that the other network gets wrong: filtered to be hard."""
-    found = {}
+    rows: list[Row] = []
     for name, judge in JUDGES.items():
-        x, y, truth = photographs(name, device)
-        wrong = in_batches(_answers, networks.load(judge, device), x, batch_size=BATCH).cpu() != y.cpu()
-        # A box that covers everything leaves no background to blur.
-        there = truth.float().mean((1, 2)).cpu() < 0.5
+        images = photographs(name, device)
+        answers = in_batches(logits, networks.load(judge, device), images.x, batch_size=BATCH).argmax(1)
+        wrong = (answers != images.labels).cpu()
+        small = images.masks.float().mean((1, 2)).cpu() < SMALL
         sets = {
-            "natural": torch.ones(len(x), dtype=torch.bool),
+            "natural": torch.ones(len(wrong), dtype=torch.bool),
             "hard": wrong,
             "easy": ~wrong,
-            "natural, box below half": there,
-            "hard, box below half": wrong & there,
+            "natural, box below half": small,
+            "hard, box below half": wrong & small,
         }
-        found[name] = measured(networks.load(name, device), x, y, truth, sets)
-    return found
-
-
-def _answers(model: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(x).argmax(1)
-
-
-def on_scenes(out: Path, device: torch.device) -> list[dict[str, Any]]:
-    """Networks whose backgrounds tell nothing, or the class 95 times in 100, on three kinds of backgrounds."""
-    rows = []
-    for name in ("scenes-gap", "scenes-biased"):
-        for seed in SEEDS:
-            model = networks.load(name, device) if seed == 0 else trained(name, seed, out, device)
-            row: dict[str, Any] = {"network": name, "seed": seed, "grounds": {}}
-            for ground, options in GROUNDS.items():
-                found = scenes(SCENES, SEED, **options)
-                x = networks.normalize(found.images, networks.card(name)).to(device)
-                y, truth = found.labels[:, 0].to(device), found.masks[:, 0].to(device)
-                every = {"all": torch.ones(len(x), dtype=torch.bool)}
-                row["grounds"][ground] = measured(model, x, y, truth, every)["all"]
-            rows.append(row)
+        rows += experiment_rows(networks.load(name, device), images, sets, network=name)
     return rows
 
 
-def record(out: Path, device: torch.device) -> dict[str, Any]:
+def scene_rows(out: Path, device: torch.device) -> list[Row]:
+    """Networks whose backgrounds tell nothing, or the class 95 times in 100, on three kinds of backgrounds."""
+    rows: list[Row] = []
+    for name in SCENE_NETWORKS:
+        for seed in SEEDS:
+            model = networks.load(name, device) if seed == 0 else trained(name, seed, out, device)
+            for ground, options in GROUNDS.items():
+                images = drawn_scenes(name, SCENES, SEED, device, **options)
+                sets = {ground: torch.ones(len(images.x), dtype=torch.bool)}
+                rows += experiment_rows(model, images, sets, network=name, seed=seed)
+    return rows
+
+
+def record(out: Path, device: torch.device) -> Record:
     """Everything the chapter prints of these runs."""
-    photos = held_out(RECIPES["photos-200"])
-    return {
-        "name": NAME,
-        "command": COMMAND,
-        "data": {"Tiny ImageNet": data_hash(photos)},
-        "facts": run_environment(device),
-        "radii": list(RADII),
-        "photographs": rounded(on_photographs(device)),
-        "scenes": rounded(on_scenes(out, device)),
-    }
+    about = header(
+        NAME,
+        run_environment(device),
+        data={"Tiny ImageNet": data_hash(held_out(RECIPES["photos-200"]))},
+        seeds={name: SEEDS for name in SCENE_NETWORKS},
+        settings={"radii in pixels": RADII, "judges": JUDGES, "scenes": SCENES, "seed of the scenes": SEED},
+    )
+    return Record(about, frame(photo_rows(device) + scene_rows(out, device)).round(6))
 
 
 def main(arguments: list[str] | None = None) -> int:

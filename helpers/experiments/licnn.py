@@ -1,7 +1,18 @@
 """LICNN at full scale: `python -m helpers.experiments.licnn`, on scenes and on Tiny ImageNet's validation images.
 
-What each part of LICNN's rule adds, on five networks; sanity checks for every method, layer by layer, three seeds; the
-data randomisation test; and objects of classes that a network was never trained on.
+The record's tables:
+
+- "maps": how well the maps of every variant of LICNN's rule, of other methods and of baselines fit known objects, on
+  five networks; "maps_lead": their lead over LICNN's own map, in pairs, image by image. The set "two objects" asks
+  whether the map of a class is brighter on its own object (metric "own").
+- "agreement": how often LICNN's rule and plainer ones keep the same places; "area": of the objects, in shares of the
+  image.
+- "sanity": how similar a method's maps stay when layers of the network are random, each layer a step; "floors": how
+  similar they are to what they need not be more similar to.
+- "labels": the data randomisation test: maps of networks that learned true labels (variant "true": two of them
+  compared) and permuted ones (a network with true labels beside one with permuted ones), pair by pair of trainings.
+- "unseen", "unseen_lead": maps of networks that never saw half of the shapes, on scenes of one object, by whether the
+  network was trained on its shape; "unseen_two": on scenes with one object of each half.
 """
 
 from __future__ import annotations
@@ -18,67 +29,49 @@ from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.capture import in_batches, layer_names, logits
-from helpers.compare import VARIANTS, attribution_methods, compare_attention, two_object_methods, two_object_test
-from helpers.compare._attention import BATCH
-from helpers.data import CLASSES, mnist, scenes, tiny_imagenet, two_object_scenes
+from helpers.compare import attribution_methods, compare_attention, two_object_methods, two_object_test
+from helpers.data import CLASSES, mnist, scenes, two_object_scenes
 from helpers.experiments.environment import run_environment
-from helpers.experiments.report import rounded, run_record, summary
-from helpers.experiments.train import command as train
-from helpers.experiments.train.datasets import DataSplit, data_hash, held_out, prepare, world
+from helpers.experiments.objects import ObjectImages, drawn_scenes, evenly_spaced, photographs
+from helpers.experiments.report import Record, header, run_record, summary
+from helpers.experiments.train.command import trained
+from helpers.experiments.train.datasets import data_hash, held_out
 from helpers.experiments.train.recipes import RECIPES
-from helpers.licnn import attention_map, saliency_map
-from helpers.licnn.variants import agreement
-from helpers.metrics import box_mask, map_similarity, mass_in_mask, pointing_game
+from helpers.licnn import VARIANTS, attention_map, rule_agreement, saliency_map
+from helpers.metrics import map_similarity, mass_in_mask, pointing_game
+from helpers.results import long_table
+from helpers.results._format import Row, frame
 from helpers.sanity import sanity_check
 
 NAME = "licnn"
-COMMAND = f"python -m helpers.experiments.{NAME} --publish"
 SEED = 301  # of scenes that no network was trained, tested or tuned on
 IMAGES, CHECKED = 300, 40  # images of the comparison, and of each sanity check
+BATCH = 50  # images a pass
 SCENE_NETWORKS, PHOTO_NETWORKS = ("scenes-gap", "scenes-gmp"), ("photos-gap", "photos-gmp", "photos-200")
 SEEDS = (0, 1, 2)  # of random weights, and of trainings
+PAIRS = {  # seeds of the trainings whose maps are compared: never of the same initial weights and scenes
+    "true": [(a, b) for a in SEEDS for b in SEEDS if a < b],
+    "permuted": [(a, b) for a in SEEDS for b in SEEDS if a != b],
+}
 SMALL = 0.5  # share of the image below which a box tells where an object is
-HALF = len(CLASSES) // 2  # shapes that scenes-first and scenes-last know
-BESIDE = "scenes-beside"
-MEASURES = ("spearman", "spearman_abs", "ssim", "hog")
+HALVES = ("scenes-first", "scenes-last")  # networks that know the first and the last half of the shapes
+HALF = len(CLASSES) // 2  # shapes that each of them knows
+BESIDE = "scenes-beside"  # knows the first half, and saw the other beside it all the time
+METRICS = ("spearman", "spearman_abs", "ssim", "hog")
 
 
-def against_first(rows: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """Every row's means of measures (N,), and its difference to the first row in pairs, image by image."""
-    first = next(iter(rows.values()))
-    return {
-        name: {m: summary(v) | {"more": summary(v - first[m])} for m, v in row.items()} for name, row in rows.items()
-    }
+def images_of(name: str, count: int, device: torch.device) -> ObjectImages:
+    """Images that a network knows the classes of, with objects that do not fill them.
 
-
-def photographs(name: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Validation images as a network sees them, their labels, and their boxes as masks (N, H, W)."""
-    found = tiny_imagenet("val", RECIPES[name].classes or None)
-    x = prepare(RECIPES[name], found.images).to(device)
-    return x, found.labels.to(device), box_mask(found.boxes, x.shape[-2:]).to(device)
-
-
-def drawn(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Fresh scenes of one object as a network sees them, their labels and masks (N, H, W)."""
-    found = scenes(count, SEED)
-    x = networks.normalize(found.images, networks.card(name)).to(device)
-    return x, found.labels[:, 0].to(device), found.masks[:, 0].to(device)
-
-
-def spread_over(count: int, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """So many rows of tensors (N, ...), evenly spaced; all where there are fewer."""
-    count = min(count, len(parts[0]))
-    kept = torch.arange(count) * len(parts[0]) // count
-    return tuple(one[kept.to(one.device)] for one in parts)
-
-
-def images_of(name: str, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Images that fit a network, with objects that do not fill them."""
+    Raises:
+        DataMissing: a network of photographs, and Tiny ImageNet is not there.
+    """
     if name in SCENE_NETWORKS:
-        return drawn(name, count, device)
-    x, labels, truth = photographs(name, device)
-    fit = truth.float().mean((1, 2)) < SMALL
-    return spread_over(count, (x[fit], labels[fit], truth[fit]))
+        return drawn_scenes(name, count, SEED, device)
+    photos = photographs(name, device)
+    small = (photos.masks.float().mean((1, 2)) < SMALL).nonzero()[:, 0].cpu()
+    rows = small[evenly_spaced(len(small), count)]
+    return ObjectImages(*(part[rows.to(device)] for part in photos))
 
 
 def last_maps(model: nn.Module) -> str:
@@ -88,156 +81,185 @@ def last_maps(model: nn.Module) -> str:
     return names[next(linear, len(names)) - 1]
 
 
-def parts_of_the_rule(name: str, device: torch.device) -> dict[str, Any]:
-    """What each part of LICNN's rule adds on one network."""
-    model = networks.load(name, device)
-    x, labels, truth = images_of(name, IMAGES, device)
-    found: dict[str, Any] = {
-        "images": len(x),
-        "area": truth.float().mean().item(),
-        "masks": agreement(model, x, labels),
-        "maps": against_first(compare_attention(model, x, labels, truth, last_maps(model))),
+def compared(scores: Mapping[str, Mapping[str, Tensor]], table: str, dimension: str, **constants: Any) -> list[Row]:
+    """Rows of scores: their means, and in a second table their lead over the first row's, in pairs, image by image.
+
+    Args:
+        scores: name -> metric -> (N,); NaN where an image has none.
+        table: name of the table of means; that of the leads ends in "_lead".
+        dimension: the column of the names.
+        constants: columns that are the same in all rows.
+    """
+    first = next(iter(scores.values()))
+    means = {name: {metric: summary(values) for metric, values in row.items()} for name, row in scores.items()}
+    leads = {
+        name: {metric: summary(values - first[metric]) for metric, values in row.items()}
+        for name, row in scores.items()
     }
+    return [
+        *long_table(means, dimension, "metric", table=table, **constants),
+        *long_table(leads, dimension, "metric", table=f"{table}_lead", **constants),
+    ]
+
+
+def rule_rows(name: str, device: torch.device) -> list[Row]:
+    """What each part of LICNN's rule adds on one network: "area", "agreement", "maps" and "maps_lead"."""
+    model = networks.load(name, device)
+    layer = last_maps(model)
+    x, labels, masks = images_of(name, IMAGES, device)
+    scores = compare_attention(model, x, labels, masks, layer=layer)
+    rows = [
+        *long_table(masks.float().mean().item(), table="area", network=name, n=len(x)),
+        *long_table(rule_agreement(model, x, labels), "layer", "metric", table="agreement", network=name),
+        *compared(scores, "maps", "method", network=name, set="one object"),
+    ]
     if name in SCENE_NETWORKS:
         two = two_object_scenes(IMAGES, SEED)
         x = networks.normalize(two.images, model).to(device)
-        maps = {key: partial(attention_map, **options) for key, options in VARIANTS.items()}
-        maps |= two_object_methods(model, last_maps(model))
         labels, masks = two.labels.to(device), two.masks.to(device)
-        rows = {key: {"own": two_object_test(model, x, labels, masks, one).mean(1)} for key, one in maps.items()}
-        found["two objects"] = against_first(rows)
-    return found
+        variants = {key: partial(attention_map, **options) for key, options in VARIANTS.items()}
+        methods = {**variants, **two_object_methods(model, layer=layer)}
+        own = {
+            key: {"own": two_object_test(model, x, labels, masks, method).mean(1)} for key, method in methods.items()
+        }
+        rows += compared(own, "maps", "method", network=name, set="two objects")
+    return rows
 
 
-def checked(name: str, device: torch.device) -> dict[str, Any]:
-    """The sanity checks of one network: every method, both orders, both ways of forgetting."""
+def sanity_rows(name: str, device: torch.device) -> list[Row]:
+    """The sanity checks of one network, "sanity" and "floors": every method, both orders, both ways of forgetting."""
     model = networks.load(name, device)
     if name == "lenet-mnist":
         test = mnist("test")
-        x, labels = spread_over(CHECKED, (test.images.to(device), test.labels.to(device)))
+        rows = evenly_spaced(len(test.images), CHECKED)
+        x, labels = test.images[rows].to(device), test.labels[rows].to(device)
     else:
         x, labels, _ = images_of(name, CHECKED, device)
-    every = attribution_methods(last_maps(model))
     runs = [("cascading", "initial", seed) for seed in SEEDS]
     runs += [("independent", "initial", 0), ("cascading", "shuffled", 0)]
-    found: dict[str, Any] = {"images": len(x), "layers": [], "floors": {}, "runs": []}
+    table: list[Row] = []
+    floors: dict[str, Any] = {}  # of the last run; the seed moves only those of permuted places, and hardly
     for order, redraw, seed in tqdm(runs, desc=name):
-        rows = {}
-        for key, method in every.items():
-            one = sanity_check(method, model, x, labels, order=order, redraw=redraw, seed=seed)
-            found["layers"] = list(one.layers)
-            found["floors"][key] = {
-                kind: {m: summary(values) for m, values in part.items()} for kind, part in one.baselines.items()
+        for method, maps in attribution_methods(layer=last_maps(model)).items():
+            check = sanity_check(maps, model, x, labels, order=order, redraw=redraw, seed=seed)
+            floors[method] = {
+                floor: {metric: summary(values) for metric, values in part.items()}
+                for floor, part in check.baselines.items()
             }
-            rows[key] = {m: [summary(step) for step in one.similarity[m]] for m in MEASURES}
-        found["runs"].append({"order": order, "redraw": redraw, "seed": seed, "similarity": rows})
-    return found
+            similarity = {metric: [summary(step) for step in check.similarity[metric]] for metric in METRICS}
+            where = {"network": name, "seed": seed, "variant": f"{order}, {redraw}", "method": method}
+            table += [
+                row | {"layer": check.layers[row["step"]]}
+                for row in long_table(similarity, "metric", "step", table="sanity", **where)
+            ]
+    return table + long_table(floors, "method", "set", "metric", table="floors", network=name)
 
 
-def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
-    """A network of the book under a seed; its run goes on from its last checkpoint."""
-    return train.trained(name, seed, world(RECIPES[name], seed), out, device)
-
-
-def learned_by_heart(out: Path, device: torch.device) -> dict[str, Any]:
-    """The data randomisation test: maps of networks with true labels, beside those of networks with permuted ones.
+def label_rows(out: Path, device: torch.device) -> list[Row]:
+    """The data randomisation test, "labels": maps of networks with true labels, beside those with permuted ones.
 
     Every pair of networks has other initial weights and other scenes; true against true tells how far maps differ for
-    that alone.
+    that alone. A step is a pair of `PAIRS`; the value is the mean over the images.
     """
-    true, permuted = (
-        {seed: trained(name, seed, out, device) for seed in SEEDS} for name in ("scenes-few", "scenes-permuted")
-    )
-    x, labels, _ = drawn("scenes-gap", CHECKED, device)
-    rows: dict[str, Any] = {}
-    for key, method in attribution_methods(last_maps(true[0])).items():
-        maps = [{seed: method(one, x, labels) for seed, one in part.items()} for part in (true, permuted)]
-        different = [(a, b) for a in SEEDS for b in SEEDS if a != b]
-        rows[key] = {
-            "true": _similar([(maps[0][a], maps[0][b]) for a, b in different if a < b]),
-            "permuted": _similar([(maps[0][a], maps[1][b]) for a, b in different]),
-        }
-    return {"images": len(x), "similarity": rows}
+    models = {
+        "true": {seed: trained("scenes-few", seed, out, device) for seed in SEEDS},
+        "permuted": {seed: trained("scenes-permuted", seed, out, device) for seed in SEEDS},
+    }
+    x, labels, _ = drawn_scenes("scenes-gap", CHECKED, SEED, device)
+    table: list[Row] = []
+    for name, method in attribution_methods(layer=last_maps(models["true"][SEEDS[0]])).items():
+        maps = {kind: {seed: method(model, x, labels) for seed, model in part.items()} for kind, part in models.items()}
+        for kind, pairs in PAIRS.items():
+            similar = [map_similarity(maps["true"][a], maps[kind][b]) for a, b in pairs]
+            means = {metric: [summary(pair[metric])["mean"] for pair in similar] for metric in METRICS}
+            table += long_table(means, "metric", "step", table="labels", variant=kind, method=name)
+    return table
 
 
-def _similar(both: list[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
-    """Mean similarity of each pair of sets of maps."""
-    rows = [map_similarity(a, b) for a, b in both]
-    return {m: [summary(row[m])["mean"] for row in rows] for m in MEASURES}
-
-
-def never_trained(out: Path, device: torch.device) -> dict[str, Any]:
+def unseen_rows(out: Path, device: torch.device) -> list[Row]:
     """Networks of four shapes each: how salient is the same object to the one that knows it and to the other?
 
-    Beside them, networks that saw the other four shapes all the time, next to the ones that they had to name.
+    Beside them, networks that saw the other four shapes all the time, next to the ones that they had to name. Tables:
+    "unseen", "unseen_lead", "unseen_two".
     """
-    found = scenes(IMAGES, SEED)
-    two = two_object_scenes(2 * IMAGES, SEED)
-    group, groups = found.labels[:, 0] // HALF, two.labels // HALF
-    mixed = groups[:, 0] != groups[:, 1]  # one object of each half
-    rows = []
+    single, two = scenes(IMAGES, SEED), two_object_scenes(2 * IMAGES, SEED)
+    half, halves = single.labels[:, 0] // HALF, two.labels // HALF  # 0 and 1: which network knows the shape
+    mixed = halves[:, 0] != halves[:, 1]  # one object of each half
+    images, masks, halves = two.images[mixed], two.masks[mixed], halves[mixed]
+    rows: list[Row] = []
     for seed in SEEDS:
-        maps, known = [], {}
-        for part, name in enumerate(("scenes-first", "scenes-last")):
+        maps = []
+        for part, name in enumerate(HALVES):
             model = trained(name, seed, out, device)
-            maps.append(_likeliest(model, name, found.images, device))
-            known[name] = _dense(model, name, two.images[mixed], two.masks[mixed], groups[mixed] == part, device)
-        mine, other = (torch.where((group == part)[:, None, None], maps[0], maps[1]) for part in (0, 1))
+            maps.append(answer_maps(model, name, single.images, device))
+            dense = density(model, name, images, masks, halves == part, device)
+            rows += long_table(dense, "metric", table="unseen_two", network=name, seed=seed, n=len(images))
+        by_half = [torch.where((half == part)[:, None, None], maps[0], maps[1]) for part in (0, 1)]
         scores = {
-            key: {"mass": mass_in_mask(one, found.masks[:, 0]), "pointing": pointing_game(one, found.masks[:, 0])}
-            for key, one in (("trained", mine), ("not trained", other))
+            key: {"mass": mass_in_mask(shown, single.masks[:, 0]), "pointing": pointing_game(shown, single.masks[:, 0])}
+            for key, shown in zip(("trained", "not trained"), by_half, strict=True)
         }
-        rows.append({"seed": seed, "one object": against_first(scores), "two objects": known})
-    beside = [
-        {"seed": seed}
-        | _dense(
-            trained(BESIDE, seed, out, device), BESIDE, two.images[mixed], two.masks[mixed], groups[mixed] == 0, device
-        )
-        for seed in RECIPES[BESIDE].seeds
-    ]
-    return {"images": IMAGES, "pairs": int(mixed.sum()), "runs": rows, "beside": beside}
+        rows += compared(scores, "unseen", "variant", seed=seed)
+    for seed in RECIPES[BESIDE].seeds:
+        dense = density(trained(BESIDE, seed, out, device), BESIDE, images, masks, halves == 0, device)
+        rows += long_table(dense, "metric", table="unseen_two", network=BESIDE, seed=seed, n=len(images))
+    return rows
 
 
-def _likeliest(model: nn.Module, name: str, images: Tensor, device: torch.device) -> Tensor:
-    """The attention maps (N, H, W) of the likeliest class."""
-    x = prepare(RECIPES[name], (images * 255).round().byte()).to(device)
-    return in_batches(partial(saliency_map, top=1), model, x, batch_size=BATCH).cpu()
+def as_trained(name: str, images: Tensor, device: torch.device) -> Tensor:
+    """Images in [0, 1] as a network saw them in its training: rounded to bytes, then normalised."""
+    return networks.normalize((images * 255).round().byte(), name).to(device)
 
 
-def _dense(
-    model: nn.Module, name: str, images: Tensor, masks: Tensor, mine: Tensor, device: torch.device
+def answer_maps(model: nn.Module, name: str, images: Tensor, device: torch.device) -> Tensor:
+    """The attention maps (N, H, W) of the class that the network finds likeliest, on the CPU."""
+    return in_batches(partial(saliency_map, top=1), model, as_trained(name, images, device), batch_size=BATCH).cpu()
+
+
+def density(
+    model: nn.Module, name: str, images: Tensor, masks: Tensor, known: Tensor, device: torch.device
 ) -> dict[str, Any]:
-    """How many times brighter than on average a map is on objects (N, 2, H, W), those `mine` (N, 2) and the others."""
-    maps = _likeliest(model, name, images, device)
+    """How much brighter than on average the map of the answer is on each of two objects.
+
+    Args:
+        model: the network.
+        name: of its recipe.
+        images: (N, 3, H, W) in [0, 1].
+        masks: (N, 2, H, W) bool, the objects.
+        known: (N, 2) bool, one an image: the object of a shape that the network was trained on.
+        device: where it is computed.
+
+    Returns:
+        "trained" and "not trained": how many times brighter on such objects; "trained denser": how often more so on the
+        one that it was trained on; "sure": the probability of the answer.
+    """
+    maps = answer_maps(model, name, images, device)
     mass = torch.stack([mass_in_mask(maps, masks[:, k]) for k in range(2)], 1)
     dense = mass / masks.double().mean((-2, -1))
-    x = prepare(RECIPES[name], (images * 255).round().byte()).to(device)
     return {
-        "trained": summary(dense[mine]),
-        "not trained": summary(dense[~mine]),
-        "trained denser": summary((dense[mine] > dense[~mine]).double()),
-        "sure": logits(model, x).softmax(1).amax(1).mean().item(),
+        "trained": summary(dense[known]),
+        "not trained": summary(dense[~known]),
+        "trained denser": summary((dense[known] > dense[~known]).double()),
+        "sure": logits(model, as_trained(name, images, device)).softmax(1).amax(1).mean().item(),
     }
 
 
-def record(out: Path, device: torch.device) -> dict[str, Any]:
+def record(out: Path, device: torch.device) -> Record:
     """Everything the chapter prints of these runs."""
-    names = (*SCENE_NETWORKS, *PHOTO_NETWORKS)
-    photos: DataSplit = held_out(RECIPES["photos-200"])
-    digits: DataSplit = held_out(RECIPES["lenet-mnist"])
-    with torch.no_grad():
-        found = {
-            "rule": {name: parts_of_the_rule(name, device) for name in tqdm(names, desc="the rule")},
-            "sanity": {name: checked(name, device) for name in (*SCENE_NETWORKS, *PHOTO_NETWORKS[:2], "lenet-mnist")},
-        }
-    found |= {"data test": learned_by_heart(out, device), "never trained": never_trained(out, device)}
-    return {
-        "name": NAME,
-        "command": COMMAND,
-        "data": {"Tiny ImageNet": data_hash(photos), "MNIST": data_hash(digits)},
-        "facts": run_environment(device),
-        **rounded(found),
+    data = {
+        "Tiny ImageNet": data_hash(held_out(RECIPES["photos-200"])),
+        "MNIST": data_hash(held_out(RECIPES["lenet-mnist"])),
     }
+    settings = {"seed of the scenes": SEED, "images": IMAGES, "images of a sanity check": CHECKED, "pairs": PAIRS}
+    about = header(NAME, run_environment(device), data=data, seeds=SEEDS, settings=settings)
+    rows: list[Row] = []
+    with torch.no_grad():
+        for name in tqdm((*SCENE_NETWORKS, *PHOTO_NETWORKS), desc="the rule"):
+            rows += rule_rows(name, device)
+        for name in (*SCENE_NETWORKS, *PHOTO_NETWORKS[:2], "lenet-mnist"):
+            rows += sanity_rows(name, device)
+    rows += label_rows(out, device) + unseen_rows(out, device)
+    return Record(about, frame(rows).round(6))
 
 
 def main(arguments: list[str] | None = None) -> int:

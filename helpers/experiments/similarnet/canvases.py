@@ -10,17 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import background
+from helpers._validate import check_choice
 from helpers.cam import upsample
 from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, photo, place, write
 from helpers.data._digits import FRAGMENTS
 from helpers.data._scenes import object_count
-from helpers.filters import dilate_masks
+from helpers.filters import blurred, dilate_masks
 from helpers.metrics import blurred_map, box_mask, center_map, detections, mass_in_mask, pixel_auc, pointing_game
 from helpers.metrics._baselines import BLUR_SIGMA
 from helpers.similarnet import hotspots, map_threshold, read_hotspots
 
 SEED = 77  # of the canvases
+KINDS = tuple(f"{kind} {ground}" for kind in ("drawn", "written") for ground in DIGIT_BACKGROUNDS)
 
 NOISE = 0.4  # the brightest noise, in blocks of 2 x 2 pixels
 LETTERED = ("china", "coffee", "astronaut", "flower", "rocket", "camera", "brick", "grass", "gravel")  # photographs
@@ -28,6 +29,7 @@ TEXT = "TOP 10"
 NEAR = 4  # pixels: a place of LeNet's last feature maps
 AROUND = 10  # pixels on either side of a pixel that its local mean takes in
 PIECE = 9  # pixels a side of a fragment
+INK = (4, 24)  # rows and columns of MNIST's images that its digits fill, first and one past the last
 
 
 class Canvases(NamedTuple):
@@ -63,9 +65,8 @@ def handwritten_canvases(
     Raises:
         ValueError: an unknown background, a number of digits that is none, or canvases too small for so many.
     """
-    if background not in DIGIT_BACKGROUNDS:
-        raise ValueError(f"background must be one of {DIGIT_BACKGROUNDS}, got {background!r}")
-    low, high = object_count("digits", digits)
+    check_choice(background, "background", DIGIT_BACKGROUNDS)
+    low, high = object_count(digits, "digits")
     cells = 1
     while cells**2 < high:
         cells += 1
@@ -73,31 +74,39 @@ def handwritten_canvases(
     if room < 0:
         raise ValueError(f"side must be at least {cells * images.shape[-1]} for {high} digits, got {side}")
     draw = torch.Generator().manual_seed(seed)
-
-    def whole(top: int, *shape: int) -> Tensor:
-        return torch.randint(top, shape, generator=draw)
-
-    chosen, count = whole(len(images), n, high), low + whole(high - low + 1, n)
+    chosen, count = _below(draw, len(images), n, high), low + _below(draw, high - low + 1, n)
     cell = torch.rand(n, cells**2, generator=draw).argsort(1)[:, :high]
-    corners = torch.stack([cell // cells, cell % cells], dim=2) * (side // cells) + whole(room + 1, n, high, 2)
+    corners = torch.stack([cell // cells, cell % cells], dim=2) * (side // cells) + _below(draw, room + 1, n, high, 2)
     present = torch.arange(high) < count[:, None]  # (n, D)
     layers = place(images[chosen.flatten()], corners.flatten(0, 1), side).view(n, high, side, side)
     layers = layers * present[..., None, None]
-    ground = torch.zeros(n, side, side)
-    if background == "noise":
-        blocks = torch.rand(n, 1, -(-side // 2), -(-side // 2), generator=draw) * NOISE
-        ground = F.interpolate(blocks, scale_factor=2.0)[:, 0, :side, :side]
-    if background == "fragments":
-        rows, columns = (whole(20 - PIECE + 1, n * FRAGMENTS, 1) + 4 + torch.arange(PIECE) for _ in range(2))
-        source = images[whole(len(images), n * FRAGMENTS), 0]
-        pieces = source[torch.arange(len(source))[:, None, None], rows[:, :, None], columns[:, None]]
-        spots = whole(side - PIECE + 1, n * FRAGMENTS, 2)
-        ground = place(pieces[:, None], spots, side).view(n, FRAGMENTS, side, side).amax(1)
     ink = layers >= 0.5
     boxes = torch.stack([_edges(ink.any(2)), _edges(ink.any(3))], dim=2)  # (n, D, 2, 2): x and y, from and to
     boxes = torch.where(present[..., None], boxes.transpose(2, 3).flatten(2), torch.nan)
-    canvas = torch.maximum(ground, layers.amax(1))
+    canvas = torch.maximum(_ground(draw, images, n, side, background), layers.amax(1))
     return Canvases(canvas[:, None], torch.where(present, labels[chosen], -1), boxes, ink.any(1))
+
+
+def _below(draw: torch.Generator, high: int, *shape: int) -> Tensor:
+    """Whole numbers drawn from 0 .. high - 1."""
+    return torch.randint(high, shape, generator=draw)
+
+
+def _ground(draw: torch.Generator, images: Tensor, n: int, side: int, background: str) -> Tensor:
+    """What lies behind the digits, (n, side, side): nothing, noise, or pieces of the digits `images`."""
+    if background == "noise":
+        blocks = torch.rand(n, 1, -(-side // 2), -(-side // 2), generator=draw) * NOISE
+        return F.interpolate(blocks, scale_factor=2.0)[:, 0, :side, :side]
+    if background == "fragments":
+        pieces = n * FRAGMENTS
+        rows, columns = (
+            _below(draw, INK[1] - INK[0] - PIECE + 1, pieces, 1) + INK[0] + torch.arange(PIECE) for _ in range(2)
+        )
+        source = images[_below(draw, len(images), pieces), 0]
+        cut = source[torch.arange(pieces)[:, None, None], rows[:, :, None], columns[:, None]]
+        corners = _below(draw, side - PIECE + 1, pieces, 2)
+        return place(cut[:, None], corners, side).view(n, FRAGMENTS, side, side).amax(1)
+    return torch.zeros(n, side, side)
 
 
 def _edges(line: Tensor) -> Tensor:
@@ -107,40 +116,37 @@ def _edges(line: Tensor) -> Tensor:
     return torch.stack([first, last], dim=-1).float()
 
 
-def canvases(
-    background: str, digits: int | tuple[int, int], n: int, side: int, device: torch.device | str = "cpu"
+def make_canvases(
+    kind: str, digits: int | tuple[int, int], n: int, side: int, device: torch.device | str = "cpu"
 ) -> Canvases:
     """Canvases of one kind; of those with exactly two digits, only the ones whose digits differ.
 
     Args:
-        background: "drawn blank" and so on, or "written blank" with MNIST's test digits.
+        kind: one of `KINDS`: drawn digits, or MNIST's test digits ("written"), on one of three grounds.
         digits: how many a canvas holds, a number or a range.
         n: how many canvases are drawn.
         side: of the canvases, in pixels.
         device: where they are wanted.
 
     Raises:
-        ValueError: a background of another name.
+        ValueError: a kind of another name.
         DataMissing: handwriting is wanted, and MNIST is not there.
     """
-    kind, _, ground = background.partition(" ")
-    if kind not in ("drawn", "written") or ground not in DIGIT_BACKGROUNDS:
-        raise ValueError(
-            f"background must be 'drawn' or 'written', then one of {DIGIT_BACKGROUNDS}, got {background!r}"
-        )
-    if kind == "written":
-        found = handwritten_canvases(*_test_digits(), n, SEED, side, digits, ground)
+    check_choice(kind, "kind", KINDS)
+    hand, _, background = kind.partition(" ")
+    if hand == "written":
+        canvases = handwritten_canvases(*_test_digits(), n, SEED, side, digits, background)
     else:
-        drawn = digit_scenes(n, SEED, size=side, digits=digits, background=ground)
-        found = Canvases(drawn.images, drawn.labels, drawn.boxes, drawn.masks.any(1))
-    kept = found.labels[:, 0] != found.labels[:, 1] if digits in (2, (2, 2)) else slice(None)
-    return Canvases(*(part[kept].to(device) for part in found))
+        drawn = digit_scenes(n, SEED, size=side, digits=digits, background=background)
+        canvases = Canvases(drawn.images, drawn.labels, drawn.boxes, drawn.masks.any(1))
+    rows = canvases.labels[:, 0] != canvases.labels[:, 1] if digits in (2, (2, 2)) else slice(None)
+    return Canvases(*(part[rows].to(device) for part in canvases))
 
 
 @lru_cache(maxsize=1)
 def _test_digits() -> tuple[Tensor, Tensor]:
-    found = mnist("test")
-    return found.images, found.labels
+    test = mnist("test")
+    return test.images, test.labels
 
 
 def lettered(value: float) -> list[tuple[Tensor, Tensor]]:
@@ -149,13 +155,13 @@ def lettered(value: float) -> list[tuple[Tensor, Tensor]]:
     Args:
         value: brightness of the letters, in [0, 1].
     """
-    found = []
+    pairs = []
     for name in LETTERED:
         gray = photo(name).mean(0, keepdim=True)
         height, width = gray.shape[1:]
         written = write(gray, TEXT, (height // 8, width // 12), height=height / 9, value=value)
-        found.append((written.image[None], written.mask[None]))
-    return found
+        pairs.append((written.image[None], written.mask[None]))
+    return pairs
 
 
 def local_contrast(images: Tensor) -> Tensor:
@@ -164,78 +170,100 @@ def local_contrast(images: Tensor) -> Tensor:
     return (images - around)[:, 0]
 
 
-def letters_without_network(values: Sequence[float]) -> dict[str, dict[str, float]]:
+def letters_without_network(values: Sequence[float]) -> dict[float, dict[str, float]]:
     """Pixel AUC, over the lettered photographs, of brightness and of local contrast, for letters of several values."""
     rules = {"brightness": lambda image: image[:, 0], "local contrast": local_contrast}
-    found = {}
+    scores = {}
     for value in values:
         pairs = lettered(value)
-        found[str(value)] = {
+        scores[value] = {
             name: sum(pixel_auc(rule(image), mask).item() for image, mask in pairs) / len(pairs)
             for name, rule in rules.items()
         }
-    return found
+    return scores
 
 
-def blurred(maps: Tensor) -> Tensor:
+def blurred_like_image(maps: Tensor) -> Tensor:
     """Maps (N, H, W) blurred as `metrics.blurred_map` blurs an image."""
-    return background.blurred(maps[:, None], BLUR_SIGMA * max(maps.shape[1:]))[:, 0]
+    return blurred(maps[:, None], BLUR_SIGMA * max(maps.shape[1:]))[:, 0]
 
 
-def localized(maps: Tensor, found: Canvases) -> list[float]:
-    """Pixel AUC, pointing game, and pointing game within `NEAR` pixels of maps (N, H, W), means over the canvases."""
-    near = pointing_game(maps, found.mask, tolerance=NEAR)
-    return [one.nanmean().item() for one in (pixel_auc(maps, found.mask), pointing_game(maps, found.mask), near)]
-
-
-def large(maps: Tensor, found: Canvases) -> Tensor:
+def enlarged(maps: Tensor, canvases: Canvases) -> Tensor:
     """Maps (B, h, w) or (B, K, h, w) as large as the canvases."""
-    return upsample(maps, tuple(found.images.shape[2:]))
+    return upsample(maps, (canvases.images.shape[2], canvases.images.shape[3]))
 
 
-def without_network(found: Canvases) -> dict[str, list[float]]:
-    """Baselines that know no network; the last is the chance that a place drawn by its ink is right, or nearly so."""
-    ink = found.images[:, 0]
-    near = dilate_masks(found.mask, NEAR)
-    shares = [((ink * one).sum((1, 2)) / ink.sum((1, 2))).mean().item() for one in (found.mask, near)]
+def ink_scores(maps: Tensor, canvases: Canvases) -> dict[str, float]:
+    """How well maps (N, H, W) find the ink: pixel AUC and pointing game, means over the canvases.
+
+    "pointing near" is the pointing game within `NEAR` pixels of the ink.
+    """
+    scores = {
+        "auc": pixel_auc(maps, canvases.mask),
+        "pointing": pointing_game(maps, canvases.mask),
+        "pointing near": pointing_game(maps, canvases.mask, tolerance=NEAR),
+    }
+    return {metric: values.nanmean().item() for metric, values in scores.items()}
+
+
+def without_network(canvases: Canvases) -> dict[str, dict[str, float]]:
+    """Baselines that know no network: name -> metric -> mean.
+
+    The last, "share of the ink", is the chance that a place drawn by its brightness is right, or nearly so.
+    """
+    brightness = canvases.images[:, 0]
+    reached = {"pointing": canvases.mask, "pointing near": dilate_masks(canvases.mask, NEAR)}
     return {
-        "the image itself": localized(ink, found),
-        "blurred image": localized(blurred_map(found.images), found),
-        "centre": localized(center_map(found.images), found),
-        "share of the ink": shares,
+        "the image itself": ink_scores(brightness, canvases),
+        "blurred image": ink_scores(blurred_map(canvases.images), canvases),
+        "centre": ink_scores(center_map(canvases.images), canvases),
+        "share of the ink": {
+            metric: ((brightness * mask).sum((1, 2)) / brightness.sum((1, 2))).mean().item()
+            for metric, mask in reached.items()
+        },
     }
 
 
-def shares(maps: Tensor, found: Canvases) -> list[float]:
+def digit_scores(maps: Tensor, canvases: Canvases) -> dict[str, float]:
     """How often a map for one of two digits knows which was meant.
 
     Args:
         maps: (N, 2, H, W), for the first and the second digit.
-        found: canvases of two digits.
+        canvases: of two digits.
 
     Returns:
-        How often more of the map's positive part lies in its own digit's box than in the other's, a coin gets 1/2; and
-        how often its hottest place lies in its own digit's box.
+        "more in its box": how often more of the map's positive part lies in its own digit's box than in the other's, a
+        coin gets 1/2; "hottest in its box": how often its hottest place does.
     """
-    inside = box_mask(found.boxes, maps.shape[2:])  # (N, 2, H, W)
+    inside = box_mask(canvases.boxes, maps.shape[2:])  # (N, 2, H, W)
     own, other = mass_in_mask(maps, inside), mass_in_mask(maps, inside.flip(1))
     more = (own > other).float() + (own == other).float() / 2  # equal: a coin
-    return [more.mean().item(), pointing_game(maps, inside).mean().item()]
+    return {"more in its box": more.mean().item(), "hottest in its box": pointing_game(maps, inside).mean().item()}
 
 
-def read(model: nn.Module, maps: Tensor, found: Canvases, cut: str | float, margin: float = 0.0) -> dict[str, float]:
-    """Digits found and read by hot spots of maps (N, H, W), made smaller by a margin, and false alarms a canvas."""
+def reading_scores(
+    model: nn.Module, maps: Tensor, canvases: Canvases, cut: str | float, margin: float = 0.0
+) -> dict[str, float]:
+    """Shares of digits found and read by hot spots, and false alarms a canvas.
+
+    Args:
+        model: reads the hot spots.
+        maps: (N, H, W), as large as the canvases.
+        canvases: what the maps were made of.
+        cut: where the maps are cut, as for `map_threshold`.
+        margin: pixels that the boxes of hot spots are made smaller by, on every side.
+    """
     boxes = hotspots(maps, map_threshold(maps, cut))
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     half = ((boxes[..., 2:] - boxes[..., :2]) / 2 - margin).clamp_min(1)
     boxes = torch.cat([middle - half, middle + half], dim=-1)
-    matched, reading = detections(boxes, found.boxes), read_hotspots(model, found.images, boxes)
-    there = found.labels >= 0
+    matched, reading = detections(boxes, canvases.boxes), read_hotspots(model, canvases.images, boxes)
+    present = canvases.labels >= 0
     right = matched.found
     if boxes.shape[1]:
-        right = right & (reading.labels.gather(1, matched.box.clamp_min(0)) == found.labels)
+        right = right & (reading.labels.gather(1, matched.box.clamp_min(0)) == canvases.labels)
     return {
-        "found": matched.found[there].float().mean().item(),
-        "read": right[there].float().mean().item(),
+        "found": matched.found[present].float().mean().item(),
+        "read": right[present].float().mean().item(),
         "false alarms": matched.false_alarms.float().mean().item(),
     }

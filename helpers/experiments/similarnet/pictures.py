@@ -24,7 +24,7 @@ SIGNS = {
                      (285, 86, 320, 166), (353, 86, 390, 166), (399, 87, 411, 165), (419, 87, 458, 165),
                      (466, 87, 478, 165), (491, 87, 525, 165), (532, 86, 571, 166)),
 }  # fmt: skip
-PAINTED = (0, 2, 3)  # the digits 0, 8 and 5 among the signs of numbers4.jpg
+PAINTED = {0: 0, 8: 2, 5: 3}  # digit -> its place among the signs of numbers4.jpg
 LEAST = 100  # pixels of a spot, in pictures that are a thousand pixels wide
 
 
@@ -38,7 +38,9 @@ def picture(name: str, device: torch.device | str = "cpu") -> Tensor:
         return torch.from_numpy(np.array(image.convert("L"))).to(device)[None, None].float() / 255
 
 
-def on_pictures(model: nn.Module, layer: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, list[int]]] | None:
+def picture_scores(
+    model: nn.Module, layer: str, weights: Mapping[str, Tensor]
+) -> dict[str, dict[str, dict[str, int]]] | None:
     """Signs found on the authors' pictures by hot spots of maps without poolings, cut two deviations above the mean.
 
     Args:
@@ -47,32 +49,40 @@ def on_pictures(model: nn.Module, layer: str, weights: Mapping[str, Tensor]) -> 
         weights: of its F filters, name -> (F,).
 
     Returns:
-        picture -> weights -> signs that a hot spot overlaps by half and more, and hot spots that found none; beside
-        the weights the picture itself. None where the pictures are not there.
+        picture -> weights -> "found", signs that a hot spot overlaps by half and more, and "false alarms", hot spots
+        that found none; beside the weights the picture itself. None where the pictures are not there.
     """
     if not available("similarnet"):
         return None
-    found: dict[str, dict[str, list[int]]] = {}
+    scores: dict[str, dict[str, dict[str, int]]] = {}
     for name, signs in SIGNS.items():
         image = picture(name, next(model.parameters()).device)
+        size = (image.shape[2], image.shape[3])
         features = features_at_any_size(model, image, layer=layer, keep_pools=False)
-        maps = {rule: upsample(heatmap(features, one), tuple(image.shape[2:])) for rule, one in weights.items()}
+        maps = {rule: upsample(heatmap(features, part), size) for rule, part in weights.items()}
         maps["the image itself"] = image[:, 0]
-        truth = torch.tensor(signs, device=image.device)[None].float()
-        found[name] = {}
-        for rule, one in maps.items():
-            hit = detections(hotspots(one, map_threshold(one, "two sigma"), LEAST), truth)
-            found[name][rule] = [int(hit.found.sum()), int(hit.false_alarms[0])]
-    return found
+        boxes = torch.tensor(signs, device=image.device)[None].float()
+        scores[name] = {}
+        for rule, part in maps.items():
+            hits = detections(hotspots(part, map_threshold(part, "two sigma"), LEAST), boxes)
+            scores[name][rule] = {"found": int(hits.found.sum()), "false alarms": int(hits.false_alarms[0])}
+    return scores
 
 
-def painted_digits(model: nn.Module) -> list[list[int]] | None:
-    """What a network reads in the boxes of 0, 8 and 5 of numbers4.jpg, as they are and stretched to full contrast.
+def painted_digits(model: nn.Module) -> dict[str, dict[int, int]] | None:
+    """What a network reads in the boxes of 0, 8 and 5 of numbers4.jpg.
 
-    None where the picture is not there.
+    Returns:
+        contrast, "as it is" or "stretched" to the full range -> digit -> digit read. None where the picture is not
+        there.
     """
     if not available("similarnet"):
         return None
     image = picture("numbers4.jpg", next(model.parameters()).device)
-    boxes = torch.tensor([SIGNS["numbers4.jpg"][i] for i in PAINTED], device=image.device)[None].float()
-    return [read_hotspots(model, image, boxes, stretch=on).labels[0].tolist() for on in (False, True)]
+    boxes = torch.tensor([SIGNS["numbers4.jpg"][i] for i in PAINTED.values()], device=image.device)[None].float()
+    return {
+        contrast: dict(
+            zip(PAINTED, read_hotspots(model, image, boxes, stretch=stretch).labels[0].tolist(), strict=True)
+        )
+        for contrast, stretch in (("as it is", False), ("stretched", True))
+    }

@@ -4,11 +4,23 @@ Every LeNet is trained by the paper's protocol, in runs that go on where they we
 all training and all test images, and the weights made of the errors are compared with weights that know nothing: where
 is one digit on a canvas, which of two digits was asked for, what is read in up to eight. Beside the LeNets stand
 digits-gap's trainings, for the class activation maps.
+
+The record's tables; a method is a set of weights of the filters, or a map, and a set the kind of canvases:
+
+- "accuracy" of each LeNet, with a label that of one class; "test_images": how many each class has.
+- "ablation": the error without each filter (unit), on training and test images, as error "rate" and as "nll";
+  "baseline": with all filters; "effective_number": of the filters, in a softmax of mean and of summed errors.
+- "class_ablation" and "class_baseline": the log-loss of each class (label), on the training images of a sample.
+- "weights": of every method, a number for each filter; "halves": what half of the filters is good for.
+- "one_digit": is the ink found? Rows without a network are baselines. "two_digits": is the digit found that was asked
+  for? "reading": what hot spots find and read; a variant is where the map is cut.
+- "letters": of a brightness (setting) on photographs, pixel AUC. "pictures" and "painted": the authors' own pictures,
+  signs found, and what is read (value) of painted digits (label).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +32,36 @@ from helpers.cam import upsample
 from helpers.capture import masked_forward
 from helpers.data import DIGIT_BACKGROUNDS
 from helpers.experiments.environment import run_environment
-from helpers.experiments.report import run_record
+from helpers.experiments.report import Record, header, run_record
 from helpers.experiments.similarnet.canvases import (
+    KINDS,
     SEED,
-    blurred,
-    canvases,
-    large,
+    blurred_like_image,
+    enlarged,
+    ink_scores,
     lettered,
     letters_without_network,
-    localized,
-    read,
+    make_canvases,
+    reading_scores,
     without_network,
 )
-from helpers.experiments.similarnet.class_weights import GAP_LAYER, SAMPLE, by_class, slid, with_gap
-from helpers.experiments.similarnet.pictures import on_pictures, painted_digits
+from helpers.experiments.similarnet.class_weights import (
+    GAP_LAYER,
+    SAMPLE,
+    class_weight_scores,
+    gap_scores,
+    sliding_scores,
+)
+from helpers.experiments.similarnet.filter_weights import LAYER, Weights, filter_weights, heatmaps
+from helpers.experiments.similarnet.pictures import painted_digits, picture_scores
 from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import DataSplit, data_hash, world
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES
 from helpers.experiments.train.trainer import accuracy
 from helpers.metrics import pixel_auc
 from helpers.networks import load
+from helpers.results import long_table
+from helpers.results._format import Row
 from helpers.similarnet import (
     AblationErrors,
     ablation_errors,
@@ -47,187 +69,194 @@ from helpers.similarnet import (
     features_at_any_size,
     heatmap,
     importance_weights,
-    mean_excitation_weights,
-    per_sample_weights,
 )
-from helpers.training import predict
+from helpers.training import predict, topk_correct
 
-NAME = "similarnet"
-COMMAND = f"python -m helpers.experiments.{NAME} --publish"
+NAME, NETWORK = "similarnet", "lenet-mnist"
 SEEDS = (1, 2, 3, 4)  # of LeNets beside the shipped one, whose seed is 0
-LAYER = "pool2"
-DRAWS, PERMUTED, HALVES = 5, 10, 10  # of random weights, of the measured ones' order, and of halves of the filters
+HALVES = 10  # random halves of the filters
 # Digits a canvas, canvases, pixels a side.
 ONE, TWO, MANY = (1, 200, 84), (2, 400, 84), ((1, 8), 200, 128)
-BACKGROUNDS = tuple(f"{kind} {ground}" for kind in ("drawn", "written") for ground in DIGIT_BACKGROUNDS)
 MARGIN = 2.0  # pixels that boxes of hot spots are made smaller by, on every side
 BRIGHTNESS = (1.0, 0.6)  # of letters on photographs
 READ = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")
 CUTS: tuple[str | float, ...] = ("otsu", "two sigma", 0.5)
-SPLITS = ("training", "test")
+ERRORS = ("rate", "nll")
 
 
-def ablated(model: nn.Module, found: DataSplit, device: torch.device) -> dict[str, Any]:
-    """Errors without each filter, on all training and test images, and how even the softmax makes them."""
-    rows: dict[str, Any] = {}
-    for split, part in zip(SPLITS, (found.train, next(iter(found.tests.values()))), strict=True):
-        x = (part.images.float() / 255).to(device)
-        for error in ("rate", "nll"):
-            all_of_it = ablation_errors(model, x, part.labels, layer=LAYER, error=error)
-            even = {
-                f"{sign}, {kind}": effective_number(importance_weights(*all_of_it, sign=sign, temperature=t)).item()
+def splits(split: DataSplit, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The parts "training" and "test", their images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
+    for name, part in (("training", split.train), ("test", split.tests["test"])):
+        yield name, (part.images.float() / 255).to(device), part.labels
+
+
+def accuracy_rows(model: nn.Module, split: DataSplit, seed: int) -> list[Row]:
+    """Share of test images named, of all and of each class."""
+    test = split.tests["test"]
+    scores = predict(model, test.images.float() / 255)
+    members = [test.labels == label for label in range(scores.shape[1])]
+    by_class = [accuracy(scores[own], test.labels[own]) for own in members]
+    where = {"table": "accuracy", "network": NETWORK, "seed": seed, "set": "test"}
+    return long_table(accuracy(scores, test.labels), **where) + long_table(by_class, "label", **where)
+
+
+def ablated(
+    model: nn.Module, split: DataSplit, seed: int, device: torch.device
+) -> tuple[dict[tuple[str, str], AblationErrors], list[Row]]:
+    """Errors without each filter, on all training and all test images, as (split, error) -> errors and as rows."""
+    errors: dict[tuple[str, str], AblationErrors] = {}
+    rows: list[Row] = []
+    for name, x, y in splits(split, device):
+        for error in ERRORS:
+            filters = errors[name, error] = ablation_errors(model, x, y, layer=LAYER, error=error)
+            spread = {
+                f"{sign}, {kind}": effective_number(importance_weights(*filters, sign=sign, temperature=t)).item()
                 for sign in ("paper", "code")
                 for kind, t in (("mean", 1.0), ("sum", 1 / len(x)))
             }
-            rows[f"{split}, {error}"] = {
-                "images": len(x),
-                "baseline": all_of_it.baseline.item(),
-                "errors": all_of_it.errors.tolist(),
-                "effective number": even,
-            }
+            where = {"network": NETWORK, "seed": seed, "set": name, "metric": error, "n": len(x)}
+            rows += long_table(filters.baseline.item(), table="baseline", **where)
+            rows += long_table(filters.errors, "unit", table="ablation", layer=LAYER, **where)
+            rows += long_table(spread, "variant", table="effective_number", **where)
+    return errors, rows
+
+
+def lenet_rows(model: nn.Sequential, split: DataSplit, seed: int, device: torch.device) -> list[Row]:
+    """Everything that is measured on one LeNet."""
+    where: dict[str, Any] = {"network": NETWORK, "seed": seed}
+    errors, rows = ablated(model, split, seed, device)
+    losses = AblationErrors(*(part.float() for part in errors["training", "nll"]))
+    x, y = (split.train.images[:SAMPLE].float() / 255).to(device), split.train.labels[:SAMPLE]
+    weights = filter_weights(model, losses, x, y, len(split.train.labels), seed)
+    classes = ablation_errors(model, x, y, layer=LAYER, error="nll", per_class=True)
+    few = {name: weights[name] for name in READ}
+    rows += accuracy_rows(model, split, seed)
+    rows += long_table(weights, "method", "unit", table="weights", layer=LAYER, **where)
+    rows += long_table(classes.baseline, "label", table="class_baseline", metric="nll", **where)
+    rows += long_table(classes.errors, "unit", "label", table="class_ablation", layer=LAYER, metric="nll", **where)
+    letters = {value: letter_scores(model, few, value, device) for value in BRIGHTNESS}
+    rows += long_table(letters, "setting", "method", table="letters", metric="auc", **where)
+    rows += long_table(half_scores(model, losses, split, device), "method", "metric", table="halves", **where)
+    pictures = picture_scores(model, LAYER, few)
+    rows += long_table(pictures or {}, "set", "method", "metric", table="pictures", **where)
+    rows += long_table(painted_digits(model) or {}, "variant", "label", table="painted", **where)
+    for kind in KINDS:
+        rows += canvas_rows(model, split, weights, kind, device, set=kind, **where)
     return rows
 
 
-def weightings(
-    model: nn.Module, found: AblationErrors, x: Tensor, y: Tensor, count: int, seed: int
-) -> dict[str, Tensor]:
-    """All the weights that are compared, name -> (F,).
-
-    Args:
-        model: the network.
-        found: its mean log-losses, over `count` images.
-        x: some training images, for the authors' later variants.
-        y: their classes.
-        count: number of images behind `found`.
-        seed: of the random weights.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    filters = len(found.errors)
-    rows = {
-        "E - e, raw": importance_weights(*found, normalization="none"),
-        "e - E, raw (code)": importance_weights(*found, sign="code", normalization="none"),
-        "softmax of E - e (paper)": importance_weights(*found),
-        "softmax of e - E": importance_weights(*found, sign="code"),
-        "softmax of E - e, summed": importance_weights(*found, temperature=1 / count),
-        "softmax of e - E, summed": importance_weights(*found, sign="code", temperature=1 / count),
-        "mean excitation (newer GAP)": mean_excitation_weights(model, x, layer=LAYER),
-        "by sample (ccGAP)": per_sample_weights(model, x, y, layer=LAYER),
-        "all weights one": torch.ones(filters),
+def canvas_rows(
+    model: nn.Sequential, split: DataSplit, weights: Weights, kind: str, device: torch.device, **constants: Any
+) -> list[Row]:
+    """What maps of one LeNet tell on canvases of one kind: of one digit, of two, and of several."""
+    single, two, several = (make_canvases(kind, *size, device) for size in (ONE, TWO, MANY))
+    few = {name: weights[name] for name in READ}
+    ink = {
+        name: ink_scores(enlarged(maps, single), single)
+        for name, maps in heatmaps(model, single.images, weights).items()
     }
-    rows |= {f"positive weights at random, {k + 1}": torch.rand(filters, generator=draw) for k in range(DRAWS)}
-    measured = rows["e - E, raw (code)"]
-    rows |= {f"e - E, permuted, {k + 1}": measured[torch.randperm(filters, generator=draw)] for k in range(PERMUTED)}
-    return {name: weights.to(x) for name, weights in rows.items()}
+    features = features_at_any_size(model, single.images, layer=LAYER)
+    for name, part in few.items():
+        ink[f"{name}, blurred"] = ink_scores(blurred_like_image(enlarged(heatmap(features, part), single)), single)
+    asked = class_weight_scores(model, split.train, two, LAYER) | sliding_scores(model, two)
+    maps = {name: enlarged(part, several) for name, part in heatmaps(model, several.images, few).items()}
+    maps["the image itself"] = several.images[:, 0]
+    reading = {
+        name: {str(cut): reading_scores(model, part, several, cut) for cut in CUTS}
+        | {"otsu, smaller": reading_scores(model, part, several, "otsu", MARGIN)}
+        for name, part in maps.items()
+    }
+    return [
+        *long_table(ink, "method", "metric", table="one_digit", **constants),
+        *long_table(asked, "method", "metric", table="two_digits", **constants),
+        *long_table(reading, "method", "variant", "metric", table="reading", **constants),
+    ]
 
 
-def lenet_rows(model: nn.Module, found: DataSplit, seed: int, device: torch.device) -> dict[str, Any]:
-    """Everything that is measured on one LeNet."""
-    test = next(iter(found.tests.values()))
-    scores = predict(model, test.images.float() / 255)
-    row: dict[str, Any] = {"seed": seed, "accuracy": accuracy(scores, test.labels)}
-    row["by class"] = [accuracy(scores[test.labels == c], test.labels[test.labels == c]) for c in range(10)]
-    row["ablation"] = ablated(model, found, device)
-    kept = row["ablation"]["training, nll"]
-    errors = AblationErrors(torch.tensor(kept["baseline"]), torch.tensor(kept["errors"]))
-    x, y = (found.train.images[:SAMPLE].float() / 255).to(device), found.train.labels[:SAMPLE]
-    weights = weightings(model, errors, x, y, kept["images"], seed)
-    row["weights"] = {name: one.tolist() for name, one in weights.items()}
-    classes = ablation_errors(model, x, y, layer=LAYER, error="nll", per_class=True)
-    row["class by class"] = {"baseline": classes.baseline.tolist(), "errors": classes.errors.tolist()}
-    row["letters"] = {str(value): on_letters(model, weights, value, device) for value in BRIGHTNESS}
-    row["halves"] = halves(model, errors, found, device)
-    row["authors' pictures"] = on_pictures(model, LAYER, {name: weights[name] for name in READ})
-    row["painted digits"] = painted_digits(model)
-    row["one digit"], row["two digits"], row["reading"] = {}, {}, {}
-    for background in BACKGROUNDS:
-        one, two, many = (canvases(background, *size, device) for size in (ONE, TWO, MANY))
-        row["one digit"][background] = {
-            name: localized(large(maps, one), one) for name, maps in heatmaps(model, one.images, weights).items()
-        }
-        for name in READ:
-            maps = heatmap(features_at_any_size(model, one.images, layer=LAYER), weights[name])
-            row["one digit"][background][f"{name}, blurred"] = localized(blurred(large(maps, one)), one)
-        row["two digits"][background] = {**by_class(model, found, two, LAYER), **slid(model, two)}
-        few = {name: weights[name] for name in READ}
-        hot = {name: large(maps, many) for name, maps in heatmaps(model, many.images, few).items()}
-        hot["the image itself"] = many.images[:, 0]
-        row["reading"][background] = {
-            f"{name}, {cut}": read(model, maps, many, cut) for name, maps in hot.items() for cut in CUTS
-        }
-        for name, maps in hot.items():
-            row["reading"][background][f"{name}, otsu, smaller"] = read(model, maps, many, "otsu", MARGIN)
-    return row
-
-
-def halves(model: nn.Module, errors: AblationErrors, found: DataSplit, device: torch.device) -> dict[str, list[float]]:
-    """What half of the filters is good for: share of test digits named with it alone, and AUC on drawn canvases.
+def half_scores(
+    model: nn.Module, errors: AblationErrors, split: DataSplit, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """What half of the filters is good for: most missed, least missed, and random halves.
 
     Returns:
-        "most missed", "least missed" and random halves -> the share, the mean AUC over the drawn backgrounds, and the
-        pointing game within `NEAR` pixels among fragments.
+        half -> "named", the share of test digits named with it alone; "auc", the mean over the drawn backgrounds; and
+        "pointing near", the pointing game within `NEAR` pixels among fragments.
     """
-    test = next(iter(found.tests.values()))
-    x, y = (test.images.float() / 255).to(device), test.labels.to(device)
+    *_, (_, x, y) = splits(split, device)
     order, filters = errors.errors.argsort(descending=True), len(errors.errors)
     draw = torch.Generator().manual_seed(SEED)
-    chosen = {"most missed": order[: filters // 2], "least missed": order[filters // 2 :]}
-    chosen |= {f"random, {k + 1}": torch.randperm(filters, generator=draw)[: filters // 2] for k in range(HALVES)}
-    drawn = [canvases(name, *ONE, device) for name in BACKGROUNDS if name.startswith("drawn")]
-    features = [features_at_any_size(model, one.images, layer=LAYER) for one in drawn]
-    rows = {}
-    for name, on in chosen.items():
-        mask = torch.zeros(filters).index_fill(0, on, 1.0).to(device)
+    halves = {"most missed": order[: filters // 2], "least missed": order[filters // 2 :]}
+    halves |= {f"random, {k + 1}": torch.randperm(filters, generator=draw)[: filters // 2] for k in range(HALVES)}
+    drawn = [make_canvases(f"drawn {background}", *ONE, device) for background in DIGIT_BACKGROUNDS]
+    features = [features_at_any_size(model, canvases.images, layer=LAYER) for canvases in drawn]
+    scores = {}
+    for name, half in halves.items():
+        mask = torch.zeros(filters).index_fill(0, half, 1.0).to(device)
         answers = torch.cat([masked_forward(model, part, {LAYER: mask[:, None, None]}).logits for part in x.split(500)])
-        named = (answers.argmax(1) == y).float().mean().item()
-        told = [localized(large(heatmap(f, mask), one), one) for f, one in zip(features, drawn, strict=True)]
-        rows[name] = [named, sum(auc for auc, *_ in told) / len(told), told[-1][2]]
+        ink = [
+            ink_scores(enlarged(heatmap(part, mask), canvases), canvases)
+            for part, canvases in zip(features, drawn, strict=True)
+        ]
+        scores[name] = {
+            "named": topk_correct(answers, y).float().mean().item(),
+            "auc": sum(part["auc"] for part in ink) / len(ink),
+            "pointing near": ink[-1]["pointing near"],  # the last ground: fragments
+        }
+    return scores
+
+
+def letter_scores(model: nn.Module, weights: Weights, value: float, device: torch.device) -> dict[str, float]:
+    """Pixel AUC of heat maps for the letters on photographs, of a brightness: the mean over the photographs."""
+    scores: dict[str, list[float]] = {}
+    for image, mask in lettered(value):
+        size = (image.shape[2], image.shape[3])
+        for name, maps in heatmaps(model, image.to(device), weights).items():
+            auc = pixel_auc(upsample(maps, size), mask.to(device))
+            scores.setdefault(name, []).append(auc.item())
+    return {name: sum(values) / len(values) for name, values in scores.items()}
+
+
+def gap_rows(seed: int, out: Path, device: torch.device) -> list[Row]:
+    """Which of two digits was asked for, by maps of one training of digits-gap."""
+    split = world(RECIPES["digits-gap"], seed)
+    model = trained("digits-gap", seed, out, device)
+    rows: list[Row] = []
+    for background in DIGIT_BACKGROUNDS:
+        two = make_canvases(f"drawn {background}", *TWO, device)
+        scores = class_weight_scores(model, split.train, two, GAP_LAYER) | gap_scores(model, two)
+        where = {"network": "digits-gap", "seed": seed, "set": f"drawn {background}"}
+        rows += long_table(scores, "method", "metric", table="two_digits", **where)
     return rows
 
 
-def on_letters(model: nn.Module, weights: Mapping[str, Tensor], value: float, device: torch.device) -> dict[str, float]:
-    """Pixel AUC of heat maps, weights (F,), for the letters on photographs: the mean over the photographs."""
-    found: dict[str, list[float]] = {}
-    for image, mask in lettered(value):
-        maps = heatmaps(model, image.to(device), {name: weights[name] for name in READ})
-        for name, one in maps.items():
-            auc = pixel_auc(upsample(one, tuple(image.shape[2:])), mask.to(device))
-            found.setdefault(name, []).append(auc.item())
-    return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def heatmaps(model: nn.Module, images: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Heat maps (N, h, w) of images (N, 1, H, W) by weights (F,), with poolings and, but for permuted ones, without."""
-    features = features_at_any_size(model, images, layer=LAYER)
-    found = {name: heatmap(features, one) for name, one in weights.items()}
-    features = features_at_any_size(model, images, layer=LAYER, keep_pools=False)
-    fine = {name: one for name, one in weights.items() if "permuted" not in name}
-    return found | {f"{name}, no poolings": heatmap(features, one) for name, one in fine.items()}
-
-
-def record(out: Path, device: torch.device) -> dict[str, Any]:
-    """Everything that is measured, as `book/results` keeps it."""
-    result: dict[str, Any] = {"name": NAME, "command": COMMAND, "facts": run_environment(device)}
-    result |= {"published": PUBLISHED["lenet-mnist"], "canvases": {"one": ONE, "two": TWO, "many": MANY}}
-    found = world(RECIPES["lenet-mnist"])
-    result["data"], result["networks"] = {"lenet-mnist": data_hash(found)}, []
-    result["test images by class"] = torch.bincount(found.tests["test"].labels).tolist()
-    for seed in tqdm((0, *SEEDS), desc="LeNets"):
-        model = trained("lenet-mnist", seed, found, out, device) if seed else load("lenet-mnist", device)
-        result["networks"].append(lenet_rows(model, found, seed, device))
-    result["without a network"] = {name: without_network(canvases(name, *ONE, device)) for name in BACKGROUNDS}
-    result["letters without a network"] = letters_without_network(BRIGHTNESS)
-    result["digits-gap"] = []
-    for seed in RECIPES["digits-gap"].seeds:
-        found = world(RECIPES["digits-gap"], seed)
-        model = trained("digits-gap", seed, found, out, device)
-        rows = {}
-        for background in DIGIT_BACKGROUNDS:
-            two = canvases(f"drawn {background}", *TWO, device)
-            rows[background] = {**by_class(model, found, two, GAP_LAYER), **with_gap(model, two)}
-        result["digits-gap"].append({"seed": seed, "two digits": rows})
-    return result
+def record(out: Path, device: torch.device) -> Record:
+    """Everything that is measured."""
+    split = world(RECIPES[NETWORK])
+    seeds = {NETWORK: (0, *SEEDS), "digits-gap": RECIPES["digits-gap"].seeds}
+    settings = {"digits, canvases, pixels a side": {"one_digit": ONE, "two_digits": TWO, "reading": MANY}}
+    about = header(
+        NAME,
+        run_environment(device),
+        data={NETWORK: data_hash(split)},
+        seeds=seeds,
+        settings=settings,
+        published=PUBLISHED[NETWORK],
+    )
+    rows = long_table(torch.bincount(split.tests["test"].labels), "label", table="test_images", set="test")
+    for seed in tqdm(seeds[NETWORK], desc="LeNets"):
+        model = trained(NETWORK, seed, out, device) if seed else load(NETWORK, device)
+        assert isinstance(model, nn.Sequential), "a LeNet is a chain, which can be slid"
+        rows += lenet_rows(model, split, seed, device)
+    baselines = {kind: without_network(make_canvases(kind, *ONE, device)) for kind in KINDS}
+    rows += long_table(baselines, "set", "method", "metric", table="one_digit")
+    letters = letters_without_network(BRIGHTNESS)
+    rows += long_table(letters, "setting", "method", table="letters", metric="auc")
+    for seed in seeds["digits-gap"]:
+        rows += gap_rows(seed, out, device)
+    return Record(about, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit status."""
-    return run_record(NAME, __doc__.split("\n")[0], record, arguments)
+    about = "Which filters of LeNet would be missed, and whether they know where to look."
+    return run_record(NAME, about, record, arguments)
