@@ -86,6 +86,7 @@ def test_a_cost_is_a_median_of_ratios_to_the_forward_pass(monkeypatch):
     assert benchmark.costs(case, 32, CPU, 3) == {"ours": 3.0, "peer": 1.0}
 
 
+@pytest.mark.slow
 def test_integrated_gradients_need_a_tenth_of_captums_memory():
     pytest.importorskip("captum")
     case = CASES["integrated gradients, 50 steps"]
