@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402 (the root is on the path only now)
-from tools.networks_page import draw_curves, overview, sections  # noqa: E402
 from tools.run_pages import executed, read_log  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -67,6 +66,8 @@ def fill_in(app: Sphinx, name: str, source: list[str]) -> None:
 
 def network_list() -> str:
     """The shipped networks: a table, then a section each; their learning curves are drawn."""
+    from tools.networks_page import draw_curves, overview, sections  # torch: only where the page is there
+
     draw_curves(ROOT)
     return f"## At a glance\n\n{overview(ROOT)}\n\n## One by one\n\n{sections(ROOT)}"
 

@@ -2,7 +2,8 @@
 
 nbval runs each cell and collects its outputs to compare them, then forgets them. Here they go into the notebook that
 nbval read, and that notebook into FILE, unless a cell failed. Cells after a failed one are skipped: what they say
-follows from the first failure.
+follows from the first failure. Cells run as in a front end, with a history, which nbval leaves out: without it a
+semicolon at a cell's end hides nothing, and `_` is not the last value.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Generator
 
 import nbformat
 import pytest
+from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
 # As the kernel introduces itself; Sphinx colours the cells by it.
@@ -21,6 +23,16 @@ failed = pytest.StashKey[bool]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option."""
     parser.addoption("--executed", metavar="FILE", help="write the notebook with the outputs of this run to FILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let nbval's kernels keep a history."""
+    RunningKernel.execute_cell_input = execute
+
+
+def execute(kernel: RunningKernel, source: str, allow_stdin: bool | None = None) -> str:
+    """Send a cell to the kernel, as nbval does, but with a history; returns the message's id."""
+    return kernel.kc.execute(source, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
 
 
 @pytest.hookimpl(tryfirst=True)

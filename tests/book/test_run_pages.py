@@ -51,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> tuple[P
     root = tmp_path_factory.mktemp("pages")
     pages = {
         "ch01_alone": [code(ALONE), code(REFUSED)],
-        "ch02_outputs": [markdown("# Two"), code(OUTPUTS), code(CLAIM), code("None")],
+        "ch02_outputs": [markdown("# Two"), code(OUTPUTS), code(CLAIM), code("None"), code("5;"), code("_ + 1")],
         "ch03_fails": [code("print('before')"), code("raise RuntimeError('planted')"), code("never_defined")],
         "ch04_text": [markdown("# Four")],
     }
@@ -78,14 +78,16 @@ def test_a_page_runs_alone_with_the_wheel_offline(results: Any, packages: Path) 
 def test_every_output_is_kept(results: Any) -> None:
     root, runs = results
     assert runs["ch02_outputs"].passed, runs["ch02_outputs"].output
-    first, _, last = cells_of(root, "ch02_outputs")
+    first, _, nothing, hidden, after = cells_of(root, "ch02_outputs")
     assert [(out.output_type, out.get("name")) for out in first.outputs] == [
         ("stream", "stdout"), ("display_data", None), ("stream", "stderr"), ("execute_result", None),
     ]  # fmt: skip
     printed, shown, warned, value = first.outputs
     assert (printed.text, warned.text, value.data["text/plain"]) == ("one\n", "three\n", "4")
     assert (shown.data["text/html"], shown.metadata) == ("<b>two</b>", {"text/html": {"key": 1}})
-    assert last.outputs == []
+    assert nothing.outputs == []
+    assert hidden.outputs == [], "a semicolon hides the value"
+    assert after.outputs[0].data["text/plain"] == "5", "the last value shown was 4"
     assert json.loads((root / "ch02_outputs.ipynb").read_text())["cells"][1]["outputs"] == []
 
 
