@@ -129,15 +129,6 @@ def best_on_even(scores: Tensor) -> int:
     return means.index(max(means))
 
 
-def rounded(value: Any) -> Any:
-    """Nested measurements with every number to six decimals; goes when no record uses it."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [rounded(inner) for inner in value]
-    return round(value, 6) if isinstance(value, float) else value
-
-
 def cached_part(path: Path, make: Callable[[], dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """A part of a long record: what an earlier run left in a file, or made now and left there for the next one.
 

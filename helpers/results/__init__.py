@@ -13,10 +13,8 @@ Each is one file here, a record: how it was made, and one long table of what was
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -73,8 +71,3 @@ def _known(what: str, name: str, choices: Sequence[str]) -> None:
     if name not in choices:
         near = difflib.get_close_matches(str(name), choices, n=3) or choices
         raise ValueError(f"{what} must be one of {', '.join(map(repr, near))}, got {name!r}")
-
-
-def recorded(name: str) -> dict[str, Any]:
-    """A record in the old form, nested dictionaries; goes when no page uses it."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf8"))

@@ -1,39 +1,40 @@
 """The run that measures boxes on Tiny ImageNet: its arithmetic on toys, and its record against a fresh measurement."""
 
-import json
+from collections import Counter
 
 import pytest
 import torch
+from support.records import counted, numbers, read_back
+from support.rows import pick, select
 
-from helpers import networks
+from helpers import networks, results
 from helpers.cam import class_activation_map, upsample
 from helpers.data import Photos, scenes, tiny_imagenet
 from helpers.experiments import localization
-from helpers.experiments.train.datasets import prepare
+from helpers.experiments.train.datasets import DataSplit, LabeledImages, prepare
 from helpers.experiments.train.recipes import RECIPES
 from helpers.networks import normalize
-from helpers.results import recorded
 
 
 def world(n=24):
-    found = scenes(n, 77)
+    drawn = scenes(n, 77)
     network = networks.load("scenes-gap", "cpu")
-    photos = Photos(found.images, found.labels[:, 0], found.boxes[:, 0], (), ())
-    return network, normalize(found.images, network), photos
+    photos = Photos(drawn.images, drawn.labels[:, 0], drawn.boxes[:, 0], (), ())
+    return network, normalize(drawn.images, network), photos
 
 
 def test_class_maps_are_the_class_activation_maps_stretched():
     network, x, photos = world(6)
-    wanted = upsample(class_activation_map(network, x, photos.labels), (64, 64))
-    torch.testing.assert_close(localization.class_maps(network, x, photos.labels), wanted)
+    expected = upsample(class_activation_map(network, x, photos.labels), (64, 64))
+    torch.testing.assert_close(localization.class_maps(network, x, photos.labels), expected)
 
 
 def test_the_changes_of_weights():
     w = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
-    made = {name: change(w) for name, change in localization.WEIGHTS.items()}
-    torch.testing.assert_close(made["softmax of the weights"].sum(1), torch.ones(2))
-    assert made["positive weights alone"].tolist() == [[1, 0], [0.5, 3]]
-    assert made["all weights one"].tolist() == [[1, 1], [1, 1]]
+    changed = {name: change(w) for name, change in localization.WEIGHTS.items()}
+    torch.testing.assert_close(changed["softmax of the weights"].sum(1), torch.ones(2))
+    assert changed["positive weights alone"].tolist() == [[1, 0], [0.5, 3]]
+    assert changed["all weights one"].tolist() == [[1, 1], [1, 1]]
 
 
 def test_a_larger_image_gives_maps_of_the_old_size():
@@ -46,14 +47,14 @@ def test_even_images_choose_and_odd_ones_are_scored():
     good, bad = truth[0], torch.tensor([30.0, 30, 40, 40])
     first = torch.stack([good, bad, good, bad])  # right on the even images alone
     second = torch.stack([bad, good, bad, good])
-    named = torch.tensor([[True, True, False, True], [True, True, False, True]])
-    found = localization.scores([first, second], [0.1, 0.2], truth, named)
-    assert found["chosen"] == 0
-    assert found["known"] == [1, 0]
-    assert found["top1"] == [1, 0]
-    assert found["iou"] == [0, 1]
-    assert found["area"] == pytest.approx([100 / 64**2, 64 / 64**2])
-    assert found["small"] == [1, 0]
+    correct = torch.tensor([[True, True, False, True], [True, True, False, True]])
+    scores = localization.scores([first, second], [0.1, 0.2], truth, correct)
+    assert scores["chosen"] == 0
+    assert scores["known"] == [1, 0]
+    assert scores["top1"] == [1, 0]
+    assert scores["iou"] == [0, 1]
+    assert scores["area"] == pytest.approx([100 / 64**2, 64 / 64**2])
+    assert scores["small"] == [1, 0]
     other = localization.scores([second, first], [0.1, 0.2], truth, torch.tensor([[True, False] * 2] * 2))
     assert other["chosen"] == 1
     assert other["known"] == [0, 1]
@@ -61,19 +62,81 @@ def test_even_images_choose_and_odd_ones_are_scored():
 
 
 def test_a_centred_box():
-    assert localization.centred(2, 0.5).tolist() == [[16, 16, 48, 48]] * 2
-    assert localization.centred(1, 1.0).tolist() == [[0, 0, 64, 64]]
+    assert localization.centred_box(2, 0.5).tolist() == [[16, 16, 48, 48]] * 2
+    assert localization.centred_box(1, 1.0).tolist() == [[0, 0, 64, 64]]
 
 
 def test_a_network_is_measured():
     network, x, photos = world()
-    found = localization.measured(network, x, photos, {"CAM": localization.class_maps})
-    assert found["images"] == 12  # the odd half
-    assert 0 <= found["classification"]["top5"] <= found["classification"]["top1"] <= 0.2
-    maps = found["maps"]["CAM"]
+    result = localization.measured(network, x, photos, {"CAM": localization.class_maps})
+    assert result["images"] == 12  # the odd half
+    assert 0 <= result["classification"]["top5"] <= result["classification"]["top1"] <= 0.2
+    maps = result["maps"]["CAM"]
     assert len(maps["known"]) == len(localization.THRESHOLDS) == len(maps["axis"])
     assert all(a >= b for a, b in zip(maps["top1"], maps["known"], strict=True))
-    json.dumps(found, allow_nan=False)
+
+
+def curve(start, axis=(0.1, 0.2, 0.4), chosen=1):
+    """What `scores` gives, its numbers all different."""
+    values = {key: [start + k + step / 8 for step in range(len(axis))] for k, key in enumerate(localization.METRICS)}
+    return {"axis": list(axis), **values, "chosen": chosen}
+
+
+def measured(start):
+    return {"images": 5, "classification": {"top1": start, "top5": start + 0.5}, "maps": {"CAM": curve(start + 1)}}
+
+
+def test_every_number_comes_into_a_row():
+    photographs = {
+        name: {
+            **measured(100 * k),
+            localization.ATROUS: measured(100 * k + 20),
+            "baselines": {"box": curve(100 * k + 50)},
+        }
+        for k, name in enumerate(localization.NETWORKS)
+    }
+    scenes_gap = {"scenes-gap": {"0": measured(400), "1": measured(450)}}
+    reshaped = {"other shape": measured(500)}
+    rows = localization.rows(photographs, scenes_gap, reshaped)
+    everything = results.frame(rows)  # refuses rows that say the same
+    curves = counted(select(rows, table="curves").to_dict("records"))
+    nested = [photographs, scenes_gap, reshaped]
+    all_numbers = Counter(numbers(nested))
+    assert curves + counted(select(rows, table="classification").to_dict("records")) <= all_numbers
+    assert len(select(rows, table="curves")) == 12 * 6 * 3  # curves, metrics, settings
+    # The chosen setting's own numbers, once more.
+    chosen = select(rows, table="scores")
+    assert len(chosen) == 12 * 6
+    assert set(chosen["setting"]) == {0.2}
+    row = pick(chosen, network="photos-gmp", variant=localization.AS_IT_IS, method="CAM", metric="iou")
+    assert row["value"] == 100 + 1 + localization.METRICS.index("iou") + 1 / 8
+    where = {"network": "photos-gap", "variant": localization.ATROUS, "metric": "top1"}
+    assert pick(rows, table="classification", **where)["value"] == 20
+    assert pick(rows, table="classification", **where)["n"] == 5
+    assert pick(rows, table="classification", network="scenes-gap", seed=1, metric="top5")["value"] == 450.5
+    assert pick(chosen, variant="other shape", metric="known")["value"] == 501 + 1 / 8
+    assert set(everything["network"]) == {*localization.NETWORKS, "scenes-gap"}
+
+
+def test_the_whole_record_on_few_images(tmp_path, monkeypatch):
+    network, _, photos = world(6)
+    split = DataSplit(LabeledImages(photos.images[:0], photos.labels[:0]), {"test": LabeledImages(*photos[:2])}, (), "")
+    monkeypatch.setattr(localization, "SCENES", 4)
+    monkeypatch.setattr(localization, "NETWORKS", ("photos-gap",))
+    monkeypatch.setattr(localization, "tiny_imagenet", lambda part, classes: photos)
+    monkeypatch.setattr(localization, "prepare", lambda recipe, images: normalize(images, network))
+    monkeypatch.setattr(localization, "held_out", lambda recipe: split)
+    monkeypatch.setattr(localization, "trained", lambda name, seed, out, device: networks.load(name, device))
+    monkeypatch.setattr(localization, "trained_on", lambda changes, folder, device: network)
+    assert localization.main(["--out", str(tmp_path), "--device", "cpu"]) == 0
+    record = read_back(tmp_path / "localization.csv")
+    assert record.attrs["seeds"] == {"scenes-gap": [0, 1, 2], "scenes-gmp": [0, 1, 2]}
+    assert record.attrs["published"]["GoogLeNet-GAP"] == [56.4, 43]
+    assert record.attrs["settings"]["side"] == 64
+    methods = set(select(record, network="photos-gap", variant="as it is", table="curves")["method"])
+    assert {"CAM", "CAM, all weights one", "gradient, 8 x 8", "centred box", "gradient and colours"} < methods
+    shapes = set(select(record, network="photos-gap", table="classification")["variant"])
+    assert shapes == {"as it is", "à trous, the same weights", *localization.SHAPES}
 
 
 def test_no_data_is_one_line(tmp_path, capsys, monkeypatch):
@@ -83,16 +146,32 @@ def test_no_data_is_one_line(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("error: Tiny ImageNet is not in")
 
 
+@pytest.mark.slow
 def test_the_record_is_what_a_fresh_measurement_gives(real_data, monkeypatch):
     monkeypatch.setenv("HELPERS_DATA", str(real_data))
     recipe = RECIPES["photos-gap"]
-    found = tiny_imagenet("val", recipe.classes)
+    photos = tiny_imagenet("val", recipe.classes)
     network = networks.load("photos-gap", "cpu")
-    now = localization.measured(network, prepare(recipe, found.images), found, {"CAM": localization.class_maps})
-    kept = recorded("localization")["networks"]["photos-gap"]
-    assert now["images"] == kept["images"] == 1000
+    fresh = localization.measured(network, prepare(recipe, photos.images), photos, {"CAM": localization.class_maps})
+    record = results.read("localization")
+    same = select(record, network="photos-gap", variant=localization.AS_IT_IS)
+    assert fresh["images"] == pick(same, table="classification", metric="top1")["n"] == 1000
     for key in ("known", "top1", "top5", "iou", "area"):
-        assert now["maps"]["CAM"][key] == pytest.approx(kept["maps"]["CAM"][key], abs=0.003)
+        expected = select(same, table="curves", method="CAM", metric=key)["value"].tolist()
+        assert fresh["maps"]["CAM"][key] == pytest.approx(expected, abs=0.003)
+
+
+def test_the_first_images_are_named_as_the_record_says(real_data, monkeypatch):
+    monkeypatch.setenv("HELPERS_DATA", str(real_data))
+    recipe = RECIPES["photos-gap"]
+    photos = tiny_imagenet("val", recipe.classes, per_class=10)
+    network = networks.load("photos-gap", "cpu")
+    fresh = localization.measured(network, prepare(recipe, photos.images), photos, {"CAM": localization.class_maps})
+    record = select(results.read("localization"), network="photos-gap", variant=localization.AS_IT_IS)
+    error = 4 * (0.25 / fresh["images"]) ** 0.5  # four standard deviations of a share
+    for key in ("known", "top1", "top5", "iou", "area"):
+        expected = select(record, table="curves", method="CAM", metric=key)["value"].tolist()
+        assert fresh["maps"]["CAM"][key] == pytest.approx(expected, abs=error)
 
 
 def test_maps_of_a_dense_network_lie_where_they_were_computed():
@@ -100,38 +179,38 @@ def test_maps_of_a_dense_network_lie_where_they_were_computed():
     dense = networks.rebuilt(network, atrous=1)
     plain, fine = (localization.class_maps(model, x, photos.labels) for model in (network, dense))
     shifted = upsample(class_activation_map(dense, x, photos.labels), (64, 64))
-    likeness = [torch.corrcoef(torch.stack([plain.flatten(), one.flatten()]))[0, 1] for one in (fine, shifted)]
+    likeness = [torch.corrcoef(torch.stack([plain.flatten(), maps.flatten()]))[0, 1] for maps in (fine, shifted)]
     assert likeness[0] > 0.97 > likeness[1]
 
 
 def test_random_weights_are_the_same_for_all_and_every_time():
     w = torch.randn(3, 5)
-    made = localization.WEIGHTS["positive weights at random"](w)
-    assert torch.equal(made, localization.WEIGHTS["positive weights at random"](w))
-    assert torch.equal(made[0], made[2])
-    assert (made >= 0).all()
+    random = localization.WEIGHTS["positive weights at random"](w)
+    assert torch.equal(random, localization.WEIGHTS["positive weights at random"](w))
+    assert torch.equal(random[0], random[2])
+    assert (random >= 0).all()
 
 
 def test_weights_less_their_mean_leave_the_differences():
     network = networks.load("scenes-gap", "cpu")
     w = network.fc.weight.detach()
-    made = localization.less_mean(network)(w)
-    torch.testing.assert_close(made[0] - made[5], w[0] - w[5])
-    torch.testing.assert_close(made.mean(0), torch.zeros(128), atol=1e-6, rtol=0)
+    changed = localization.less_mean(network)(w)
+    torch.testing.assert_close(changed[0] - changed[5], w[0] - w[5])
+    torch.testing.assert_close(changed.mean(0), torch.zeros(128), atol=1e-6, rtol=0)
 
 
 def test_the_perfect_map_is_the_box():
-    found = localization.downsampled_truth(torch.tensor([[16.0, 8, 48, 40]]))
-    assert found.shape == (1, 64, 64)
-    assert found[0, 24, 32] == 1
-    assert found[0, 60, 60] == 0
+    maps = localization.downsampled_truth(torch.tensor([[16.0, 8, 48, 40]]))
+    assert maps.shape == (1, 64, 64)
+    assert maps[0, 24, 32] == 1
+    assert maps[0, 60, 60] == 0
 
 
 def test_the_second_best_answer_counts_among_five_and_not_as_the_best():
     network, x, photos = world()
     second = network(x).topk(2, 1).indices[:, 1]
-    found = localization.measured(network, x, photos._replace(labels=second), {"CAM": localization.class_maps})
-    assert found["classification"] == {"top1": 1, "top5": 0}
-    maps = found["maps"]["CAM"]
+    result = localization.measured(network, x, photos._replace(labels=second), {"CAM": localization.class_maps})
+    assert result["classification"] == {"top1": 1, "top5": 0}
+    maps = result["maps"]["CAM"]
     assert maps["top1"] == [1] * len(maps["axis"])
     assert maps["top5"] == maps["known"]

@@ -1,21 +1,29 @@
 """The command line of the long runs: what it writes where, and what it says when it cannot."""
 
 import json
+import math
 import os
 
 import pytest
+import scipy.stats
 import torch
+from support.records import read_back
+from support.rows import pick
 
 from helpers.data import DataMissing
-from helpers.experiments import report as records
-from helpers.experiments.report import run_record
+from helpers.experiments import report
+from helpers.experiments.report import Record, best_on_even, cached_part, header, run_record, summary
 from helpers.experiments.run_files import RunError
+from helpers.results import long_table
 
-RESULT = {"name": "toy", "of": "Übung", "values": [1, 0.5], "nested": {"a": None}}
+ENVIRONMENT = {"commit": "0123456789ab", "python": "3.11.1", "torch": "2.9", "device": "cpu", "threads": 2}
+ABOUT = header("toy", ENVIRONMENT, data={"Übung": "f" * 64}, seeds=(0, 1), settings={"sizes": [1, 2]})
+ROWS = long_table({"net": {"hits": {"mean": 0.5, "error": 0.25}, "none": None}}, "network", "metric", table="a", seed=0)
+TOY = Record(ABOUT, ROWS)
 
 
 def toy(_out, _device):
-    return RESULT
+    return TOY
 
 
 def run(*arguments, record=toy):
@@ -24,47 +32,61 @@ def run(*arguments, record=toy):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout and an installed package of its own."""
-    root, folder = tmp_path / "checkout", tmp_path / "package" / "recorded"
-    (root / "book" / "results").mkdir(parents=True)
+    """A checkout of its own; gives the folder of the records."""
+    folder = tmp_path / "checkout" / "helpers" / "results"
+    (tmp_path / "checkout" / "book").mkdir(parents=True)
     folder.mkdir(parents=True)
-    monkeypatch.setattr(records, "ROOT", root)
-    monkeypatch.setattr(records, "FOLDER", folder)
-    return root / "book" / "results", folder
+    monkeypatch.setattr(report, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(report, "FOLDER", folder)
+    return folder
 
 
 def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def test_a_header_has_all_that_a_record_must_tell():
+    assert ABOUT == {
+        "name": "toy",
+        "command": "python -m helpers.experiments.toy --publish",
+        "commit": "0123456789ab",
+        "device": "cpu",
+        "threads": 2,
+        "versions": {"python": "3.11.1", "torch": "2.9"},
+        "data": {"Übung": "f" * 64},
+        "seeds": [0, 1],
+        "settings": {"sizes": [1, 2]},
+        "published": {},
+    }
+    other = header("toy", ENVIRONMENT, data={}, seeds={"a": (1,)}, settings={}, published={"source": "b"}, command="c")
+    assert (other["seeds"], other["published"], other["command"]) == ({"a": [1]}, {"source": "b"}, "c")
+
+
 def test_a_record_is_written_into_out(tmp_path, checkout, capsys):
     out = tmp_path / "deep" / "runs"
     assert run("--out", out, "--device", "cpu") == 0
-    text = (out / "toy.json").read_text(encoding="utf8")
-    assert json.loads(text) == RESULT
-    assert "Übung" in text
-    assert text.startswith('{\n "name": "toy",\n')
-    assert text.endswith("}\n")
-    assert files(out) == ["toy.json"]
-    assert capsys.readouterr().out == f"{out / 'toy.json'}\n"
-    assert [files(folder) for folder in checkout] == [[], []]
+    record = read_back(out / "toy.csv")
+    assert record.attrs == ABOUT
+    assert pick(record, table="a", network="net", metric="hits")[["value", "error"]].tolist() == [0.5, 0.25]
+    assert record["value"].isna().tolist() == [False, True]
+    assert files(out) == ["toy.csv"]
+    assert capsys.readouterr().out == f"{out / 'toy.csv'}\n"
+    assert files(checkout) == []
 
 
 def test_an_old_record_is_replaced(tmp_path):
-    (tmp_path / "toy.json").write_text("old " * 1000)
+    (tmp_path / "toy.csv").write_text("old " * 1000)
     assert run("--out", tmp_path, "--device", "cpu") == 0
-    assert json.loads((tmp_path / "toy.json").read_text(encoding="utf8")) == RESULT
+    assert read_back(tmp_path / "toy.csv").attrs == ABOUT
 
 
-def test_published_records_lie_in_the_book_and_in_the_package(tmp_path, checkout, capsys):
+def test_published_records_lie_in_the_package_alone(tmp_path, checkout, capsys):
     out = tmp_path / "runs"
     assert run("--out", out, "--device", "cpu", "--publish") == 0
-    assert [files(folder) for folder in checkout] == [["toy.json"]] * 2
-    one, other = ((folder / "toy.json").read_bytes() for folder in checkout)
-    assert one == other
-    assert json.loads(one) == RESULT
+    assert files(checkout) == ["toy.csv"]
+    assert read_back(checkout / "toy.csv").attrs == ABOUT
     assert files(out) == []
-    assert capsys.readouterr().out.splitlines() == [str(folder / "toy.json") for folder in checkout]
+    assert capsys.readouterr().out == f"{checkout / 'toy.csv'}\n"
 
 
 def test_a_record_is_made_with_what_the_command_line_says(tmp_path, monkeypatch):
@@ -73,7 +95,7 @@ def test_a_record_is_made_with_what_the_command_line_says(tmp_path, monkeypatch)
 
     def look(out, device):
         seen.append((out, device, os.environ["HELPERS_DATA"]))
-        return {}
+        return TOY
 
     assert run("--out", tmp_path, "--device", "meta", "--data", tmp_path / "data", record=look) == 0
     assert seen == [(tmp_path, torch.device("meta"), str(tmp_path / "data"))]
@@ -81,29 +103,29 @@ def test_a_record_is_made_with_what_the_command_line_says(tmp_path, monkeypatch)
 
 def test_what_is_left_out_is_the_best_device_the_data_that_are_set_and_a_folder_of_its_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HELPERS_DATA", "before")
-    monkeypatch.setattr(records, "best_device", lambda: torch.device("meta"))
+    monkeypatch.setattr("helpers.device.best_device", lambda: torch.device("meta"))
     monkeypatch.chdir(tmp_path)
     seen = []
 
     def look(out, device):
         seen.append((out.as_posix(), device, os.environ["HELPERS_DATA"]))
-        return {}
+        return TOY
 
     assert run(record=look) == 0
     assert seen == [("runs/toy", torch.device("meta"), "before")]
-    assert files(tmp_path) == ["runs/toy/toy.json"]
+    assert files(tmp_path) == ["runs/toy/toy.csv"]
 
 
 def test_the_process_s_own_command_line_is_taken_where_none_is_given(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["toy", "--out", str(tmp_path), "--device", "cpu"])
     assert run_record("toy", "A toy.", toy) == 0
-    assert files(tmp_path) == ["toy.json"]
+    assert files(tmp_path) == ["toy.csv"]
 
 
 @pytest.mark.parametrize(
     "trouble",
     [DataMissing("MNIST is not there. To get it: do this"), RunError("another run lies there"), OSError("disk full")],
-    ids=lambda one: type(one).__name__,
+    ids=lambda error: type(error).__name__,
 )
 def test_trouble_is_one_line_and_status_1(tmp_path, checkout, capsys, trouble):
     def fail(_out, _device):
@@ -124,13 +146,40 @@ def test_a_fault_of_the_code_is_not_hushed_up(tmp_path):
         run("--out", tmp_path, "--device", "cpu", record=fail)
 
 
-def test_a_number_that_json_does_not_know_is_written_as_null(tmp_path):
-    def record(_out, _device):
-        return {"auc": float("nan"), "rows": [1.5, (float("inf"), 2)], "deep": {"x": [float("nan")]}}
+def test_a_part_is_made_once_and_reads_the_same(tmp_path):
+    path, calls = tmp_path / "part.json", []
 
-    assert run("--out", tmp_path, "--device", "cpu", record=record) == 0
-    written = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert written == {"auc": None, "rows": [1.5, [None, 2]], "deep": {"x": [None]}}
+    def make():
+        calls.append(1)
+        return {"values": (1.5, math.nan), 0.5: {"a": None}}
+
+    first = cached_part(path, make, {"images": 3})
+    assert first["0.5"] == {"a": None}  # as the next run will read it
+    assert first["values"][0] == 1.5
+    assert math.isnan(first["values"][1])
+    assert json.dumps(cached_part(path, make, {"images": 3})) == json.dumps(first)
+    assert len(calls) == 1
+    cached_part(path, make, {"images": 4})
+    assert len(calls) == 2
+    for damaged in ("{", "[]", '{"settings": {"images": 4}}'):
+        path.write_text(damaged)
+        with pytest.raises(RunError, match=r"part\.json is damaged"):
+            cached_part(path, make, {"images": 4})
+
+
+def test_mean_and_standard_error_without_what_is_missing():
+    values = torch.tensor([0.25, math.nan, 1.0, 0.5])
+    assert summary(values)["mean"] == pytest.approx(1.75 / 3)
+    assert summary(values)["error"] == pytest.approx(scipy.stats.sem([0.25, 1, 0.5]))
+    assert summary(values[:1])["mean"] == 0.25
+    assert math.isnan(summary(values[:1])["error"])
+    assert math.isnan(summary(values[1:2])["mean"])
+
+
+def test_even_images_choose_and_the_first_of_equals_is_taken():
+    scores = torch.tensor([[0.1, 9, 0.1], [0.5, 0, 0.3], [0.4, 5, 0.4], [0.3, 9, 0.3]])
+    assert best_on_even(scores) == 1
+    assert best_on_even(torch.ones(3, 4)) == 0
 
 
 def test_help_names_the_module_and_the_options(capsys):
@@ -149,13 +198,13 @@ def test_an_unknown_device_is_status_1(tmp_path, capsys):
 
 
 def test_nothing_is_measured_that_cannot_be_published(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(records, "ROOT", tmp_path / "no checkout")
-    monkeypatch.setattr(records, "FOLDER", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path / "no checkout")
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
     measured = []
 
     def look(_out, _device):
         measured.append(1)
-        return {}
+        return TOY
 
     assert run("--out", tmp_path / "runs", "--device", "cpu", "--publish", record=look) == 1
     assert capsys.readouterr().err.startswith("error: ")
