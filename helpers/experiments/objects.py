@@ -50,7 +50,7 @@ def photographs(name: str, device: torch.device) -> ObjectImages:
     """
     photos = tiny_imagenet("val", RECIPES[name].classes or None)
     x = normalize(photos.images, name).to(device)
-    return ObjectImages(x, photos.labels.to(device), box_mask(photos.boxes, x.shape[-2:]).to(device))
+    return ObjectImages(x, photos.labels.to(device), box_mask(photos.boxes, (x.shape[-2], x.shape[-1])).to(device))
 
 
 def evenly_spaced(total: int, count: int) -> Tensor:

@@ -129,7 +129,7 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
         network.load_state_dict(state, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{_file(network_card).name} does not fit its manifest: {error}") from error
-    network.card = network_card  # ty: ignore[invalid-assignment] -- a note beside the weights
+    network.card = network_card
     network = network.to(place).eval()
     # Twice as fast on a CPU, and the same up to rounding.
     return network.to(memory_format=torch.channels_last) if place.type == "cpu" else network
@@ -166,7 +166,7 @@ def rebuilt(network: nn.Module, **changes: Any) -> nn.Module:
         raise ValueError(f"changes must fit the weights of {network_card.name}, got {changes} ({error})") from error
     about = ", ".join(f"{key}={value!r}" for key, value in changes.items())
     about = f"{network_card.about}; rebuilt with {about}" if changes else network_card.about
-    network_copy.card = replace(network_card, about=about, arguments=arguments, accuracy=float("nan"))  # ty: ignore[invalid-assignment] -- a note beside the weights
+    network_copy.card = replace(network_card, about=about, arguments=arguments, accuracy=float("nan"))
     return network_copy.eval()
 
 

@@ -235,7 +235,7 @@ def digit_scores(maps: Tensor, canvases: Canvases) -> dict[str, float]:
         "more in its box": how often more of the map's positive part lies in its own digit's box than in the other's, a
         coin gets 1/2; "hottest in its box": how often its hottest place does.
     """
-    inside = box_mask(canvases.boxes, maps.shape[2:])  # (N, 2, H, W)
+    inside = box_mask(canvases.boxes, (maps.shape[2], maps.shape[3]))  # (N, 2, H, W)
     own, other = mass_in_mask(maps, inside), mass_in_mask(maps, inside.flip(1))
     more = (own > other).float() + (own == other).float() / 2  # equal: a coin
     return {"more in its box": more.mean().item(), "hottest in its box": pointing_game(maps, inside).mean().item()}
