@@ -334,16 +334,16 @@ def test_shapes_that_a_network_was_never_trained_on(halves, tmp_path):
     own, other = (v * area / (v * area + 0.5 * (4096 - area)) for v in (3, 1))
     lead = (other - own).numpy()
     for seed in (0, 5):
-        one = partial(pick, rows, seed=seed)
-        assert one(table="unseen", variant="trained", metric="mass")["value"] == pytest.approx(
+        of_seed = partial(pick, rows, seed=seed)
+        assert of_seed(table="unseen", variant="trained", metric="mass")["value"] == pytest.approx(
             own.mean().item(), rel=1e-5
         )
-        unknown = one(table="unseen", variant="not trained", metric="mass")
+        unknown = of_seed(table="unseen", variant="not trained", metric="mass")
         assert unknown["value"] == pytest.approx(other.mean().item(), rel=1e-5)
-        more = one(table="unseen_lead", variant="not trained", metric="mass")
+        more = of_seed(table="unseen_lead", variant="not trained", metric="mass")
         assert more["value"] == pytest.approx(lead.mean(), rel=1e-5)
         assert more["error"] == pytest.approx(scipy.stats.sem(lead), rel=1e-4)
-        assert one(table="unseen", variant="trained", metric="pointing")["value"] == 1
+        assert of_seed(table="unseen", variant="trained", metric="pointing")["value"] == 1
 
 
 def test_one_shape_of_each_half(halves, tmp_path):

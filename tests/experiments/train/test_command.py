@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from support.canvases import small_split
 from support.rows import select
 
 from helpers import results
@@ -196,3 +198,21 @@ def test_an_unknown_network_is_refused_by_the_command_line(capsys):
     with pytest.raises(SystemExit):
         train.main(["photos"])
     assert "photos-gap" in capsys.readouterr().err
+
+
+def test_a_network_is_trained_once_and_gone_on_with(tmp_path, monkeypatch):
+    small = replace(train.RECIPES["lenet-mnist"], epochs=1, batch=50)
+    monkeypatch.setitem(train.RECIPES, "lenet-mnist", small)
+    monkeypatch.setattr(train, "world", lambda recipe, seed: small_split())
+    cpu = torch.device("cpu")
+    model = train.trained("lenet-mnist", 3, tmp_path, cpu)
+    assert not model.training
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert any("seed-3" in path.as_posix() for path in times)
+    again, other = train.trained("lenet-mnist", 3, tmp_path, cpu), train.trained("lenet-mnist", 4, tmp_path, cpu)
+    for a, b, c in zip(model.parameters(), again.parameters(), other.parameters(), strict=True):
+        assert a.equal(b)
+        assert not a.equal(c)
+    checkpoints = [path for path in times if path.name == CHECKPOINT]
+    assert checkpoints
+    assert all(path.stat().st_mtime_ns == times[path] for path in checkpoints)

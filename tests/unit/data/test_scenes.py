@@ -229,3 +229,12 @@ def test_objects_without_room_for_one_are_refused(objects):
 def test_digit_scenes_are_never_empty(digits):
     with pytest.raises(ValueError, match="digits"):
         digit_scenes(4, digits=digits)
+
+
+def test_two_object_scenes_are_the_scenes_of_two_classes():
+    pairs, drawn = data.two_object_scenes(40, 9), scenes(40, 9, objects=2)
+    different = [k for k in range(40) if drawn.labels[k, 0] != drawn.labels[k, 1]]
+    assert 25 < len(different) < 40
+    for part, whole in zip(pairs, drawn, strict=True):
+        torch.testing.assert_close(part, whole[different], rtol=0, atol=0, equal_nan=True)
+    assert (pairs.labels >= 0).all()
