@@ -75,11 +75,15 @@ def main(arguments: list[str] | None = None) -> int:
         report(part, passed, time.perf_counter() - start, said)
         failed.extend([] if passed else [part])
 
+    def note_reading(part: str, command: list[str]) -> None:
+        done = read(command)
+        note(part, done.returncode == 0, done.stdout)
+
     with ThreadPoolExecutor(workers()) as pool:
-        running = {part: pool.submit(read, command) for part, command in readings().items()}
+        running = [pool.submit(note_reading, part, command) for part, command in readings().items()]
         built = book.build(ROOT, pool=pool, quiet=True)
-        for part, future in running.items():
-            note(part, future.result().returncode == 0, future.result().stdout)
+        for future in running:
+            future.result()  # raises what went wrong in it
     for page in built.failed_pages:
         note(page.name, False, failure(page))
     note("site", built.site_code == 0, built.output)
