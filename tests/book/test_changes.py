@@ -9,17 +9,18 @@ import pytest
 
 from tools import changes
 
+SLOW = f"@pytest.{changes.SLOW}\n"
 FILES = {
     "helpers/cam/_head.py": "",
     "helpers/cam/_boxes.py": "",
     "helpers/training.py": "",
     "helpers/networks/files/net.json": "",
     "helpers/experiments/search/record.py": "",
-    "tests/unit/cam/test_head.py": "@pytest.mark.slow\n",
+    "tests/unit/cam/test_head.py": SLOW,
     "tests/unit/cam/test_boxes.py": "",
-    "tests/unit/test_training.py": "@pytest.mark.slow\n",
-    "tests/experiments/test_search.py": "pytestmark = pytest.mark.slow\n",
-    "tests/book/test_install.py": "@pytest.mark.slow\n",
+    "tests/unit/test_training.py": SLOW,
+    "tests/experiments/test_search.py": SLOW,
+    "tests/book/test_install.py": SLOW,
     "README.md": "",
 }
 
