@@ -62,7 +62,7 @@ def _show(numbers: Sequence[float]) -> str:
     """The number itself, or median and range over the seeds."""
     if len(set(numbers)) == 1:
         often = "" if len(numbers) == 1 else f" in all {len(numbers)}"
-        whole = numbers[0].is_integer() and abs(numbers[0]) < 1e15
+        whole = float(numbers[0]).is_integer() and abs(numbers[0]) < 1e15
         return format_cell(int(numbers[0]) if whole else numbers[0]) + often
     low, high = format_cell(float(min(numbers))), format_cell(float(max(numbers)))
     return f"median {format_cell(float(median(numbers)))} of {len(numbers)}, range {low} to {high}"

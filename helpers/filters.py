@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,7 +34,7 @@ def blurred(x: Tensor, radius: float) -> Tensor:
     return down.T @ x @ across
 
 
-def upsample(maps: Tensor, size: tuple[int, int], *, offset: float = 0.0) -> Tensor:
+def upsample(maps: Tensor, size: Sequence[int], *, offset: float = 0.0) -> Tensor:
     """Maps stretched over an image: bilinear, the centres of cells and pixels where they belong.
 
     Between the outermost centres and the border the outermost values go on. Up to rounding, no value lies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from numbers import Integral, Real
 
 import pandas as pd
@@ -23,7 +23,7 @@ def format_cell(value: object) -> str:
 class Table(pd.DataFrame):
     """A DataFrame without an index that shows rounded numbers: HTML in Jupyter, aligned text under `print`."""
 
-    def _numeric(self) -> list[str]:
+    def _numeric(self) -> list[Hashable]:
         """The columns that hold numbers only."""
         return [name for name in self if len(self) and all(map(_is_number, self[name]))]
 

@@ -47,18 +47,18 @@ def exercise(number: str) -> Callable[[Callable[[Any], str]], Callable[[Any], st
     return register
 
 
-def expect(condition: bool, message: str) -> None:
+def expect(condition: bool | Tensor, message: str) -> None:
     """Raise `Wrong(message)` unless the condition holds."""
     if not condition:
         raise Wrong(message)
 
 
-def tensor_answer(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+def tensor_answer(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
     """The answer as a finite tensor of the wanted shape in double precision, or a helpful refusal.
 
     Args:
         value: what the reader's code returned.
-        shape: the shape wanted.
+        shape: the shape that is right.
         what: names it in the message.
 
     Raises:

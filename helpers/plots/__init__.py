@@ -5,11 +5,13 @@ cell a notebook shows it exactly once, and nothing stays open. Tensors (on any d
 Nothing is rescaled behind the reader's back: panels share one scale, told by a colour bar or written below them.
 """
 
+from helpers.plots._boxes import boxes
 from helpers.plots._charts import bars, curves
 from helpers.plots._film import film
 from helpers.plots._heatmaps import feature_maps, gallery, kernels, maps, overlay, signed_maps
+from helpers.plots._images import images
 from helpers.plots._panels import Picture
-from helpers.plots._pictures import boxes, images, scanpaths
+from helpers.plots._scanpaths import scanpaths
 
 __all__ = [
     "Picture",

@@ -110,7 +110,12 @@ def bars(
         mean = values_by_seed.mean()
         ax.bar(i, mean, width=0.62, color=COLORS[0])
         top = max(0.0, values_by_seed.max()) if mean >= 0 else min(0.0, values_by_seed.min())
-        style = {"ha": "center", "va": "bottom" if mean >= 0 else "top", "fontsize": SMALL_PT, "color": INK}
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "bottom" if mean >= 0 else "top",
+            "fontsize": SMALL_PT,
+            "color": INK,
+        }
         ax.annotate(number(mean), (i, top), (0, 3 if mean >= 0 else -3), textcoords="offset points", **style)
         if len(values_by_seed) > 1:
             spots = i + np.linspace(-0.16, 0.16, len(values_by_seed))

@@ -3,7 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -37,7 +37,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def blank(width_in: float, height_in: float, layout: str = "constrained") -> Picture:
+def blank(width_in: float, height_in: float, layout: Literal["constrained", "compressed"] = "constrained") -> Picture:
     """An empty white figure of this size (inches)."""
     return Picture(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
 
@@ -151,7 +151,7 @@ def panels(
     wrapped = [textwrap.fill(str(title), max(6, int(panel_in / CHAR_IN))) for title in titles or [""] * count]
     rows = -(-count // columns)
     lines = max(title.count("\n") + 1 if title else 0 for title in wrapped)
-    shapes = shape if isinstance(shape[0], Sequence) else [shape] * count
+    shapes: list[Any] = list(shape) if isinstance(shape[0], Sequence) else [shape] * count
     aspects = [max(h / w for h, w in shapes[i : i + columns]) for i in range(0, count, columns)]  # of the rows
     height = panel_in * sum(aspects) + rows * (lines * LINE_IN + extra_in[1] + 0.06)
     # "compressed" would make pictures of different aspects in one row equally high.
@@ -170,14 +170,15 @@ def panels(
 def show(ax: Axes, picture: np.ndarray, shape: Sequence[int] | None = None, **style: Any) -> AxesImage:
     """Draw (h, w) or (h, w, 3) in pixel-edge coordinates over `shape` (H, W); pixel i covers i .. i + 1."""
     height, width = (shape or picture.shape)[:2]
-    return ax.imshow(picture, extent=(0, width, height, 0), **{"interpolation": "nearest", **style})
+    style = {"interpolation": "nearest"} | style
+    return ax.imshow(picture, extent=(0, width, height, 0), **style)
 
 
 def write_values(ax: Axes, field: np.ndarray, text: np.ndarray, drawn: AxesImage) -> None:
     """The text of every cell of (H, W), black or white by the cell's luminance."""
     light = drawn.to_rgba(field)[..., :3] @ LUMA > 0.5
     for (row, column), value in np.ndenumerate(text):
-        style = {"color": "black" if light[row, column] else "white", "fontsize": SMALL_PT}
+        style: dict[str, Any] = {"color": "black" if light[row, column] else "white", "fontsize": SMALL_PT}
         ax.text(column + 0.5, row + 0.5, value, ha="center", va="center", **style)
 
 

@@ -16,6 +16,7 @@ from helpers.capture import logits, masked_forward
 from helpers.licnn._inhibition import AVERAGE, DIFFERENCE, ZONE_SIDE
 from helpers.networks import Card, normalize
 from helpers.plots._film import picture_tag
+from helpers.retina._views import check_card
 from helpers.training import topk_correct
 
 Kernels = Mapping[str, Sequence[Sequence[float]]]
@@ -144,7 +145,8 @@ def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.V
     if any(end.pooling != "gap" for end in ends.values()):
         raise ValueError("model must end in global average pooling, this one takes maxima")
     wide = {"layout": ipywidgets.Layout(width="420px"), "style": {"description_width": "110px"}}
-    named = [(name, i) for i, name in enumerate(model.card.classes)]
+    card = check_card(model)
+    named = [(name, i) for i, name in enumerate(card.classes)]
     which = ipywidgets.Dropdown(options=list(images), description="image", **wide)
     choice = ipywidgets.Dropdown(
         options=named, value=int(ends[which.value].logits.argmax()), description="class", **wide
@@ -155,9 +157,9 @@ def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.V
     def draw(_change: object = None) -> None:
         image, end, c = images[which.value], ends[which.value], choice.value
         evidence = cam.weighted_maps(end.maps, end.weight[c])
-        stretched = cam.upsample(evidence, tuple(image.shape[1:]))
+        stretched = cam.upsample(evidence, (image.shape[1], image.shape[2]))
         box = cam.largest_component_box(stretched, threshold.value)[0]
-        score, name = end.logits[0, c].item(), model.card.classes[c]
+        score, name = end.logits[0, c].item(), card.classes[c]
         where = "no place speaks for it" if box.isnan().any() else "box " + ", ".join(f"{v:.0f}" for v in box.tolist())
         about = (
             f"{name}: score {score:.3g} = mean {evidence.mean().item():.3g} + bias {end.bias[c].item():.3g}; {where}"
@@ -215,7 +217,8 @@ def filter_explorer(
         share = topk_correct(answers, y).float().mean()
         about = f"{int(on.sum())} of {filters} filters on; {share:.1%} of {len(x)} digits named rightly"
         heat = similarnet.heatmap(features[which.value], weights * on)
-        picture = plots.maps(cam.upsample(heat, tuple(images[which.value].shape[1:])), label="heat")
+        height, width = images[which.value].shape[1:]
+        picture = plots.maps(cam.upsample(heat, (height, width)), label="heat")
         view.value = picture_tag(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
 
     for control in (which, *switches):

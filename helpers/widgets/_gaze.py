@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from helpers import plots, retina, search
 from helpers.networks import Card, normalize
 from helpers.plots._film import Film, picture_tag
+from helpers.retina._views import check_card
 
 
 def gaze_frame(model: nn.Module, image: Tensor, gaze: Tensor, r_max: float = 1.0) -> tuple[plots.Picture, str]:
@@ -29,15 +30,13 @@ def gaze_frame(model: nn.Module, image: Tensor, gaze: Tensor, r_max: float = 1.0
     if not isinstance(gaze, Tensor) or gaze.shape != (2,):
         raise ValueError(f"gaze must be (2,), x and y, got {getattr(gaze, 'shape', gaze)}")
     x, fixation = normalize(image[None], model).to(next(model.parameters())), gaze[None].to(torch.float32)
-    view = retina.viewer(model, r_max)
+    view, card = retina.viewer(model, r_max), check_card(model)
     # What is seen, in the image's own colours: beyond the edge it is the mean.
-    mean, std = (torch.tensor(values)[:, None, None] for values in (model.card.mean, model.card.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
     seen, image = ((picture.cpu() * std + mean).clamp(0, 1) for picture in (view(x, fixation)[0, 0], x[0]))
     chances = search.label_map(model, x, fixation, view)[0, 0].exp()
     best = chances.topk(min(5, len(chances)))
-    answers = ", ".join(
-        f"{model.card.classes[i]} {p:.0%}" for p, i in zip(best.values.tolist(), best.indices, strict=True)
-    )
+    answers = ", ".join(f"{card.classes[i]} {p:.0%}" for p, i in zip(best.values.tolist(), best.indices, strict=True))
     shown = plots.gallery(
         [_marked(image, gaze, r_max), seen], ["the image and the gaze", "what the network sees"], columns=2
     )
