@@ -7,8 +7,8 @@ The record's tables; a method is a region that stays sharp, a setting the radius
 
 - "accuracy": top-1 and top-5, without blur (variant "original"), with everything outside the region blurred
   ("outside"), and with the region blurred ("inside").
-- "fall": how much accuracy blurring the outside costs, "lead": how much more the same region costs when it is moved
-  elsewhere; both in pairs, image by image.
+- "fall": accuracy without blur less accuracy with the outside blurred; "lead": accuracy with the outside blurred, less
+  the same for the region moved elsewhere. Both are means of differences, image by image.
 - "area": of each region, in shares of the image; "covered": the share of the object that LICNN's region holds.
 """
 
@@ -67,12 +67,12 @@ def regions(model: nn.Module, images: ObjectImages) -> dict[str, Tensor]:
 
 
 def by_top(hits: Tensor) -> dict[str, dict[str, float]]:
-    """Top "top-1" and "top-5" -> mean and error of hits (T, N), or of their differences."""
+    """Mean and error of hits (T, N), or of their differences, under the names "top-1" and "top-5"."""
     return {f"top-{top}": summary(row.double()) for top, row in zip(TOPS, hits, strict=True)}
 
 
 def by_radius(hits: Tensor) -> dict[float, dict[str, dict[str, float]]]:
-    """Radius -> top -> mean and error of hits (R, T, N), or of their differences."""
+    """The same of hits (R, T, N) under the radius, then under the top."""
     return {radius: by_top(part) for radius, part in zip(RADII, hits, strict=True)}
 
 

@@ -3,16 +3,17 @@
 The record's tables:
 
 - "maps": how well the maps of every variant of LICNN's rule, of other methods and of baselines fit known objects, on
-  five networks; "maps_lead": their lead over LICNN's own map, in pairs, image by image. The set "two objects" asks
-  whether the map of a class is brighter on its own object (metric "own").
+  five networks (set "one object"); and how often the map of a class is brighter on its own object than on the other
+  (set "two objects", metric "own"). "maps_lead": each map's score less that of LICNN's map, in pairs, image by image.
 - "agreement": how often LICNN's rule and plainer ones keep the same places; "area": of the objects, in shares of the
   image.
-- "sanity": how similar a method's maps stay when layers of the network are random, each layer a step; "floors": how
-  similar they are to what they need not be more similar to.
-- "labels": the data randomisation test: maps of networks that learned true labels (variant "true": two of them
-  compared) and permuted ones (a network with true labels beside one with permuted ones), pair by pair of trainings.
-- "unseen", "unseen_lead": maps of networks that never saw half of the shapes, on scenes of one object, by whether the
-  network was trained on its shape; "unseen_two": on scenes with one object of each half.
+- "sanity": how similar a method's maps stay to those of the network as trained when layers of it are random; a step is
+  a layer, a variant the order of the layers and how they are drawn anew. "floors": how similar maps are that have
+  nothing in common: a map and its own pixels permuted, the image's edges, the map of another image.
+- "labels": the data randomisation test. A step is a pair of trainings, whose maps are compared: both with true labels
+  (variant "true"), or the second with permuted ones ("permuted").
+- "unseen", "unseen_lead": scenes of one object, by whether the network was trained on its shape (a variant), and the
+  lead over "trained". "unseen_two": scenes of two objects, one of a shape that the network was trained on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ IMAGES, CHECKED = 300, 40  # images of the comparison, and of each sanity check
 BATCH = 50  # images a pass
 SCENE_NETWORKS, PHOTO_NETWORKS = ("scenes-gap", "scenes-gmp"), ("photos-gap", "photos-gmp", "photos-200")
 SEEDS = (0, 1, 2)  # of random weights, and of trainings
-PAIRS = {  # seeds of the trainings whose maps are compared: never of the same initial weights and scenes
+PAIRS = {  # seeds of two trainings whose maps are compared; never one seed, whose initial weights would be the same
     "true": [(a, b) for a in SEEDS for b in SEEDS if a < b],
     "permuted": [(a, b) for a in SEEDS for b in SEEDS if a != b],
 }
@@ -75,13 +76,13 @@ def images_of(name: str, count: int, device: torch.device) -> ObjectImages:
 
 
 def last_maps(model: nn.Module) -> str:
-    """The name of a chain's last ReLU before its first linear layer."""
+    """The name of a network's last ReLU before its first linear layer: its last feature maps."""
     names = layer_names(model, (nn.ReLU, nn.Linear))
     linear = (i for i, name in enumerate(names) if isinstance(model.get_submodule(name), nn.Linear))
     return names[next(linear, len(names)) - 1]
 
 
-def compared(scores: Mapping[str, Mapping[str, Tensor]], table: str, dimension: str, **constants: Any) -> list[Row]:
+def score_rows(scores: Mapping[str, Mapping[str, Tensor]], table: str, dimension: str, **constants: Any) -> list[Row]:
     """Rows of scores: their means, and in a second table their lead over the first row's, in pairs, image by image.
 
     Args:
@@ -111,7 +112,7 @@ def rule_rows(name: str, device: torch.device) -> list[Row]:
     rows = [
         *long_table(masks.float().mean().item(), table="area", network=name, n=len(x)),
         *long_table(rule_agreement(model, x, labels), "layer", "metric", table="agreement", network=name),
-        *compared(scores, "maps", "method", network=name, set="one object"),
+        *score_rows(scores, "maps", "method", network=name, set="one object"),
     ]
     if name in SCENE_NETWORKS:
         two = two_object_scenes(IMAGES, SEED)
@@ -122,7 +123,7 @@ def rule_rows(name: str, device: torch.device) -> list[Row]:
         own = {
             key: {"own": two_object_test(model, x, labels, masks, method).mean(1)} for key, method in methods.items()
         }
-        rows += compared(own, "maps", "method", network=name, set="two objects")
+        rows += score_rows(own, "maps", "method", network=name, set="two objects")
     return rows
 
 
@@ -156,10 +157,11 @@ def sanity_rows(name: str, device: torch.device) -> list[Row]:
 
 
 def label_rows(out: Path, device: torch.device) -> list[Row]:
-    """The data randomisation test, "labels": maps of networks with true labels, beside those with permuted ones.
+    """The data randomisation test, "labels": do maps tell whether a network learned true labels or permuted ones?
 
-    Every pair of networks has other initial weights and other scenes; true against true tells how far maps differ for
-    that alone. A step is a pair of `PAIRS`; the value is the mean over the images.
+    scenes-few learned 512 scenes, scenes-permuted as many whose labels were permuted. The two networks of a pair (a
+    step, see `PAIRS`) have other initial weights and other scenes; "true" against "true" tells how far maps differ for
+    that alone. Values are means over the images.
     """
     models = {
         "true": {seed: trained("scenes-few", seed, out, device) for seed in SEEDS},
@@ -199,7 +201,7 @@ def unseen_rows(out: Path, device: torch.device) -> list[Row]:
             key: {"mass": mass_in_mask(shown, single.masks[:, 0]), "pointing": pointing_game(shown, single.masks[:, 0])}
             for key, shown in zip(("trained", "not trained"), by_half, strict=True)
         }
-        rows += compared(scores, "unseen", "variant", seed=seed)
+        rows += score_rows(scores, "unseen", "variant", seed=seed)
     for seed in RECIPES[BESIDE].seeds:
         dense = density(trained(BESIDE, seed, out, device), BESIDE, images, masks, halves == 0, device)
         rows += long_table(dense, "metric", table="unseen_two", network=BESIDE, seed=seed, n=len(images))
@@ -259,7 +261,7 @@ def record(out: Path, device: torch.device) -> Record:
         for name in (*SCENE_NETWORKS, *PHOTO_NETWORKS[:2], "lenet-mnist"):
             rows += sanity_rows(name, device)
     rows += label_rows(out, device) + unseen_rows(out, device)
-    return Record(about, frame(rows).round(6))
+    return Record(about, frame(rows).round(6))  # six decimals: half the size
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ def test_leads_over_the_first_row_are_taken_in_pairs():
         "a": {"m": torch.tensor([1.0, 2.0, 6.0]), "n": torch.tensor([0.0, 1.0, 1.0])},
         "b": {"m": torch.tensor([2.0, 3.0, 7.0]), "n": torch.tensor([1.0, NAN, 0.0])},
     }
-    rows = L.compared(scores, "toy", "method", network="net")
+    rows = L.score_rows(scores, "toy", "method", network="net")
     assert set(select(rows)["network"]) == {"net"}
     mean, lead = (partial(pick, rows, table=table) for table in ("toy", "toy_lead"))
     assert mean(method="a", metric="m")["value"] == 3

@@ -79,12 +79,12 @@ HALVES = 10  # random halves of the filters
 ONE, TWO, MANY = (1, 200, 84), (2, 400, 84), ((1, 8), 200, 128)
 MARGIN = 2.0  # pixels that boxes of hot spots are made smaller by, on every side
 BRIGHTNESS = (1.0, 0.6)  # of letters on photographs
-READ = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")
+COMPARED = ("e - E, raw (code)", "softmax of E - e (paper)", "all weights one")  # weights whose maps are read too
 CUTS: tuple[str | float, ...] = ("otsu", "two sigma", 0.5)
 ERRORS = ("rate", "nll")
 
 
-def splits(split: DataSplit, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
+def parts_of(split: DataSplit, device: torch.device) -> Iterator[tuple[str, Tensor, Tensor]]:
     """The parts "training" and "test", their images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
     for name, part in (("training", split.train), ("test", split.tests["test"])):
         yield name, (part.images.float() / 255).to(device), part.labels
@@ -106,7 +106,7 @@ def ablated(
     """Errors without each filter, on all training and all test images, as (split, error) -> errors and as rows."""
     errors: dict[tuple[str, str], AblationErrors] = {}
     rows: list[Row] = []
-    for name, x, y in splits(split, device):
+    for name, x, y in parts_of(split, device):
         for error in ERRORS:
             filters = errors[name, error] = ablation_errors(model, x, y, layer=LAYER, error=error)
             spread = {
@@ -125,11 +125,12 @@ def lenet_rows(model: nn.Sequential, split: DataSplit, seed: int, device: torch.
     """Everything that is measured on one LeNet."""
     where: dict[str, Any] = {"network": NETWORK, "seed": seed}
     errors, rows = ablated(model, split, seed, device)
+    # In single precision, as all that the weights meet.
     losses = AblationErrors(*(part.float() for part in errors["training", "nll"]))
     x, y = (split.train.images[:SAMPLE].float() / 255).to(device), split.train.labels[:SAMPLE]
     weights = filter_weights(model, losses, x, y, len(split.train.labels), seed)
     classes = ablation_errors(model, x, y, layer=LAYER, error="nll", per_class=True)
-    few = {name: weights[name] for name in READ}
+    few = {name: weights[name] for name in COMPARED}
     rows += accuracy_rows(model, split, seed)
     rows += long_table(weights, "method", "unit", table="weights", layer=LAYER, **where)
     rows += long_table(classes.baseline, "label", table="class_baseline", metric="nll", **where)
@@ -150,7 +151,7 @@ def canvas_rows(
 ) -> list[Row]:
     """What maps of one LeNet tell on canvases of one kind: of one digit, of two, and of several."""
     single, two, several = (make_canvases(kind, *size, device) for size in (ONE, TWO, MANY))
-    few = {name: weights[name] for name in READ}
+    few = {name: weights[name] for name in COMPARED}
     ink = {
         name: ink_scores(enlarged(maps, single), single)
         for name, maps in heatmaps(model, single.images, weights).items()
@@ -182,7 +183,7 @@ def half_scores(
         half -> "named", the share of test digits named with it alone; "auc", the mean over the drawn backgrounds; and
         "pointing near", the pointing game within `NEAR` pixels among fragments.
     """
-    *_, (_, x, y) = splits(split, device)
+    *_, (_, x, y) = parts_of(split, device)
     order, filters = errors.errors.argsort(descending=True), len(errors.errors)
     draw = torch.Generator().manual_seed(SEED)
     halves = {"most missed": order[: filters // 2], "least missed": order[filters // 2 :]}

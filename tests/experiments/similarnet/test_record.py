@@ -65,18 +65,18 @@ def test_accuracy_rows(network):
 def test_heat_maps_for_letters(network, monkeypatch):
     monkeypatch.setattr(C, "LETTERED", ("coffee", "camera"))
     draw = torch.Generator().manual_seed(2)
-    weights = {name: torch.rand(16, generator=draw) - 0.3 for name in S.READ}
+    weights = {name: torch.rand(16, generator=draw) - 0.3 for name in S.COMPARED}
     with assert_untouched(network):
         scores = S.letter_scores(network, weights, 0.8, CPU)
-    assert list(scores) == [*S.READ, *(f"{name}, no poolings" for name in S.READ)]
-    aucs = {name: [] for name in S.READ}
+    assert list(scores) == [*S.COMPARED, *(f"{name}, no poolings" for name in S.COMPARED)]
+    aucs = {name: [] for name in S.COMPARED}
     for image, mask in C.lettered(0.8):
         features = pooled(network, image)
-        for name in S.READ:
+        for name in S.COMPARED:
             heat = (features * weights[name][:, None, None]).sum(1, keepdim=True)
             heat = F.interpolate(heat, image.shape[2:], mode="bilinear", align_corners=False)
             aucs[name].append(roc_auc_score(mask.flatten(), heat.flatten()))
-    for name in S.READ:
+    for name in S.COMPARED:
         assert scores[name] == pytest.approx(sum(aucs[name]) / 2, abs=1e-4)
 
 
@@ -173,8 +173,8 @@ def test_the_record_holds_what_was_measured(tiny, network, no_mnist):
     softmax = (torch.from_numpy(change) * 80).softmax(0).tolist()
     assert weights["softmax of e - E, summed"].tolist() == pytest.approx(softmax, rel=1e-3)
     fine = {f"{name}, no poolings" for name in weights if "permuted" not in name}
-    blurred = {f"{name}, blurred" for name in S.READ}
-    maps = [f"{name}{tail}" for tail in ("", ", no poolings") for name in S.READ] + ["the image itself"]
+    blurred = {f"{name}, blurred" for name in S.COMPARED}
+    maps = [f"{name}{tail}" for tail in ("", ", no poolings") for name in S.COMPARED] + ["the image itself"]
     for kind in ("drawn blank", "written noise"):
         part = select(rows, network="lenet-mnist", seed=0, set=kind)
         assert set(select(part, table="one_digit")["method"]) == {*weights, *fine, *blurred}
