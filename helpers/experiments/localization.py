@@ -8,38 +8,44 @@ two other shapes, in runs that go on where they were stopped.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers import networks
-from helpers.cam import largest_component_box, localization_error, pooling_head, upsample, weighted_maps
+from helpers.cam import largest_component_box, localization_error
 from helpers.capture import in_batches, logits
 from helpers.data import Photos, scenes, tiny_imagenet
 from helpers.experiments.environment import run_environment
+from helpers.experiments.localization_maps import (
+    SIDE,
+    WEIGHTS,
+    Maps,
+    blurred_gradient,
+    centred_box,
+    class_maps,
+    gradient_boxes,
+    less_mean,
+)
 from helpers.experiments.report import Record, best_on_even, header, run_record
 from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import TEST_SEED, data_hash, held_out, prepare, world
 from helpers.experiments.train.recipes import RECIPES
 from helpers.experiments.train.trainer import Machine, Run
-from helpers.metrics import blurred_map, box_iou, box_mask
+from helpers.metrics import blurred_map, box_iou
 from helpers.networks import normalize
 from helpers.results import Row, long_table
-from helpers.saliency import class_saliency, saliency_box
 from helpers.training import topk_correct
 
 NAME = "localization"
-SIDE = 64  # pixels
 THRESHOLDS = tuple(step / 20 for step in range(20))  # shares of a map's maximum
 SIZES = tuple(step / 20 for step in range(1, 21))  # side of a centred box, in sides of the image
-CELL = 8  # pixels of a place of the last maps
 IOU = 0.5  # overlap from which on a box counts as right, as in `localization_error`
 SMALL = 0.25  # share of the image below which an object counts as small
 NETWORKS = ("photos-gap", "photos-gmp", "photos-200")
@@ -64,55 +70,6 @@ PUBLISHED = {
 METRICS = ("known", "top1", "top5", "small", "iou", "area")
 AS_IT_IS = "as it is"
 ATROUS = "à trous, the same weights"
-Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]  # network, images, their classes -> (N, SIDE, SIDE)
-
-
-# What is made of a class's weights w_k^c before they weigh the maps, (N, C) -> (N, C).
-WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax of the weights": lambda w: w.softmax(1),
-    "positive weights alone": lambda w: w.clamp(min=0),
-    "all weights one": torch.ones_like,
-    "positive weights at random": lambda w: random_weights(w.shape[1]).to(w).expand_as(w),
-}
-
-
-def random_weights(units: int) -> Tensor:
-    """Even random numbers in [0, 1), the same for every class and every call, (units,)."""
-    return torch.rand(units, generator=torch.Generator().manual_seed(0))
-
-
-def class_maps(
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    *,
-    change: Callable[[Tensor], Tensor] = lambda w: w,
-    times: int = 1,
-) -> Tensor:
-    """The maps of classes (N,) in images (N, C, H, W), as large as those; of a network with GAP or GMP.
-
-    Args:
-        model: the network.
-        x: images as it expects them.
-        labels: classes.
-        change: of the weights.
-        times: the network is shown each image so many times as large.
-    """
-    large = F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False) if times > 1 else x
-    head = pooling_head(model, large)
-    maps = weighted_maps(head.maps, change(head.weight[labels])[:, None])[:, 0]
-    return upsample(maps, (x.shape[2], x.shape[3]), offset=getattr(model, "offset", 0.0) if times == 1 else 0.0)
-
-
-def blurred_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """The absolute gradient averaged over squares of 8 x 8 pixels, as coarse as the maps, (N, H, W)."""
-    return upsample(F.avg_pool2d(class_saliency(model, x, labels)[:, None], CELL)[:, 0], (x.shape[2], x.shape[3]))
-
-
-def downsampled_truth(truth: Tensor) -> Tensor:
-    """The true boxes (N, 4) at the resolution of the maps, stretched as these are: what 8 x 8 places can say."""
-    inside = box_mask(truth, (SIDE, SIDE)).float()
-    return upsample(F.avg_pool2d(inside[:, None], CELL)[:, 0], (SIDE, SIDE))
 
 
 def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, correct: Tensor) -> dict[str, Any]:
@@ -147,12 +104,6 @@ def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, correc
 def by_threshold(maps: Tensor, truth: Tensor, correct: Tensor) -> dict[str, Any]:
     """`scores` of maps (N, H, W) along the thresholds."""
     return scores([largest_component_box(maps, t) for t in THRESHOLDS], THRESHOLDS, truth, correct)
-
-
-def centred_box(count: int, size: float) -> Tensor:
-    """The same centred box for every image, (N, 4)."""
-    low, high = SIDE * (1 - size) / 2, SIDE * (1 + size) / 2
-    return torch.tensor([low, low, high, high]).expand(count, 4)
 
 
 def top1_and_top5(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
@@ -198,16 +149,6 @@ def baselines(x: Tensor, photos: Photos, correct: Tensor) -> dict[str, Any]:
         "centred box": scores(boxes, SIZES, photos.boxes, correct),
         "contrast": by_threshold(contrast, photos.boxes, correct),
     }
-
-
-def gradient_boxes(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """Chapter 2's boxes from the absolute gradient and the colours, (N, 4)."""
-    return saliency_box(class_saliency(model, x, labels), x)
-
-
-def less_mean(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Takes from each unit's weights their mean over the classes: other maps, the very same probabilities."""
-    return lambda w: w - model.get_parameter("fc.weight").detach().mean(0)
 
 
 def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -> nn.Module:

@@ -8,7 +8,6 @@ from support.records import counted, numbers, read_back
 from support.rows import pick, select
 
 from helpers import networks, results
-from helpers.cam import class_activation_map, upsample
 from helpers.data import Photos, scenes, tiny_imagenet
 from helpers.experiments import localization
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, prepare
@@ -21,25 +20,6 @@ def world(n=24):
     network = networks.load("scenes-gap", "cpu")
     photos = Photos(drawn.images, drawn.labels[:, 0], drawn.boxes[:, 0], (), ())
     return network, normalize(drawn.images, network), photos
-
-
-def test_class_maps_are_the_class_activation_maps_stretched():
-    network, x, photos = world(6)
-    expected = upsample(class_activation_map(network, x, photos.labels), (64, 64))
-    torch.testing.assert_close(localization.class_maps(network, x, photos.labels), expected)
-
-
-def test_the_changes_of_weights():
-    w = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
-    changed = {name: change(w) for name, change in localization.WEIGHTS.items()}
-    torch.testing.assert_close(changed["softmax of the weights"].sum(1), torch.ones(2))
-    assert changed["positive weights alone"].tolist() == [[1, 0], [0.5, 3]]
-    assert changed["all weights one"].tolist() == [[1, 1], [1, 1]]
-
-
-def test_a_larger_image_gives_maps_of_the_old_size():
-    network, x, photos = world(2)
-    assert localization.class_maps(network, x, photos.labels, times=2).shape == (2, 64, 64)
 
 
 def test_even_images_choose_and_odd_ones_are_scored():
@@ -59,11 +39,6 @@ def test_even_images_choose_and_odd_ones_are_scored():
     assert other["chosen"] == 1
     assert other["known"] == [0, 1]
     assert other["top1"] == [1, 1]  # the odd images are not named
-
-
-def test_a_centred_box():
-    assert localization.centred_box(2, 0.5).tolist() == [[16, 16, 48, 48]] * 2
-    assert localization.centred_box(1, 1.0).tolist() == [[0, 0, 64, 64]]
 
 
 def test_a_network_is_measured():
@@ -172,38 +147,6 @@ def test_the_first_images_are_named_as_the_record_says(real_data, monkeypatch):
     for key in ("known", "top1", "top5", "iou", "area"):
         expected = select(record, table="curves", method="CAM", metric=key)["value"].tolist()
         assert fresh["maps"]["CAM"][key] == pytest.approx(expected, abs=error)
-
-
-def test_maps_of_a_dense_network_lie_where_they_were_computed():
-    network, x, photos = world(12)
-    dense = networks.rebuilt(network, atrous=1)
-    plain, fine = (localization.class_maps(model, x, photos.labels) for model in (network, dense))
-    shifted = upsample(class_activation_map(dense, x, photos.labels), (64, 64))
-    likeness = [torch.corrcoef(torch.stack([plain.flatten(), maps.flatten()]))[0, 1] for maps in (fine, shifted)]
-    assert likeness[0] > 0.97 > likeness[1]
-
-
-def test_random_weights_are_the_same_for_all_and_every_time():
-    w = torch.randn(3, 5)
-    random = localization.WEIGHTS["positive weights at random"](w)
-    assert torch.equal(random, localization.WEIGHTS["positive weights at random"](w))
-    assert torch.equal(random[0], random[2])
-    assert (random >= 0).all()
-
-
-def test_weights_less_their_mean_leave_the_differences():
-    network = networks.load("scenes-gap", "cpu")
-    w = network.fc.weight.detach()
-    changed = localization.less_mean(network)(w)
-    torch.testing.assert_close(changed[0] - changed[5], w[0] - w[5])
-    torch.testing.assert_close(changed.mean(0), torch.zeros(128), atol=1e-6, rtol=0)
-
-
-def test_the_perfect_map_is_the_box():
-    maps = localization.downsampled_truth(torch.tensor([[16.0, 8, 48, 40]]))
-    assert maps.shape == (1, 64, 64)
-    assert maps[0, 24, 32] == 1
-    assert maps[0, 60, 60] == 0
 
 
 def test_the_second_best_answer_counts_among_five_and_not_as_the_best():

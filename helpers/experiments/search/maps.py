@@ -15,6 +15,7 @@ from helpers.experiments.matched_pairs import GRID, Searched
 from helpers.experiments.report import best_on_even, summary
 from helpers.factors import deep_feature_factorization
 from helpers.metrics import best_inside, box_iou, box_mask, in_out_ratio, mass_in_mask, pointing_game
+from helpers.results import Row, long_table
 from helpers.retina import R_MIN, inverse_log_polar, log_polar
 from helpers.search import fixation_grid, fixations_inside
 
@@ -90,3 +91,9 @@ def localised(maps: dict[str, Tensor], images: Searched) -> dict[str, Any]:
             **box_scores(values[partial], images.boxes[partial]),
         }
     return results | {"images": int(partial.sum())}
+
+
+def map_rows(results: dict[str, Any], table: str, **what: Any) -> list[Row]:
+    """The rows of what `localised` gives."""
+    maps = {name: metrics for name, metrics in results.items() if name != "images"}
+    return long_table(maps, "method", "metric", table=table, n=results["images"], **what)

@@ -33,7 +33,7 @@ from helpers.experiments.search.calibration import (
     best_temperature,
     histogram_binning,
 )
-from helpers.experiments.search.maps import FOUND_IOU, PARTS, THRESHOLDS, cam_from, deep_maps, localised
+from helpers.experiments.search.maps import FOUND_IOU, PARTS, THRESHOLDS, cam_from, deep_maps, localised, map_rows
 from helpers.metrics import blurred_map, center_map
 from helpers.results import Row, frame, long_table
 from helpers.retina import viewer
@@ -234,12 +234,6 @@ def measured(model: nn.Module, images: Searched, kind: str, seed: int) -> dict[s
     }
 
 
-def map_rows(results: dict[str, Any], table: str, **what: Any) -> list[Row]:
-    """The rows of what `localised` gives."""
-    maps = {name: metrics for name, metrics in results.items() if name != "images"}
-    return long_table(maps, "method", "metric", table=table, n=results["images"], **what)
-
-
 def network_rows(result: dict[str, Any], **what: Any) -> list[Row]:
     """The rows of one network, as `measured` gives it.
 
@@ -268,13 +262,7 @@ def network_rows(result: dict[str, Any], **what: Any) -> list[Row]:
 
 
 def rows(results: dict[str, Any], baselines: dict[str, Any], kind: str) -> list[Row]:
-    """The rows of one world.
-
-    Args:
-        results: name -> seed -> as `measured` gives it.
-        baselines: as `localised` gives them.
-        kind: "scenes" or "photos".
-    """
+    """The rows of one world: name -> seed -> as `measured` gives it, and baselines as `localised` gives them."""
     networks = [
         row
         for name, by_seed in results.items()
