@@ -83,7 +83,7 @@ class Catalogue(tuple[Card, ...]):
         rows = [
             (c.name, c.about, len(c.classes), f"{c.parameters:,}", f"{c.accuracy:.1%}", c.test.split()[0]) for c in self
         ]
-        table = pd.DataFrame(rows, columns=["name", "sees", "classes", "parameters", "accuracy", "test images"])
+        table = pd.DataFrame(rows, columns=["name", "sees", "classes", "parameters", "accuracy", "tested on"])
         return table.set_index("name").rename_axis(index=None, columns="name").to_string()
 
 
