@@ -2,7 +2,7 @@
 
 A network that averages its last feature maps over all places, and reads the means with one linear layer, gives a logit
 that is itself a mean over places: of the feature maps, weighed by the layer's weights for the class. That weighted sum
-is the class activation map. Grad-CAM takes the weights from gradients instead, for networks with any other end.
+is the class activation map. Grad-CAM takes the weights from gradients instead, for networks with any other head.
 
 One call::
 

@@ -44,7 +44,9 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     check_number(threshold, "threshold", 0, 1, below=True)
     flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
     top = flat.amax((1, 2), keepdim=True)
-    above = ((flat > threshold * top) | (flat == top)) & (flat > 0)  # the product may round up to the maximum itself
+    # For a threshold just below 1 the product can round to the maximum, and nothing would lie above: the maximum
+    # always counts.
+    above = ((flat > threshold * top) | (flat == top)) & (flat > 0)
     wide = torch.promote_types(maps.dtype, torch.float32)  # half precision cannot tell pixels above 2048 apart
     return region_boxes(above).to(wide).view(*maps.shape[:-2], 4)
 

@@ -1,11 +1,11 @@
-"""Grad-CAM: class activation maps for networks with any end."""
+"""Grad-CAM: class activation maps for networks with any head."""
 
 import torch
 from torch import Tensor, nn
 
 from helpers._validate import Target, check_layer
 from helpers.cam._head import weighted_maps
-from helpers.capture import gradients, layer_names
+from helpers.capture import check_feature_maps, gradients
 
 
 def grad_cam(model: nn.Module, x: Tensor, target: Target, *, layer: str, relu: bool = True) -> Tensor:
@@ -31,14 +31,11 @@ def grad_cam(model: nn.Module, x: Tensor, target: Target, *, layer: str, relu: b
 
     Source: Selvaraju et al., ICCV 2017, section 3.
     """
-    if check_layer(layer).endswith("#*"):
+    if check_layer(layer).endswith("#*"):  # "relu#*" names every call of a layer (helpers.capture)
         raise ValueError(f"layer must be the name of one layer, got {layer!r}")
     at_layer = gradients(model, x, target, layer)
     maps, slopes = at_layer.activations[layer], at_layer.gradients[layer]
-    if maps.ndim != 4:
-        last = ", ".join(layer_names(model, (nn.Conv2d, nn.MaxPool2d, nn.ReLU))[-6:])
-        hint = f"; layers that may have some are {last}" if last else ""
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {layer!r} with {tuple(maps.shape)}{hint}")
+    check_feature_maps(maps, layer, model)
     alpha = slopes.mean((-2, -1))  # (B, C) or (B, K, C)
     several = alpha.ndim == 3
     mixed = weighted_maps(maps, alpha if several else alpha[:, None])  # (B, K, h, w)

@@ -11,13 +11,13 @@ from torch.overrides import TorchFunctionMode
 from helpers._validate import Target, check_target, check_tensor
 from helpers.capture import logits
 
-INSTEAD = "grad_cam(model, x, target, layer=...) needs no such end"
+GRAD_CAM_HINT = "grad_cam(model, x, target, layer=...) needs no such head"
 POOLING = re.compile("pool|mean|amax")  # in the name of a function of torch
-SAME = 1e-4  # how far, relative to the largest, a pooled value may lie from the mean of its map
+SAME = 1e-4  # two tensors hold the same numbers up to this difference, relative to the largest of them
 
 
 class Head(NamedTuple):
-    """The end of a network that pools its last feature maps over all places and reads them with one linear layer."""
+    """The head of a network: it pools the last feature maps over all places and reads them with one linear layer."""
 
     maps: Tensor  # (B, C, h, w): the last feature maps
     weight: Tensor  # (classes, C): of the linear layer, w_k^c in row c
@@ -41,13 +41,13 @@ def pooling_head(model: nn.Module, x: Tensor) -> Head:
         A `Head`, detached, on the device of x.
 
     Raises:
-        ValueError: bad `x`, or a network with another end.
+        ValueError: bad `x`, or a network with another head.
     """
     with _Watch() as watch:
         scores = logits(model, x)
     linear = watch.linear
     if linear is None or not _same(linear.output, scores):
-        raise ValueError(f"model must end in a global pooling and one linear layer, this one does not; {INSTEAD}")
+        raise ValueError(f"model must end in a global pooling and one linear layer, this one does not; {GRAD_CAM_HINT}")
     features, weight, bias = linear.features, linear.weight, linear.bias
     for maps, pooled in watch.pooled:
         # What the linear layer read must be these very numbers, and they the means or the maxima of the maps.
@@ -58,7 +58,7 @@ def pooling_head(model: nn.Module, x: Tensor) -> Head:
                     return Head(maps.detach(), weight.detach().clone(), bias.detach().clone(), scores, pooling)
     raise ValueError(
         "model must end in a global pooling, done in one step, and one linear layer; the last linear layer of this one "
-        f"was not seen to read the means (or maxima) of its last feature maps; {INSTEAD}"
+        f"was not seen to read the means (or maxima) of its last feature maps; {GRAD_CAM_HINT}"
     )
 
 
@@ -108,7 +108,7 @@ def class_activation_map(model: nn.Module, x: Tensor, target: Target) -> Tensor:
     if head.pooling != "gap":
         raise ValueError(
             "model must average its last feature maps, this one takes their maxima: its logit is not the mean of a "
-            "map. pooling_head and weighted_maps give the weighted sum all the same; " + INSTEAD
+            "map. pooling_head and weighted_maps give the weighted sum all the same; " + GRAD_CAM_HINT
         )
     classes, several = check_target(target, *head.logits.shape)
     weights = head.weight[classes.to(head.weight.device)]  # (B, K, C)
@@ -147,6 +147,8 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         if func is F.linear:
+            # A copy: a later step in place (a ReLU on the output) must leave a difference between this output and the
+            # logits. The features need no copy: changed in place, they no longer are the maps' means or maxima.
             self.linear = _Linear(*_linear_arguments(*args, **(kwargs or {})), output.clone())
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor) and args[0].ndim == 4:
             maps = args[0]

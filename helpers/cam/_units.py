@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_classes, check_count, check_images, check_layer, check_tensor
-from helpers.capture import activations
+from helpers.capture import activations, check_feature_maps
 
 
 class Units(NamedTuple):
     """The units that a class weighs most."""
 
-    units: Tensor  # (k,) int64, the number of the feature map, the largest weight first; (K, k) for K classes
+    units: Tensor  # (k,) int64, indices of feature maps, the largest weight first; (K, k) for K classes
     weights: Tensor  # like units: w_k^c
 
 
@@ -21,16 +21,18 @@ class Crops(NamedTuple):
     """The patches that excite units most."""
 
     patches: Tensor  # (U, n, C, side, side), the strongest first
-    images: Tensor  # (U, n) int64, the image each is from
+    images: Tensor  # (U, n) int64, the index of the image each is from
     corners: Tensor  # (U, n, 2) int64, row and column of its upper left pixel
     values: Tensor  # (U, n), the unit's activation there
 
 
 def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor, k: int = 5) -> Units:
-    """The feature maps that speak most for a class, by their weight in the last layer.
+    """The feature maps that speak most for a class, by their weight in the last linear layer.
+
+    `pooling_head` looks on at a forward; without an image the last linear layer registered is taken.
 
     Args:
-        model: network whose last linear layer reads one number a feature map.
+        model: network whose last linear layer reads one number a feature map, which is not checked.
         target: class index, or (K,) indices.
         k: how many units.
 
@@ -71,8 +73,8 @@ def receptive_field_crop(
     Args:
         model: any network; it is left as it was found.
         x: images, (N, C, H, W), normalised as the network expects; patches are cut from them.
-        units: numbers of feature maps of the layer, (U,).
-        side: of the patches, in pixels; `basics.receptive_fields` tells how far a unit can see.
+        units: indices of feature maps of the layer, (U,).
+        side: of the patches, in pixels: choose the receptive field's, which `basics.receptive_fields` gives.
         n: patches a unit.
         layer: name of a layer with feature maps (B, C, h, w).
         batch_size: images a pass.
@@ -90,9 +92,9 @@ def receptive_field_crop(
     height, width = check_images(x).shape[2:]
     check_count(side, "side", high=min(height, width))
     check_count(n, "n", high=len(x))
-    numbers, peaks = _unit_numbers(units), []
+    unit_index, peaks = _unit_indices(units), []
     for images in x.split(check_count(batch_size, "batch_size")):
-        maps = _maps_of(model, images, layer, numbers)  # (b, U, h, w)
+        maps = _maps_of(model, images, layer, unit_index)  # (b, U, h, w)
         peaks.append(maps.flatten(2).max(2))
     h, w = maps.shape[2:]
     best = torch.cat([peak.values for peak in peaks]).T.topk(n, dim=1)  # (U, n)
@@ -100,18 +102,17 @@ def receptive_field_crop(
     corners = torch.stack([_corner(place // w, h, height, side), _corner(place % w, w, width, side)], dim=2)
     step = torch.arange(side, device=x.device)
     rows, columns = (corners[..., i, None] + step for i in (0, 1))  # (U, n, side)
+    # A slice between index tensors puts C last: (U, n, side, side, C).
     patches = x.detach()[best.indices[..., None, None], :, rows[..., :, None], columns[..., None, :]]
     return Crops(patches.movedim(-1, 2), best.indices, corners, best.values)
 
 
-def _maps_of(model: nn.Module, images: Tensor, layer: str, units: Tensor) -> Tensor:
+def _maps_of(model: nn.Module, images: Tensor, layer: str, unit_index: Tensor) -> Tensor:
     """The maps of some units, (b, U, h, w)."""
-    maps = activations(model, images, layer)[layer]
-    if maps.ndim != 4:
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {layer!r} with {tuple(maps.shape)}")
-    if units.min() < 0 or units.max() >= maps.shape[1]:
-        raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {units.tolist()}")
-    return maps[:, units.to(maps.device)]
+    maps = check_feature_maps(activations(model, images, layer)[layer], layer, model)
+    if unit_index.min() < 0 or unit_index.max() >= maps.shape[1]:
+        raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {unit_index.tolist()}")
+    return maps[:, unit_index.to(maps.device)]
 
 
 def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
@@ -122,10 +123,10 @@ def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
     return (((2 * cell + 1) * pixels - side * cells + cells) // (2 * cells)).clamp(0, pixels - side)
 
 
-def _unit_numbers(units: Sequence[int] | Tensor) -> Tensor:
+def _unit_indices(units: Sequence[int] | Tensor) -> Tensor:
     """Units as (U,) int64."""
     try:
-        numbers = torch.as_tensor(units)
+        unit_index = torch.as_tensor(units)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"units must be the numbers of feature maps, (U,), got {units!r}") from error
-    return check_tensor(numbers, "units", "U", kind="integer").long()
+        raise ValueError(f"units must be the indices of feature maps, (U,), got {units!r}") from error
+    return check_tensor(unit_index, "units", "U", kind="integer").long()

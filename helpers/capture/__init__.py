@@ -23,7 +23,7 @@ from helpers.capture._ablation import ablated_logits, activations_up_to, logits_
 from helpers.capture._batches import LEAST_BATCH, chunks, in_batches
 from helpers.capture._hooks import Gradients, Masked, activations, gradients, logits, masked_forward
 from helpers.capture._scores import Score, class_scores
-from helpers.capture._state import INPUT, layer_names, named_modules, preserved
+from helpers.capture._state import INPUT, check_feature_maps, layer_names, named_modules, preserved
 
 __all__ = [
     "INPUT",
@@ -35,6 +35,7 @@ __all__ = [
     "ablated_logits",
     "activations",
     "activations_up_to",
+    "check_feature_maps",
     "chunks",
     "class_scores",
     "gradients",

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 INPUT = "input"  # the name of x itself among the layers
 
@@ -22,6 +22,24 @@ def layer_names(model: nn.Module, kind: type | tuple[type, ...] = nn.Module) -> 
     """
     leaves = ((name, module) for name, module in model.named_modules() if name and not any(module.children()))
     return [name for name, module in leaves if isinstance(module, kind)]
+
+
+def check_feature_maps(maps: Tensor, layer: str, model: nn.Module) -> Tensor:
+    """Return what a layer gave unchanged if it is feature maps, (B, C, h, w).
+
+    Args:
+        maps: the activations.
+        layer: its name, for the message.
+        model: its network, for the names of layers that may have some.
+
+    Raises:
+        ValueError: another rank.
+    """
+    if maps.ndim != 4:
+        last = ", ".join(layer_names(model, (nn.Conv2d, nn.MaxPool2d, nn.ReLU))[-6:])
+        hint = f"; layers that may have some are {last}" if last else ""
+        raise ValueError(f"layer must have feature maps (B, C, h, w), got {layer!r} with {tuple(maps.shape)}{hint}")
+    return maps
 
 
 def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:

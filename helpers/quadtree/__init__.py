@@ -1,4 +1,4 @@
-"""Quadtrees: an image cut into squares, large where it is even and small where it is not, and what that saves.
+"""Quadtrees: an image cut into squares, large where it is constant and small where it is not, and what that saves.
 
 A square whose pixels are nearly alike can be one number. The leaves of the tree are then fewer than the pixels: a class
 score has fewer gradients to show, occlusion fewer things to cover, and a convolution fewer places to be computed at.
@@ -14,8 +14,9 @@ A tree is an integer tensor (L, 3) of leaves (y, x, size) that tile the image, i
 Leaves never reach over the border: a square that would is cut, down to single pixels if need be. On a square image
 whose side is a power of two, the number of leaves is three times the number of cuts, plus one.
 
-Source: seed slides of chapter 2 ("Quadtree based approach"), and Shusterman, Feder, "Image compression via improved
-quadtree decomposition algorithms", 1994, for the two criteria.
+Sources: Banik, "Image specific class saliency map" (term project slides, 2021), section "Quadtree based approach";
+Shusterman, Feder, "Image compression via improved quadtree decomposition algorithms", 1994, for the criteria
+"range" and "std".
 """
 
 from helpers.quadtree._build import build_quadtree, threshold_for

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers._validate import check_choice, check_count, describe
 from helpers.device import widest_float
-from helpers.quadtree._leaves import check_image
+from helpers.quadtree._leaves import as_batch
 
 CRITERIA = ("range", "std", "error")
 
@@ -16,7 +16,7 @@ CRITERIA = ("range", "std", "error")
 def build_quadtree(
     image: Tensor, threshold: float | Tensor, criterion: str = "range", min_size: int = 1
 ) -> Tensor | list[Tensor]:
-    """Cut an image into squares that are even up to a threshold.
+    """Cut an image into squares that are constant up to a threshold.
 
     Args:
         image: (H, W) or (C, H, W), any units, any size; or a batch (B, C, H, W).
@@ -34,9 +34,9 @@ def build_quadtree(
         ValueError: another rank, an empty or non-finite image, a negative threshold, an unknown criterion, or a
             min_size that is not a power of two.
     """
-    images, several = check_image(image)
+    images, several = as_batch(image)
     limit = _thresholds(threshold, images)
-    cut = [score > limit for score in _scores(images, criterion, min_size)]
+    cut = [values > limit for values in _criterion_values(images, criterion, min_size)]
     trees = _collect(cut, images)
     return trees if several else trees[0]
 
@@ -45,7 +45,7 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     """The threshold at which an image's tree has as many leaves as possible, but at most so many.
 
     The criterion "error" comes closest: it falls with every cut. A square's range, and its standard deviation the more
-    so, can be that of the square around it, and then both are cut at once: textures get far fewer leaves than allowed.
+    so, can be that of the enclosing square, and then both are cut at once: textures get far fewer leaves than allowed.
 
     Args:
         image: (H, W) or (C, H, W), or a batch (B, C, H, W).
@@ -60,19 +60,21 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
         ValueError: as `build_quadtree`; or fewer leaves allowed than the smallest tree has.
     """
     check_count(leaves, "leaves")
-    images, several = check_image(image)
-    scores = _scores(images, criterion, min_size)
-    smallest = [len(tree) for tree in _collect([score == torch.inf for score in scores], images)]
+    images, several = as_batch(image)
+    values = _criterion_values(images, criterion, min_size)
+    smallest = [len(tree) for tree in _collect([v == torch.inf for v in values], images)]
     if max(smallest) > leaves:
         raise ValueError(f"leaves must be at least {max(smallest)}, as many as the smallest tree has, got {leaves}")
-    # A square is cut only if all squares around it are: from the top down, no score exceeds its parent's.
-    for level in range(1, len(scores)):
-        scores[level] = torch.minimum(scores[level], _double(scores[level - 1]))
-    ranked = torch.cat([score.flatten(1) for score in scores], 1).sort(1, descending=True).values
-    # Beside the squares that must be cut, every three leaves pay for one more cut. The threshold is the score of the
-    # first square that must stay; squares of equal score are cut together or not at all.
+    # A square is cut only if all enclosing ones (its ancestors) are: from the top down, no value exceeds its parent's.
+    for level in range(1, len(values)):
+        values[level] = torch.minimum(values[level], _double(values[level - 1]))
+    ranked = torch.cat([v.flatten(1) for v in values], 1).sort(1, descending=True).values
+    # Beside the squares that must be cut, every three leaves pay for one more cut: a square that may be cut or not lies
+    # wholly inside the image, so that 4 leaves take the place of 1. The threshold is the value of the first square that
+    # must stay; squares of equal value are cut together or not at all.
     cuts = (ranked == torch.inf).sum(1) + (leaves - torch.tensor(smallest, device=ranked.device)) // 3
-    thresholds = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0].clamp(min=0)
+    thresholds = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0]
+    thresholds = thresholds.clamp(min=0)  # -inf: only squares that must not be cut are left, and 0 cuts all others
     return thresholds if several else thresholds[0]
 
 
@@ -90,7 +92,7 @@ def _thresholds(threshold: float | Tensor, images: Tensor) -> Tensor:
     return limit.view(-1, 1, 1)
 
 
-def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
+def _criterion_values(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
     """The criterion of every square, (B, n, n) a level, from the whole image down to the pixels.
 
     inf where a square must be cut, as it reaches over the border; -inf where it must not, as it is small enough or lies
@@ -101,52 +103,52 @@ def _scores(images: Tensor, criterion: str, min_size: int) -> list[Tensor]:
         raise ValueError(f"min_size must be a power of two, got {min_size}")
     height, width = images.shape[-2:]
     side = 1 << (max(height, width) - 1).bit_length()  # the power of two that the image fits into
-    levels = _spreads(F.pad(images, [0, side - width, 0, side - height]), criterion)
-    scores = []
-    for level, score in enumerate(levels):
+    levels = _padded_values(F.pad(images, [0, side - width, 0, side - height]), criterion)
+    values = []
+    for level, value in enumerate(levels):
         size, n = side >> level, 1 << level
         start = torch.arange(n, device=images.device) * size
         over = (start + size > height)[:, None] | (start + size > width)
         outside = (start >= height)[:, None] | (start >= width)
-        score = torch.where(over, torch.inf, score if size > min_size else torch.full_like(score, -torch.inf))
-        scores.append(torch.where(outside, -torch.inf, score))
-    return scores
+        value = torch.where(over, torch.inf, value if size > min_size else torch.full_like(value, -torch.inf))
+        values.append(torch.where(outside, -torch.inf, value))
+    return values
 
 
-def _spreads(padded: Tensor, criterion: str) -> list[Tensor]:
+def _padded_values(padded: Tensor, criterion: str) -> list[Tensor]:
     """The criterion of every square of (B, C, S, S), the largest over the channels, level by level from the whole."""
     if criterion == "range":
         high, low = [padded], [-padded]
         while high[-1].shape[-1] > 1:
             high, low = ([*levels, F.max_pool2d(levels[-1], 2)] for levels in (high, low))
-        spreads = [greatest + minus_least for greatest, minus_least in zip(high, low, strict=True)]
+        values = [greatest + minus_least for greatest, minus_least in zip(high, low, strict=True)]
     else:
         mean = padded.to(widest_float(padded.device))
         variance = torch.zeros_like(mean)
-        spreads = [variance]
+        values = [variance]
         # The variance of four squares together: the mean of their variances, and the variance of their means.
         while mean.shape[-1] > 1:
             coarse = F.avg_pool2d(mean, 2)
             variance = F.avg_pool2d(variance + (mean - _double(coarse)).square(), 2)
             mean = coarse
-            spreads.append(variance)
-        area = [4**level for level in range(len(spreads))]
-        spreads = [v.sqrt() if criterion == "std" else v * n for v, n in zip(spreads, area, strict=True)]
-    return [spread.amax(1) for spread in reversed(spreads)]
+            values.append(variance)
+        area = [4**level for level in range(len(values))]
+        values = [v.sqrt() if criterion == "std" else v * n for v, n in zip(values, area, strict=True)]
+    return [v.amax(1) for v in reversed(values)]
 
 
 def _collect(cut: Sequence[Tensor], images: Tensor) -> list[Tensor]:
     """The trees (L, 3) of a batch; `cut`, (B, n, n) bool a level, the whole first, says which squares to cut."""
     height, width = images.shape[-2:]
     side = cut[-1].shape[-1]
-    reached, leaves = torch.ones_like(cut[0]), []  # a square is reached if all squares around it are cut
+    reached, leaves = torch.ones_like(cut[0]), []  # a square is reached if all its ancestors are cut
     for level, cut_here in enumerate(cut):
         size = side >> level
         b, i, j = (reached & ~cut_here).nonzero().unbind(1)
         leaves.append(torch.stack([b, i * size, j * size, torch.full_like(b, size)], 1))
         if level + 1 < len(cut):
             reached = _double(reached & cut_here)
-    rows = torch.cat(leaves)  # (image, y, x, size)
+    rows = torch.cat(leaves)  # (N, 4): image, y, x, size
     rows = rows[(rows[:, 1] < height) & (rows[:, 2] < width)]  # squares beside the image are none of its leaves
     rows = rows[((rows[:, 0] * height + rows[:, 1]) * width + rows[:, 2]).argsort()]
     counts = torch.bincount(rows[:, 0], minlength=len(images)).tolist()

@@ -9,7 +9,7 @@ from helpers.quadtree._leaves import check_leaves, leaf_map
 
 
 def exact_conv_sites(leaves: Tensor, kernel: int, layers: int = 1) -> Tensor:
-    """At how many places a chain of convolutions must be computed, on an image that is even inside its leaves.
+    """At how many places a chain of convolutions must be computed, on an image that is constant inside its leaves.
 
     Implements :eq:`eq-exact-sites`, chapter 2: the outputs are equal only where the whole window stays inside one leaf.
     So of a leaf of side s the n-th layer of k x k kernels needs all places but an inner square of side s - n (k - 1),
@@ -38,17 +38,17 @@ def convolve_on_leaves(
 ) -> Tensor:
     """A convolution, padded with zeros to keep the size, computed only at the places that a tree calls for.
 
-    Exact: at every place whose window reaches beyond the even inside of its leaf, and once for each inside; equal to
-    `F.conv2d` when x is even inside the leaves. Not exact: once a leaf, at its centre, and the result is painted over
-    the leaf, as the slides propose.
+    Exact: at every place whose window reaches beyond the constant inside of its leaf, and once for each inside; equal
+    to `F.conv2d` when x is constant inside the leaves. Not exact: once a leaf, at its centre, and the result is painted
+    over the leaf, as Banik (2021) proposes.
 
     Args:
-        x: (C, H, W), even in each leaf up to `margin` pixels from its edge.
+        x: (C, H, W), constant in each leaf up to `margin` pixels from its edge.
         leaves: the tree, (L, 3).
         weight: kernels, (K, C, k, k), k odd.
         bias: (K,) or None.
-        margin: how far from its edge a leaf is uneven after the earlier layers, in pixels: the sum of their k // 2; 0
-            for the first layer.
+        margin: how far from its edge a leaf is not constant any more after the earlier layers, in pixels: the sum of
+            their k // 2; 0 for the first layer.
         exact: compute every place that differs, or one place a leaf.
 
     Returns:
@@ -65,11 +65,11 @@ def convolve_on_leaves(
     if bias is not None:
         check_tensor(bias, "bias", f"{len(weight)}")
     check_count(margin, "margin", 0)
-    numbers = leaf_map(leaves, x.shape[1:])
+    leaf_index = leaf_map(leaves, x.shape[1:])
     if exact:
-        rows, columns, source = _exact_places(leaves, numbers, margin + k // 2)
+        rows, columns, source = _exact_places(leaves, leaf_index, margin + k // 2)
     else:
-        (rows, columns), source = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), numbers
+        (rows, columns), source = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), leaf_index
     windows = F.pad(x, [k // 2] * 4).unfold(1, k, 1).unfold(2, k, 1)  # (C, H, W, k, k), a view
     patches = windows[:, rows, columns].transpose(0, 1).flatten(1)  # (places, C k k)
     outputs = patches @ weight.flatten(1).T
@@ -77,18 +77,19 @@ def convolve_on_leaves(
     return outputs[source].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
 
 
-def _exact_places(leaves: Tensor, numbers: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
+def _exact_places(leaves: Tensor, leaf_index: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows and columns (places,) to compute at, and for each pixel (H, W) the place whose output it gets.
 
-    `numbers` (H, W) is the leaf map; `reach` is how far from a leaf's edge the outputs may differ, in pixels.
+    `leaf_index` (H, W) is the leaf map; `reach` is how far from a leaf's edge the outputs may differ, in pixels.
     """
-    y, x, size = leaves[numbers].unbind(-1)  # (H, W) each: of the pixel's leaf
-    rows, columns = (torch.arange(n, device=leaves.device) for n in numbers.shape)
+    y, x, size = leaves[leaf_index].unbind(-1)  # (H, W) each: of the pixel's leaf
+    rows, columns = (torch.arange(n, device=leaves.device) for n in leaf_index.shape)
     down, right = rows[:, None] - y, columns - x
     inside = (down >= reach) & (down < size - reach) & (right >= reach) & (right < size - reach)
     first = (down == reach) & (right == reach)  # the place that stands for its leaf's inside
     places = ~inside | first
-    own = places.flatten().cumsum(0).view(places.shape) - 1  # the number of each place, in reading order
+    own = places.flatten().cumsum(0).view(places.shape) - 1  # the index of each place, in reading order
+    # Clamped: out of range only for leaves without an inside, whose entry is not used.
     first_of_leaf = own[(y + reach).clamp(max=len(rows) - 1), (x + reach).clamp(max=len(columns) - 1)]
     rows, columns = places.nonzero().unbind(1)
     return rows, columns, torch.where(inside, first_of_leaf, own)

@@ -10,7 +10,7 @@ from helpers.device import widest_float
 
 
 def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
-    """The number of the leaf that each pixel belongs to.
+    """The index of the leaf that each pixel belongs to.
 
     Args:
         leaves: a tree, (L, 3).
@@ -25,8 +25,8 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
     leaves, (height, width) = check_leaves(leaves), check_size(shape, "shape")
     if (leaves[:, 2] > max(height, width)).any():
         raise ValueError(f"leaves must lie in an image of {height} x {width}, got side {leaves[:, 2].max()}")
-    numbers = torch.full((height, width), -1, device=leaves.device)
-    for size in leaves[:, 2].unique().tolist():  # on a grid of squares of this size: the number of a leaf, or -1
+    leaf_index = torch.full((height, width), -1, device=leaves.device)
+    for size in leaves[:, 2].unique().tolist():  # on a grid of squares of this size: the index of a leaf, or -1
         of_size = (leaves[:, 2] == size).nonzero()[:, 0]
         row, column = (leaves[of_size, :2] // size).unbind(1)
         grid = torch.full((-(-height // size), -(-width // size)), -1, device=leaves.device)
@@ -34,11 +34,11 @@ def leaf_map(leaves: Tensor, shape: Sequence[int]) -> Tensor:
             raise ValueError(f"leaves must lie in an image of {height} x {width}, those of side {size} reach beyond")
         grid[row, column] = of_size
         painted = grid.repeat_interleave(size, 0).repeat_interleave(size, 1)[:height, :width]
-        numbers = torch.where(painted >= 0, painted, numbers)
+        leaf_index = torch.where(painted >= 0, painted, leaf_index)
     area = int(leaves[:, 2].square().sum())
-    if area != height * width or (numbers < 0).any():
+    if area != height * width or (leaf_index < 0).any():
         raise ValueError(f"leaves must tile an image of {height} x {width} pixels, got {area} pixels or gaps")
-    return numbers
+    return leaf_index
 
 
 def leaf_boxes(leaves: Tensor) -> Tensor:
@@ -77,12 +77,12 @@ def leaf_means(image: Tensor, leaves: Tensor) -> Tensor:
     return means if image.ndim == 3 else means[:, 0]
 
 
-def leaf_sums(image: Tensor, numbers: Tensor, count: int) -> Tensor:
+def leaf_sums(image: Tensor, leaf_index: Tensor, count: int) -> Tensor:
     """Sums of an image over leaves.
 
     Args:
         image: (C, H, W).
-        numbers: the leaf of each pixel, (H, W), as `leaf_map` gives it.
+        leaf_index: of each pixel, (H, W), as `leaf_map` gives it.
         count: L, the number of leaves.
 
     Returns:
@@ -90,7 +90,7 @@ def leaf_sums(image: Tensor, numbers: Tensor, count: int) -> Tensor:
     """
     # Thousands of pixels are added one after another: in single precision the last digits would be lost.
     pixels = image.flatten(1).T.to(widest_float(image.device))  # (P, C)
-    return pixels.new_zeros(count, len(image)).index_add_(0, numbers.flatten().to(image.device), pixels)
+    return pixels.new_zeros(count, len(image)).index_add_(0, leaf_index.flatten().to(image.device), pixels)
 
 
 def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
@@ -107,13 +107,13 @@ def reconstruct(leaves: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises:
         ValueError: leaves that do not tile the image, or another number of values.
     """
-    numbers = leaf_map(leaves, shape)
+    leaf_index = leaf_map(leaves, shape)
     check_tensor(values, "values", f"{len(leaves)}", f"{len(leaves)} C", kind="real", finite=False)
-    painted = values[numbers.to(values.device)]  # (H, W) or (H, W, C)
+    painted = values[leaf_index.to(values.device)]  # (H, W) or (H, W, C)
     return painted if values.ndim == 1 else painted.permute(2, 0, 1)
 
 
-def check_image(image: Tensor) -> tuple[Tensor, bool]:
+def as_batch(image: Tensor) -> tuple[Tensor, bool]:
     """Bring an image into the shape of a batch.
 
     Args:

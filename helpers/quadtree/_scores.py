@@ -35,8 +35,8 @@ def leaf_gradient(model: nn.Module, x: Tensor, target: Target, leaves: Trees) ->
     gradients = input_gradient(model, torch.stack(coarse), target)  # (B, C, H, W) or (B, K, C, H, W)
     by_image = []
     for gradient, tree in zip(gradients, trees, strict=True):  # trees differ in length
-        numbers, channels = leaf_map(tree, shape), gradient.flatten(0, -3)  # (C, H, W) or (K C, H, W)
-        sums = leaf_sums(channels, numbers, len(tree)).to(gradient)  # (L, C) or (L, K C)
+        leaf_index, channels = leaf_map(tree, shape), gradient.flatten(0, -3)  # (C, H, W) or (K C, H, W)
+        sums = leaf_sums(channels, leaf_index, len(tree)).to(gradient)  # (L, C) or (L, K C)
         by_image.append(sums if gradient.ndim == 3 else sums.view(len(tree), len(gradient), -1).transpose(0, 1))
     return by_image[0] if isinstance(leaves, Tensor) else by_image
 
@@ -71,9 +71,9 @@ def occlusion_on_leaves(
     trees = _trees(leaves, check_images(x))
     for tree in trees:
         leaf_map(tree, x.shape[-2:])  # raises where the tree does not tile the image
-    image = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree) for tree in trees])).to(x.device)
+    image_index = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree) for tree in trees])).to(x.device)
     corner, size = torch.cat(trees).to(x.device).split([2, 1], 1)  # (N, 2), (N, 1)
-    regions = torch.cat([image[:, None], corner, corner + size], 1)
+    regions = torch.cat([image_index[:, None], corner, corner + size], 1)  # (N, 5): image, y0, x0, y1, x1
     drops = region_occlusion(model, x, target, regions, fill=fill, batch_size=batch_size)  # (N,) or (N, K)
     by_image = [part.T if part.ndim == 2 else part for part in drops.split([len(tree) for tree in trees])]
     return by_image[0] if isinstance(leaves, Tensor) else by_image

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from helpers.capture import activations_up_to
+from helpers.capture import activations_up_to, check_feature_maps
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -34,11 +34,7 @@ def features_at_any_size(model: nn.Module, x: Tensor, *, layer: str, keep_pools:
             f"keep_pools must be True for poolings that move by one pixel, as {fixed[0]!r} does, got False"
         )
     features = activations_up_to(model, x, layer, without=() if keep_pools else POOLINGS)
-    if features.ndim != 4:
-        raise ValueError(
-            f"layer must have feature maps (B, F, h, w), got {layer!r}, which gives {tuple(features.shape)}"
-        )
-    return features
+    return check_feature_maps(features, layer, model)
 
 
 def _moves_by_one(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:
