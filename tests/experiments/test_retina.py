@@ -258,14 +258,18 @@ def test_the_record_of_turns_and_zooms(monkeypatch, tmp_path):
         assert "setting" not in select(record, network=names[0], seed=1, metric="lost by 16 px")
 
 
-def test_every_number_comes_into_a_row_with_its_setting(monkeypatch):
-    monkeypatch.setattr(R, "ZOOMS", (0.5, 1.0))
-    images = marked()[0]
-    result = R.measured(Middle(), images, "scenes")
+def test_every_number_comes_into_a_row_with_its_setting():
+    draw = iter(range(100))
+    result = {
+        metric: [{"mean": next(draw) / 8, "error": next(draw) / 8} for _ in settings]
+        for metric, settings in R.axes().items()
+    }
+    result["lost by half the size"] = {"mean": 50.0, "error": 51.0}
     rows = R.rows({"scenes-disc": {"2": result}}, "scenes", 4)
     assert counted(rows) == Counter(numbers(result))
-    for setting, summary in zip(R.ZOOMS, result["zoomed"], strict=True):
-        row = pick(rows, metric="zoomed", setting=setting)
-        assert (row["value"], row["error"]) == (summary["mean"], summary["error"])
-        assert (row["table"], row["network"], row["seed"], row["set"]) == ("curves", "scenes-disc", 2, "scenes")
-    assert pick(rows, metric="lost by half the size")["value"] == result["lost by half the size"]["mean"]
+    for metric, settings in R.axes().items():
+        for setting, summary in zip(settings, result[metric], strict=True):
+            row = pick(rows, metric=metric, setting=setting)
+            assert (row["value"], row["error"]) == (summary["mean"], summary["error"])
+            assert (row["table"], row["network"], row["seed"], row["set"]) == ("curves", "scenes-disc", 2, "scenes")
+    assert pick(rows, metric="lost by half the size")["value"] == 50
