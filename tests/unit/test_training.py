@@ -7,7 +7,7 @@ from support.untouched import Boom
 from torch import nn
 
 from helpers.device import seed_everything
-from helpers.training import accuracy, fit, predict, topk_correct
+from helpers.training import LossError, accuracy, fit, fit_batches, predict, topk_correct
 
 
 def blobs(n=200, seed=0):
@@ -184,14 +184,14 @@ def test_every_step_is_an_adam_step_on_the_loss_that_is_given():
     losses = fit(
         ours, inputs, targets, epochs=3, batch_size=8, lr=0.01, progress=False, loss=lambda a, b: (a - b).abs().sum()
     )
-    adam, wanted = torch.optim.Adam(by_hand.parameters(), lr=0.01), []
+    adam, expected = torch.optim.Adam(by_hand.parameters(), lr=0.01), []
     for _ in range(3):  # a batch of everything: its order does not matter
         loss = (by_hand(inputs) - targets).abs().sum()
         adam.zero_grad()
         loss.backward()
         adam.step()
-        wanted.append(loss.item())
-    assert losses == pytest.approx(wanted, rel=1e-5)
+        expected.append(loss.item())
+    assert losses == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(ours.weight, by_hand.weight, atol=1e-6, rtol=1e-5)
 
 
@@ -206,9 +206,9 @@ def test_it_learns_what_the_loss_asks_for():
 
 def test_the_cross_entropy_by_name_is_the_loss_that_is_taken_without_one():
     images, labels = blobs(40)
-    wanted = fit(linear(), images, labels, epochs=2, batch_size=16, progress=False)
-    assert fit(linear(), images, labels, epochs=2, batch_size=16, progress=False, loss=F.cross_entropy) == wanted
-    assert fit(linear(), images, labels, epochs=2, batch_size=16, progress=False, loss=None) == wanted
+    expected = fit(linear(), images, labels, epochs=2, batch_size=16, progress=False)
+    assert fit(linear(), images, labels, epochs=2, batch_size=16, progress=False, loss=F.cross_entropy) == expected
+    assert fit(linear(), images, labels, epochs=2, batch_size=16, progress=False, loss=None) == expected
 
 
 def test_outputs_meet_their_own_targets_in_the_same_order_as_ever():
@@ -231,17 +231,17 @@ def test_outputs_meet_their_own_targets_in_the_same_order_as_ever():
     order = torch.Generator().manual_seed(5)
     for epoch in (met[:3], met[3:]):
         assert [len(targets) for _, targets in epoch] == [4, 4, 2]
-        wanted = torch.randperm(10, generator=order).tolist()
-        assert [t - 100 for _, targets in epoch for t in targets] == wanted
-        assert [o for outputs, _ in epoch for o in outputs] == wanted
+        expected = torch.randperm(10, generator=order).tolist()
+        assert [t - 100 for _, targets in epoch for t in targets] == expected
+        assert [o for outputs, _ in epoch for o in outputs] == expected
 
 
 def test_targets_may_be_maps():
     images = torch.rand(6, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    model, kept = nn.Conv2d(1, 1, 3, padding=1), images.clone()
+    model, before = nn.Conv2d(1, 1, 3, padding=1), images.clone()
     losses = fit(model, images, 2 * images, epochs=30, lr=0.05, batch_size=6, progress=False, loss=F.mse_loss)
     assert losses[-1] < 0.2 * losses[0]
-    assert images.equal(kept)
+    assert images.equal(before)
     assert model.weight.is_contiguous()
 
 
@@ -291,3 +291,48 @@ def test_settings_and_networks_are_checked_with_a_loss_too():
 def test_without_a_loss_images_are_still_images():
     with pytest.raises(ValueError, match="images"):
         fit(regression(), vectors()[0], torch.zeros(8, dtype=torch.long), epochs=1, progress=False)
+
+
+# --- the loop itself --------------------------------------------------------------------------------------------------
+
+
+def test_the_loop_goes_on_where_it_stopped_and_tells_each_epoch():
+    inputs, targets = vectors(12)
+
+    def batches(epoch):
+        order = torch.randperm(12, generator=torch.Generator().manual_seed(epoch)).split(4)
+        return ((inputs[rows], targets[rows]) for rows in order)
+
+    def run(model, optimiser, schedule, first_epoch, epochs):
+        epochs_met = []
+        losses = fit_batches(
+            model, batches, F.mse_loss, optimiser, schedule=schedule, epochs=epochs, steps=3, first_epoch=first_epoch,
+            on_epoch=lambda epoch, values: epochs_met.append((epoch, values)), progress=False,
+        )  # fmt: skip
+        assert [epoch for epoch, _ in epochs_met] == list(range(first_epoch, epochs))
+        assert [value for _, values in epochs_met for value in values] == losses
+        return losses
+
+    def parts():
+        model = regression()
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        return model, optimiser, torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.9)
+
+    whole, resumed = parts(), parts()
+    expected = run(*whole, 0, 4)
+    assert run(*resumed, 0, 2) + run(*resumed, 2, 4) == expected
+    assert whole[2].get_last_lr() == pytest.approx([0.1 * 0.9**12])
+    assert resumed[0].weight.equal(whole[0].weight)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_before_that_step():
+    model = regression()
+    before = model.weight.clone()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(LossError, match="the loss became nan at step 0") as caught:
+        fit_batches(
+            model, lambda epoch: [vectors()], lambda a, b: (a - b).sum() * float("nan"), optimiser, epochs=3, steps=1,
+            first_epoch=2, progress=False,
+        )  # fmt: skip
+    assert caught.value.epoch == 2
+    assert model.weight.equal(before)
