@@ -67,6 +67,22 @@ def box_mask(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
     return ((rows > y0) & (rows < y1))[..., :, None] & ((columns > x0) & (columns < x1))[..., None, :]
 
 
+def box_centers(boxes: Tensor) -> Tensor:
+    """The centres of boxes.
+
+    Args:
+        boxes: (..., 4), x0, y0, x1, y1; NaN where there is none.
+
+    Returns:
+        x and y, (..., 2), in the units of the boxes and in floating point; NaN for a box of NaN.
+
+    Raises:
+        ValueError: boxes are no real numbers (..., 4).
+    """
+    check_tensor(boxes, "boxes", "... 4", kind="real", finite=False, empty=True)
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes that `check_boxes` has seen, for the functions that take boxes.
 

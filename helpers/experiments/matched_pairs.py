@@ -13,6 +13,7 @@ from torchvision.transforms.functional import normalize
 from tqdm.auto import tqdm
 
 from helpers import networks
+from helpers.boxes import box_centers
 from helpers.data import searched_scenes, tiny_imagenet
 from helpers.data._scenes import DISPLAY, WINDOW
 from helpers.experiments.environment import run_environment
@@ -61,8 +62,7 @@ def load_images(kind: str, device: torch.device) -> Searched:
 
 def object_middles(images: Searched) -> Tensor:
     """The middles of the true boxes, to whole pixels, (N, 2) in [-1, 1]."""
-    middle = (images.boxes[:, :2] + images.boxes[:, 2:]) / 2
-    return middle.round() * 2 / images.x.shape[-1] - 1
+    return box_centers(images.boxes).round() * 2 / images.x.shape[-1] - 1
 
 
 def pair(kind: str, out: Path, device: torch.device) -> Iterator[tuple[str, int, nn.Module]]:

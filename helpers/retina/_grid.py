@@ -58,6 +58,13 @@ def grid_offsets(geometry: Geometry) -> Tensor:
     return torch.stack([radii * angles.cos(), radii * angles.sin()], dim=-1)
 
 
+def pixel_centers(
+    count: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Tensor:
+    """Where the centres of so many pixels lie along a side of an image: (count,), in (-1, 1) from edge to edge."""
+    return (torch.arange(count, dtype=dtype, device=device) + 0.5) * 2 / count - 1
+
+
 def check_geometry(size: Any, r_min: Any, r_max: Any, start_angle: Any) -> Geometry:
     """The retina of these numbers; ValueError unless it has 2 circles of 2 samples, 0 < r_min < r_max, all finite."""
     if not isinstance(size, (tuple, list)) or len(size) != 2:

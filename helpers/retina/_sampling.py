@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers._validate import check_count, check_images, check_number, check_size, check_tensor
-from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry, grid_offsets
+from helpers.retina._grid import R_MIN, Geometry, check_fixations, check_geometry, grid_offsets, pixel_centers
 
 
 def log_polar(
@@ -203,7 +203,7 @@ def sample_cartesian(x: Tensor, fixations: Tensor, side: int | None, r_max: floa
     """`cartesian` of arguments that were checked: fixations (B or 1, U, 2), float64 on the CPU."""
     if side is None:
         side = max(2, round(min(x.shape[-2:]) * r_max))
-    axis = (torch.arange(side, dtype=torch.float64) + 0.5) * 2 / side - 1
+    axis = pixel_centers(side, dtype=torch.float64)
     offsets = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1) * r_max
     views = sample_around(x, fixations, offsets)
     return views * (offsets.square().sum(-1) <= r_max**2).to(x.device) if disc else views

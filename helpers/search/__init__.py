@@ -3,7 +3,7 @@
 A *fixation* is x, y in [-1, 1] from the left (top) edge of the image to the right (bottom) one; the *candidates* are
 the fixations that a search may choose from. `log_p` are the log-probabilities of the labels that the network gives,
 from each view alone; those from many fixations are a *label map*. A *belief* is what several views say together, in
-log-probabilities too. `places` are where objects are.
+log-probabilities too. `places` are where objects are, never fixations.
 
 In one call::
 

@@ -1,7 +1,8 @@
 """The map of the where pathway: cells around the fixation, on rings like the superior colliculus, and the way back.
 
-A cell holds how probably a look at its place would be answered rightly. `collicular_target` makes the cells out of an
-accuracy map, `predicted_map` an accuracy map out of the cells.
+A cell holds how probably the what pathway would answer rightly from a fixation at the cell. `collicular_target` makes
+the cells out of an accuracy map, `predicted_map` an accuracy map out of the cells. The *display* is a square as
+large as the image, the fixation its centre.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from helpers._validate import check_tensor
-from helpers.retina._grid import Geometry, grid_offsets
+from helpers.retina._grid import Geometry, grid_offsets, pixel_centers
 from helpers.search._information import check_accuracy
 
-# The published layout: 10 eccentricities, each 1.41 times the next, out to 0.8 of half the display, and 24 azimuths.
+# The layout of Daucé et al. 2020: 10 rings from the outermost inwards, each 1.41 times as far out as the next, the
+# first at 0.8 of half the display; 24 azimuths.
 RINGS, AZIMUTHS, RATIO, REACH = 10, 24, 1.41, 0.8
 WIDTH = 0.25  # standard deviation of a cell's kernel, in its eccentricity
 RIDGE = 0.01  # of the pseudo-inverse, for kernels of unit norm
@@ -24,7 +26,7 @@ RIDGE = 0.01  # of the pseudo-inverse, for kernels of unit norm
 @lru_cache(maxsize=4)
 def _kernels(size: int) -> Tensor:
     """The weights with which each cell averages a display: (cells, size, size), those of a cell adding up to 1."""
-    axis = (torch.arange(size, dtype=torch.float64) + 0.5) * 2 / size - 1
+    axis = pixel_centers(size, dtype=torch.float64)
     centres = grid_offsets(Geometry(RINGS, AZIMUTHS, REACH / RATIO ** (RINGS - 1), REACH, 0.0)).flatten(0, 1)
     width = WIDTH * centres.norm(dim=1, keepdim=True)
     column, row = (torch.exp(-(((axis - centres[:, [k]]) / width) ** 2) / 2) for k in (0, 1))
@@ -36,8 +38,8 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
     """What the where pathway should say: the accuracy map of the what pathway, around the object, seen by the cells.
 
     Args:
-        accuracy: how often the what pathway is right when it looks so many pixels beside the object, (h, w), both odd,
-            the middle at the object, in [0, 1].
+        accuracy: how often the what pathway is right when it looks so many whole pixels beside the object, (h, w), both
+            odd, the middle at the object, in [0, 1]: `accuracy_map` for offsets of whole pixels.
         places: the objects, seen from the fixation, (N, 2), x and y in whole pixels, each less than half the display.
         size: side of the display in pixels, even.
         chance: the accuracy beyond the map.
@@ -61,23 +63,24 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
             raise ValueError(f"places must be whole pixels within +-{size // 2 - 1}, got one at {farthest}")
     kernels = _kernels(size)
     margin = [side // 2 for side in accuracy.shape]
-    # The accuracy of looking at q when the object is at place: accuracy[q - place]. Correlating each kernel with the
-    # map gives the sums for all places at once.
+    # With the object at p, looking at q is answered rightly with probability accuracy[q - p], counted from the map's
+    # middle. Correlating each kernel with the map gives, for all p at once,
+    # by_place[cell, p] = sum_q kernel[cell, q] (accuracy[q - p] - chance).
     padded = [size + 2 * m for m in margin]
     spectrum = torch.fft.rfft2(kernels, s=padded) * torch.fft.rfft2((accuracy.float().cpu() - chance), s=padded).conj()
-    sums = torch.fft.irfft2(spectrum, s=padded)  # shifted by the map's middle, wrapped around
-    sums = sums.roll(margin, dims=(1, 2))[:, :size, :size]
+    # The transform counts the map from its corner: the roll brings its middle to offset 0.
+    by_place = torch.fft.irfft2(spectrum, s=padded).roll(margin, dims=(1, 2))[:, :size, :size]
     # Places are counted from the centre, which lies between the pixels size / 2 - 1 and size / 2: an object at place 0
     # is looked at best from there, so the mean over the four pixels around it stands for it.
     pixels = places.cpu() + size // 2
-    around = [sums[:, pixels[:, 1] - i, pixels[:, 0] - j] for i in (0, 1) for j in (0, 1)]
+    around = [by_place[:, pixels[:, 1] - i, pixels[:, 0] - j] for i in (0, 1) for j in (0, 1)]
     cells = chance + torch.stack(around).mean(0).T
     return cells.clamp(0, 1).unflatten(1, (RINGS, AZIMUTHS)).to(accuracy.device)
 
 
 @lru_cache(maxsize=4)
-def _readout(size: int) -> Tensor:
-    """Pseudo-inverse of the kernels, (cells, size * size): from cells to the least map that would give such cells."""
+def _map_from_cells(size: int) -> Tensor:
+    """Pseudo-inverse of the kernels, (cells, size * size): from cells to the map of least norm that would give them."""
     kernels = _kernels(size).flatten(1).double()
     norms = kernels.norm(dim=1, keepdim=True)
     unit = kernels / norms  # else the fovea's small kernels would outweigh all others
@@ -107,6 +110,6 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = 0.1) -> Tensor
 
 def unchecked_predicted_map(cells: Tensor, size: int, chance: float = 0.1) -> Tensor:
     """`predicted_map` of arguments that were checked."""
-    maps = chance + ((cells.flatten(1) - chance) @ _readout(size).to(cells)).unflatten(1, (size, size))
-    axis = (torch.arange(size, device=cells.device) + 0.5) * 2 / size - 1
+    maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
+    axis = pixel_centers(size, device=cells.device)
     return torch.where(axis.square() + axis[:, None].square() <= 1, maps, chance)

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor, describe
+from helpers.boxes import box_centers
 from helpers.capture import preserved
 from helpers.networks import Card
-from helpers.retina._grid import check_fixations, check_inside
+from helpers.retina._grid import check_fixations, check_inside, pixel_centers
 from helpers.retina._views import check_card, sample_views
 
 View = Callable[[Tensor, Tensor], Tensor]  # images (B, C, H, W), fixations (B, U, 2) -> (B, U, C, h, w)
@@ -66,8 +67,8 @@ def label_map(
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section I.
     """
     check_images(x)
-    points, sides = check_candidates(fixations, len(x))
-    view, batch_size = check_view(view, model), check_count(batch_size, "batch_size")
+    points, sides = as_candidates(fixations, len(x))
+    view, batch_size = resolve_view(view, model), check_count(batch_size, "batch_size")
     return unchecked_label_map(model, x, points, view, batch_size, logits).unflatten(1, sides)
 
 
@@ -155,7 +156,7 @@ def spread_map(maps: Tensor, shape: tuple[int, int]) -> Tensor:
         raise ValueError(f"maps must be (B, n, n), over a square grid of fixations, got {tuple(maps.shape)}")
     height, width = check_size(shape, "shape")
     outermost = (maps.shape[1] - 1) / (maps.shape[1] + 1)  # x of the outermost fixations; 0 for a single one
-    y, x = ((torch.arange(n, device=maps.device) * 2 + 1) / n - 1 for n in (height, width))
+    y, x = (pixel_centers(n, device=maps.device) for n in (height, width))
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) / max(outermost, 1e-6)
     points = points.clamp(-1, 1).to(maps.dtype).expand(len(maps), -1, -1, -1)
     return F.grid_sample(maps[:, None], points, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
@@ -184,8 +185,7 @@ def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -
     flat = fixations.reshape(-1, 2).to(boxes)
     pixels = (flat + 1) / 2 * flat.new_tensor([width, height])  # (U, 2)
     inside = ((pixels > boxes[:, None, :2]) & (pixels < boxes[:, None, 2:])).all(-1)  # (B, U)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    nearest = (pixels - middle[:, None]).square().sum(-1).argmin(1)  # (B,)
+    nearest = (pixels - box_centers(boxes)[:, None]).square().sum(-1).argmin(1)  # (B,)
     missed = ~inside.any(1) & ~boxes.isnan().any(1)
     inside[missed, nearest[missed]] = True
     return inside.unflatten(1, fixations.shape[:-1])
@@ -207,7 +207,8 @@ def accuracy_map(
         x: images, (B, C, H, W).
         target: their labels, an int or (B,).
         offsets: of the fixation from the object, x and y in half the image's width and height: n for
-            `fixation_grid(n)`, or (n, m, 2) or (U, 2).
+            `fixation_grid(n)`, or (n, m, 2) or (U, 2). For `collicular_target` they are whole pixels, the middle one 0:
+            x and y from `torch.arange(-27, 28) * 2 / side` give a map of 55 x 55.
         places: (B, 2), where the objects are, in [-1, 1]; None is the centre. Fixations beyond the edge are moved onto
             it.
         view: as in `label_map`.
@@ -221,18 +222,18 @@ def accuracy_map(
     Source: Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020 (there 55 x 55 offsets of whole pixels).
     """
     check_images(x)
-    labels = check_label(target, len(x))  # (B,)
+    labels = as_labels(target, len(x))  # (B,)
     offsets = offsets if isinstance(offsets, Tensor) else fixation_grid(check_count(offsets, "offsets"))
     check_tensor(offsets, "offsets", "n m 2", "U 2", kind="real")
     places = torch.zeros(len(x), 2) if places is None else check_tensor(places, "places", f"{len(x)} 2", kind="real")
-    view, batch_size = check_view(view, model), check_count(batch_size, "batch_size")
+    view, batch_size = resolve_view(view, model), check_count(batch_size, "batch_size")
     fixations = places.double().cpu()[:, None] + offsets.double().cpu().reshape(1, -1, 2)  # (B, U, 2)
     answers = unchecked_label_map(model, x, fixations.clamp(-1, 1), view, batch_size).argmax(-1)  # (B, U)
     right = answers == labels.to(answers.device)[:, None]
     return right.double().mean(0).float().unflatten(0, offsets.shape[:-1])
 
 
-def check_view(view: View | None, model: nn.Module) -> View:
+def resolve_view(view: View | None, model: nn.Module) -> View:
     """A view, or that of one of the book's networks when None."""
     if view is not None:
         return view
@@ -242,7 +243,7 @@ def check_view(view: View | None, model: nn.Module) -> View:
     return partial(sample_views, card=check_card(model))
 
 
-def check_candidates(fixations: int | Tensor, batch: int) -> tuple[Tensor, tuple[int, ...]]:
+def as_candidates(fixations: int | Tensor, batch: int) -> tuple[Tensor, tuple[int, ...]]:
     """Fixations as (B or 1, U, 2), float64 on the CPU, and the sides of their grid: (n, n) for a number n, or (U,)."""
     if isinstance(fixations, Tensor):
         points = check_fixations(fixations, batch)
@@ -251,7 +252,7 @@ def check_candidates(fixations: int | Tensor, batch: int) -> tuple[Tensor, tuple
     return check_fixations(fixation_grid(n).flatten(0, 1), batch), (n, n)
 
 
-def check_start(start: Tensor | None, batch: int) -> Tensor:
+def as_start(start: Tensor | None, batch: int) -> Tensor:
     """The first fixation of each image, (B, 2), float32 on the CPU, of one for all (2,), (B, 2) or None, the centre."""
     if start is None:
         return torch.zeros(batch, 2)
@@ -259,7 +260,7 @@ def check_start(start: Tensor | None, batch: int) -> Tensor:
     return check_inside(start, "start").float().cpu().expand(batch, 2)
 
 
-def check_label(target: Target, batch: int, classes: int | None = None) -> Tensor:
+def as_labels(target: Target, batch: int, classes: int | None = None) -> Tensor:
     """One label an image, (B,) int64; ValueError unless the target is an int or (B,)."""
     labels, several = check_target(target, batch, classes)
     if several:

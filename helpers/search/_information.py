@@ -1,9 +1,10 @@
 """What a second view is worth: posteriors fused, the information gained, and its bound.
 
-Every function takes log-probabilities, as `log_softmax` gives them: what probabilities round to 0 they still hold.
+Every function takes log-probabilities, as `log_softmax` gives them: they keep values so small that the probability
+itself would round to 0.
 `belief`, (B, K), is log p(k | x_0), what is believed of the label before the next view; `log_p`, (B, ..., K), is
-log p(k | x_u), what each possible view at u says alone; `prior`, (K,), is p(k), the probabilities of the labels, evenly
-spread when None.
+log p(k | x_u), what each possible view at u says alone; `prior`, (K,), is p(k), the probabilities of the labels,
+uniform when None.
 
 The public functions check their arguments. The `unchecked_...` functions do the work; `search` calls them at every
 saccade, after checking once.
@@ -91,15 +92,18 @@ def information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None = None)
 def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None = None, constant: bool = True) -> Tensor:
     """The source's bound: what the gain would be if the two views had nothing in common.
 
-    Implements :eq:`eq-igub`: IGUB(u) = sum_k p(k | x_0, x_u) log p(k | x_u), chapter 7. With its constant,
-    - sum_k p(k | x_0, x_u) log p(k), it is `information_gain` + `redundancy`, and no less than the gain on average if
-    the posteriors are exact; for a single pair of views it may be less. Without it, it is at most 0, and no bound.
+    Implements :eq:`eq-igub`: IGUB(u) = sum_k p(k | x_0, x_u) log p(k | x_u), chapter 7, and adds the constant
+    - sum_k p(k | x_0, x_u) log p(k).
+
+    - With the constant it equals `information_gain` + `redundancy`.
+    - It bounds the mean gain from above, if the posteriors are exact; for a single pair of views it may be less.
+    - Without the constant it is at most 0, and no bound.
 
     Args:
         belief: (B, K).
         log_p: (B, ..., K).
         prior: (K,), or None, which makes the constant log K.
-        constant: add it. It changes the order of places only where the prior is not uniform.
+        constant: add the constant. It changes the order of candidates only where the prior is not uniform.
 
     Returns:
         (B, ...), nats.
@@ -115,8 +119,8 @@ def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None =
 def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
     """What a look is worth on average, before looking: the mutual information of the label and the answer.
 
-    The answer at u is taken for the label with probability a(u), else for any of the others, all alike. With even
-    beliefs and a(u) = 1/K the look is worth nothing; with a(u) = 1 it is worth the belief's entropy.
+    The answer at u is taken for the label with probability a(u), else for any of the others, all alike. With a
+    uniform belief and a(u) = 1/K the look is worth nothing; with a(u) = 1 it is worth the belief's entropy.
 
     Implements :eq:`eq-expected-gain`: H(answer) - H(answer | label), chapter 7.
 

@@ -1,4 +1,4 @@
-"""Policies: rules that rank the places to look at next."""
+"""Policies: rules that rank the candidates, the fixations that a search may choose from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SearchState:
         log_p: what the network says from each candidate, (B, U, K) log-probabilities; None before looking.
         target: the label sought, (B,), or None.
         accuracy: how probably the answer from each candidate will be right, (B, U), or None.
-        prior: of the labels, (K,); evenly spread when None.
+        prior: of the labels, (K,); uniform when None.
         generator: of random numbers.
     """
 

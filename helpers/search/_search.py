@@ -15,16 +15,16 @@ from helpers.retina._grid import check_fixations
 from helpers.search._fixations import (
     BATCH_SIZE,
     View,
-    check_candidates,
-    check_label,
-    check_start,
-    check_view,
+    as_candidates,
+    as_labels,
+    as_start,
+    resolve_view,
     unchecked_label_map,
 )
 from helpers.search._information import check_accuracy, check_log_p, check_prior, unchecked_fuse
 from helpers.search._policies import POLICIES, SearchState
 
-SAME_PLACE = 1e-6  # in half images: a candidate so near to the first fixation is the same, up to rounding
+SAME_FIXATION = 1e-6  # in half images: a candidate so near to the first fixation is the same, up to rounding
 
 
 class Trace(NamedTuple):
@@ -32,7 +32,7 @@ class Trace(NamedTuple):
 
     Attributes:
         fixations: (B, S + 1, 2), in [-1, 1], the first glance's first.
-        choices: (B, S) int64, the number of each fixation among the candidates.
+        choices: (B, S) int64, the index of each fixation among the candidates.
         log_p: (B, S + 1, K) log-probabilities, of each view alone.
         beliefs: (B, S + 1, K) log-probabilities, of all views so far, fused.
         scores: (B, S, U), the policy's; -inf where a return was inhibited.
@@ -66,9 +66,10 @@ def search(
     """Look at images once, then again where a policy says, and fuse what is seen.
 
     Args:
-        models: the network that names what it sees ("what"), or a pair (what, where), whose second member predicts
+        models: the network that names what it sees, or a pair (what, predict_accuracy), whose second member predicts
             from the whole image how probably each candidate's answer is right, for the policy "expected": it is called
-            as `where(x, fixations)` with (B, U, 2) and returns (B, U) in [0, 1].
+            as `predict_accuracy(x, fixations)` with (B, U, 2) and returns (B, U) in [0, 1]. It is not a `WhereNet`:
+            with one of these `dual_pathway` searches.
         x: images, (B, C, H, W), normalised as the network expects them.
         policy: a name in `POLICIES`.
         saccades: how many, from 0 on.
@@ -76,7 +77,7 @@ def search(
         start: the first glance's fixation, (2,) or (B, 2); None is the centre.
         target: labels for the policies that are told them, an int or (B,).
         accuracy: (U,) or (B, U), in place of a second network.
-        prior: of the labels, (K,); evenly spread when None.
+        prior: of the labels, (K,); uniform when None.
         inhibit: a candidate that was looked at (the first glance's too) is not looked at again.
         view: as in `label_map`.
         batch_size: views a forward pass.
@@ -91,19 +92,20 @@ def search(
     """
     check_images(x)
     check_choice(policy, "policy", POLICIES)
-    what, where = models if isinstance(models, tuple) else (models, None)
-    view, batch_size = check_view(view, what), check_count(batch_size, "batch_size")
-    fixations = check_candidates(fixations, len(x))[0].float().expand(len(x), -1, -1)  # (B, U, 2)
-    start = check_start(start, len(x))  # (B, 2)
-    saccades, visited = _check_saccades(saccades, fixations, start, inhibit)
+    what, predict_accuracy = models if isinstance(models, tuple) else (models, None)
+    view, batch_size = resolve_view(view, what), check_count(batch_size, "batch_size")
+    fixations = as_candidates(fixations, len(x))[0].float().expand(len(x), -1, -1)  # (B, U, 2)
+    start = as_start(start, len(x))  # (B, 2)
+    visited = _visited(fixations, start, inhibit)
+    saccades = _check_saccades(saccades, visited)
 
     def look(fixations: Tensor) -> Tensor:
         return unchecked_label_map(what, x, fixations, view, batch_size)
 
     glance = look(start[:, None])[:, 0]  # (B, K)
-    if where is not None and accuracy is None and POLICIES[policy].needs_accuracy:
-        with preserved(where), torch.no_grad():
-            accuracy = where(x, fixations)
+    if predict_accuracy is not None and accuracy is None and POLICIES[policy].needs_accuracy:
+        with preserved(predict_accuracy), torch.no_grad():
+            accuracy = predict_accuracy(x, fixations)
     state = _first_state(policy, glance, fixations, target, accuracy, prior, seed)
     if POLICIES[policy].needs_all_views:
         log_p = look(fixations)
@@ -156,24 +158,29 @@ def search_precomputed(
     fixations = check_fixations(fixations, batch).float().expand(batch, -1, -1)
     if fixations.shape[1] != candidates:
         raise ValueError(f"fixations must be {candidates}, one a candidate of log_p, got {fixations.shape[1]}")
-    start = check_start(None, batch)
-    saccades, visited = _check_saccades(saccades, fixations, start, inhibit)
+    start = as_start(None, batch)
+    visited = _visited(fixations, start, inhibit)
+    saccades = _check_saccades(saccades, visited)
     state = _first_state(policy, glance, fixations, target, accuracy, prior, seed)
     if POLICIES[policy].needs_all_views:
         state = replace(state, log_p=log_p)
     return _saccades(policy, state, start, saccades, visited, inhibit, _read_from(log_p))
 
 
-def _check_saccades(saccades: int, fixations: Tensor, start: Tensor, inhibit: bool) -> tuple[int, Tensor]:
-    """The number of saccades, and which candidates must not be looked at any more, (B, U) bool."""
-    saccades = check_count(saccades, "saccades", 0, fixations.shape[1])
+def _visited(fixations: Tensor, start: Tensor, inhibit: bool) -> Tensor:
+    """Which candidates must not be looked at any more after the first glance, (B, U) bool."""
     if not inhibit:
-        return saccades, torch.zeros(fixations.shape[:2], dtype=torch.bool)
-    visited = (fixations - start[:, None]).abs().amax(-1) < SAME_PLACE
+        return torch.zeros(fixations.shape[:2], dtype=torch.bool)
+    return (fixations - start[:, None]).abs().amax(-1) < SAME_FIXATION
+
+
+def _check_saccades(saccades: int, visited: Tensor) -> int:
+    """The number of saccades, if there are as many candidates to look at."""
+    saccades = check_count(saccades, "saccades", 0, visited.shape[1])
     free = int((~visited).sum(1).min())
     if saccades > free:
         raise ValueError(f"saccades must be at most {free}, the candidates not yet looked at, got {saccades}")
-    return saccades, visited
+    return saccades
 
 
 def _first_state(
@@ -188,7 +195,7 @@ def _first_state(
     """What is known after the first glance; ValueError for labels, accuracies and priors that do not fit it."""
     (batch, candidates), labels = fixations.shape[:2], glance.shape[1]
     if target is not None:
-        target = check_label(target, batch, labels).to(glance.device)
+        target = as_labels(target, batch, labels).to(glance.device)
     elif POLICIES[policy].needs_target:
         raise ValueError(f"target must be given for the policy {policy!r}, got None")
     if POLICIES[policy].needs_accuracy:
@@ -223,6 +230,7 @@ def _saccades(
     log_p, beliefs, choices, scores = [glance], [glance], [], []
     for _ in range(saccades):
         score = POLICIES[policy].score(state)
+        # A score of -inf must still beat a candidate that was already looked at.
         score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(visited.to(glance.device), float("-inf"))
         choice = score.argmax(1).cpu()
         if inhibit:

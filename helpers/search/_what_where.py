@@ -1,4 +1,7 @@
-"""The two pathways: "what" names what lies under the gaze, "where" says from the periphery where looking would help."""
+"""The two pathways: "what" names what lies under the gaze, "where" says from the periphery where looking would help.
+
+Brain researchers call the what pathway *ventral* and the where pathway *dorsal*.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,21 @@ from helpers.networks._architectures import Chain
 from helpers.retina._grid import Geometry, check_fixations
 from helpers.retina._sampling import sample_log_polar
 from helpers.search._colliculus import AZIMUTHS, RATIO, REACH, RINGS, unchecked_predicted_map
-from helpers.search._fixations import BATCH_SIZE, View, check_start, unchecked_label_map
+from helpers.search._fixations import BATCH_SIZE, View, as_start, unchecked_label_map
 from helpers.search._information import unchecked_fuse
 
 ORIENTATIONS, PHASES = 6, 2  # of the published filters, whose place 12 learned ones take
 HIDDEN = 1000
 PER_CELL = 4  # samples of the dorsal retina for each cell of the map, along either axis
-# Four samples a cell, its centre in their middle: one and a half samples farther out and in than the rings.
+# Four samples a cell, its centre in their middle: the retina reaches 1.5 samples farther out and in than the rings of
+# cells. A ring is 4 samples wide: 1.5 samples are 3/8 of a ring, a factor of RATIO ** (3 / 8).
 DORSAL_RETINA = Geometry(
     RINGS * PER_CELL, AZIMUTHS * PER_CELL, REACH / RATIO ** (RINGS - 1 + 3 / 8), REACH * RATIO ** (3 / 8), 0.0
 )
 
 
 def dorsal_view(x: Tensor, fixations: Tensor | None = None) -> Tensor:
-    """What the where pathway sees: the whole display, gray, log-polar, anti-aliased; four by four samples a cell.
+    """What the where pathway sees around fixations: gray, log-polar, anti-aliased, four by four samples for each cell.
 
     Args:
         x: images, (B, C, H, W), whose mean is 0; colours are averaged.
@@ -49,7 +53,7 @@ def _dorsal_view(x: Tensor, fixations: Tensor) -> Tensor:
 
 
 class WhereNet(nn.Module):
-    """From a dorsal view to a map of how probably a look at each place would be answered rightly.
+    """From a dorsal view to a map: how probably the what pathway would answer rightly from a fixation at each cell.
 
     (B, 1, 40, 96) -> logits (B, 10, 24), whose sigmoid is the predicted accuracy. Twelve filters of 9 x 9 samples at
     every cell, learned here (the published ones are log-Gabors of 6 orientations and 2 phases, as many), then two
@@ -128,12 +132,12 @@ def dual_pathway(
     saccades: int = 1,
     *,
     view: View,
-    ventral: Tensor | None = None,
+    what_images: Tensor | None = None,
     start: Tensor | None = None,
     cautious: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> Glimpses:
-    """Look, ask the where pathway for a better place, go there, look again.
+    """Look, ask the where pathway for a better fixation, go there, look again.
 
     Args:
         what: maps a view to logits (B, K).
@@ -141,9 +145,9 @@ def dual_pathway(
         x: images, (B, C, H, H), square, whose mean is 0; what the where pathway sees.
         saccades: how many, from 0 on.
         view: what the what pathway sees from a fixation, as in `label_map`.
-        ventral: images that the what pathway looks at, (B, C', H, H), when they are not `x`: in colour, for example.
+        what_images: what the what pathway looks at, (B, C', H, H), when it is not `x`: in colour, for example.
         start: the first fixation, (2,) or (B, 2); None is the centre.
-        cautious: the gaze stays where it is when no place promises more than the what pathway's confidence, as
+        cautious: the gaze stays where it is when no fixation promises more than the what pathway's confidence, as
             published; what it sees there again is not fused a second time.
         batch_size: views a forward pass.
 
@@ -159,11 +163,11 @@ def dual_pathway(
     if x.shape[-2] != size or size % 2:
         raise ValueError(f"x must be square, of even sides, got {tuple(x.shape)}")
     saccades, batch_size = check_count(saccades, "saccades", 0), check_count(batch_size, "batch_size")
-    ventral = x if ventral is None else check_tensor(ventral, "ventral", f"{len(x)} C H W")
-    fixation = check_start(start, len(x))  # (B, 2)
+    what_images = x if what_images is None else check_tensor(what_images, "what_images", f"{len(x)} C H W")
+    fixation = as_start(start, len(x))  # (B, 2)
 
     def look(fixation: Tensor) -> Tensor:
-        return unchecked_label_map(what, ventral, fixation[:, None], view, batch_size)[:, 0]
+        return unchecked_label_map(what, what_images, fixation[:, None], view, batch_size)[:, 0]
 
     fixations, log_p, maps = [fixation], [look(fixation)], []
     beliefs = [log_p[0]]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from helpers._validate import check_count, check_images, check_number, check_tensor
+from helpers.boxes import box_centers
 from helpers.capture import logits
 
 SIDE, INK = 28, 20  # MNIST's images, and the longer side of the digits in them, in pixels
@@ -79,7 +80,7 @@ def _windows(x: Tensor, boxes: Tensor, images: Tensor, side: int, ink: float, st
         stretch: bring each window's darkest and brightest value to 0 and 1.
     """
     x = F.pad(x, (1, 1, 1, 1))  # roi_align goes on with the image's own rim for half a pixel
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + 1
+    centre = box_centers(boxes) + 1  # of the padded images
     # A little less than it should be: a window of exactly `side` pixels may get one or two samples a pixel by rounding.
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * side / ink / 2 * (1 - 1e-5)  # (N, 1)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers._validate import check_choice
+from helpers.boxes import box_centers
 from helpers.cam import upsample
 from helpers.data import DIGIT_BACKGROUNDS, digit_scenes, mnist, photo, place, write
 from helpers.data._digits import FRAGMENTS
@@ -254,9 +255,9 @@ def reading_scores(
         margin: pixels that the boxes of hot spots are made smaller by, on every side.
     """
     boxes = hotspots(maps, map_threshold(maps, cut))
-    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    center = box_centers(boxes)
     half = ((boxes[..., 2:] - boxes[..., :2]) / 2 - margin).clamp_min(1)
-    boxes = torch.cat([middle - half, middle + half], dim=-1)
+    boxes = torch.cat([center - half, center + half], dim=-1)
     matched, reading = detections(boxes, canvases.boxes), read_hotspots(model, canvases.images, boxes)
     present = canvases.labels >= 0
     right = matched.found

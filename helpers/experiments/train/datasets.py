@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 from helpers._validate import check_choice
+from helpers.boxes import box_centers
 from helpers.data import (
     BACKGROUNDS,
     CLASSES,
@@ -268,7 +269,7 @@ def under_the_gaze(searched: Scenes, seed: int) -> Tensor:
     The gaze lies whole pixels from the scene's middle, so that no pixel is resampled.
     """
     draw = torch.Generator().manual_seed(seed)
-    middle = (searched.boxes[:, 0, :2] + searched.boxes[:, 0, 2:]) / 2
-    gaze = (middle + GAZE_PX * torch.randn(len(middle), 2, generator=draw)).round().clamp(0, DISPLAY)
+    centers = box_centers(searched.boxes[:, 0])
+    gaze = (centers + GAZE_PX * torch.randn(len(centers), 2, generator=draw)).round().clamp(0, DISPLAY)
     fixations = gaze * 2 / DISPLAY - 1
     return cartesian(searched.images - 0.5, fixations[:, None], WINDOW, WINDOW / DISPLAY, disc=False)[:, 0] + 0.5

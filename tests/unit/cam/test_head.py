@@ -301,7 +301,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
-def test_networks_with_another_end_are_refused_but_have_a_grad_cam(case):
+def test_networks_with_another_head_are_refused_but_have_a_grad_cam(case):
     net, x = ended(**case), batch()
     for method in (pooling_head, partial(class_activation_map, target=1)):
         with pytest.raises(ValueError, match=r"^model must end in a global pooling.*grad_cam\(model, x, target"):
@@ -427,7 +427,7 @@ def vit():
         (vit, "conv_proj"),
     ],
 )
-def test_torchvisions_networks_with_another_end_are_refused(make, layer):
+def test_torchvisions_networks_with_another_head_are_refused(make, layer):
     torch.manual_seed(0)
     net, x = make(), torch.randn(1, 3, 64, 64, generator=seeded(0))
     with pytest.raises(

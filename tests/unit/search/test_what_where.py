@@ -217,7 +217,7 @@ def test_a_cautious_gaze_stays_where_nothing_better_is_promised():
 
 def test_what_may_see_another_picture_than_where():
     what, where, x, other = net(dtype=torch.float32), Pointer(2, 1), gray(channels=1), gray(seed=5)
-    glimpses = dual_pathway(what, where, x, view=seen_cartesian, ventral=other)
+    glimpses = dual_pathway(what, where, x, view=seen_cartesian, what_images=other)
     close(glimpses.log_p, slow_label_map(what, other, glimpses.fixations, seen_cartesian), 1e-5)
     assert torch.allclose(where.seen[0], dorsal_view(x)[:, 0], rtol=0, atol=1e-6)
 
@@ -295,7 +295,7 @@ REFUSED = {
     "saccades": ({"saccades": -1}, "saccades must"),
     "start outside": ({"start": torch.tensor([0.0, 1.5])}, "start must"),
     "start of other images": ({"start": torch.zeros(2, 2)}, "start must"),
-    "ventral of other images": ({"ventral": torch.zeros(2, 2, 32, 32)}, "ventral must"),
+    "what_images of other images": ({"what_images": torch.zeros(2, 2, 32, 32)}, "what_images must"),
     "batch_size": ({"batch_size": 0}, "batch_size must"),
 }
 
