@@ -415,6 +415,39 @@ def test_the_record_of_the_what_where_model(monkeypatch, small_model, tmp_path):
     pd.testing.assert_frame_equal(before, after)
 
 
+def test_every_number_comes_into_its_own_row():
+    draw = iter(range(1, 1000))
+
+    def some(*shape):
+        return [some(*shape[1:]) for _ in range(shape[0])] if shape else float(next(draw))
+
+    def curves():
+        return {
+            str(contrast): [{"alone": some(4), "moved": some()} for _ in W.ECCENTRICITIES_PX]
+            for contrast in W.CONTRASTS
+        }
+
+    result = {
+        "what loss": some(2), "where loss": some(1), "accuracy map": some(3, 2), "profile": some(4),
+        "mean over the map": some(), "blur of the lightest spot (px)": {"0.7": some(), "0.5": some()},
+        "curves": {"always": curves(), "cautious": curves()},
+        "scan": {"0.7": {"saccade": some(), "seconds a display": {"scan": some(), "saccade": some()}}},
+    }  # fmt: skip
+    rows = W.rows({"seed": 6, **result})
+    assert counted(rows) == Counter(numbers(result))
+    assert {row["seed"] for row in rows} == {6}
+    assert pick(rows, table="accuracy map", y=2, x=1)["value"] == result["accuracy map"][2][1]
+    assert pick(rows, table="losses", method="where", step=1)["value"] == result["where loss"][0]
+    third = {"table": "curves", "variant": "cautious", "set": "contrast 0.5", "setting": W.ECCENTRICITIES_PX[2]}
+    expected = result["curves"]["cautious"]["0.5"][2]
+    assert pick(rows, metric="alone", step=3, **third)["value"] == expected["alone"][3]
+    assert pick(rows, metric="moved", **third)["value"] == expected["moved"]
+    scan = result["scan"]["0.7"]
+    assert pick(rows, table="scan", method="saccade")["value"] == scan["saccade"]
+    assert pick(rows, table="seconds", method="saccade")["value"] == scan["seconds a display"]["saccade"]
+    assert pick(rows, table="blurs", set="contrast 0.5")["value"] == result["blur of the lightest spot (px)"]["0.5"]
+
+
 def test_the_record_is_of_all_three_seeds(monkeypatch, small_model, tmp_path):
     monkeypatch.setattr(W, "measured", lambda seed, *rest: {"seed": seed})
     monkeypatch.setattr(W, "rows", lambda result: [{"table": "losses", "seed": result["seed"], "value": 0.5}])
