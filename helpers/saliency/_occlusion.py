@@ -96,11 +96,11 @@ def occlusion(
     drops = region_occlusion(model, x, target, regions, fill=fill, batch_size=batch_size)
     several = drops.ndim == 2
     drops = drops.view(len(x), *count, -1).permute(0, 3, 1, 2)  # (B, K, rows, columns)
-    maps = _spread(drops, window, stride, size)
+    maps = _mean_over_windows(drops, window, stride, size)
     return maps if several else maps[:, 0]
 
 
-def _spread(drops: Tensor, window: tuple[int, int], stride: tuple[int, int], size: Sequence[int]) -> Tensor:
+def _mean_over_windows(drops: Tensor, window: tuple[int, int], stride: tuple[int, int], size: Sequence[int]) -> Tensor:
     """(B, K, rows, columns) of windows as (B, K, H, W): at each place the mean over the windows that cover it."""
     flat = drops.flatten(0, 1)[:, None]  # (B * K, 1, rows, columns)
     ones = flat.new_ones(1, 1, *window)

@@ -111,7 +111,7 @@ def _bytes(images: Tensor, labels: Tensor) -> LabeledImages:
     return LabeledImages((images * 255).round().byte(), labels)
 
 
-def _spread(labeled: LabeledImages, images: int | None) -> LabeledImages:
+def _evenly_spaced(labeled: LabeledImages, images: int | None) -> LabeledImages:
     """At most so many images, evenly spaced in the set."""
     count = len(labeled.images)
     if images is None or images >= count:
@@ -125,8 +125,8 @@ def _empty(like: LabeledImages) -> LabeledImages:
 
 
 def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    test = _spread(_bytes(*mnist("test")[:2]), images)
-    train = _empty(test) if seed is None else _spread(_bytes(*mnist("train")[:2]), images)
+    test = _evenly_spaced(_bytes(*mnist("test")[:2]), images)
+    train = _empty(test) if seed is None else _evenly_spaced(_bytes(*mnist("train")[:2]), images)
     return DataSplit(train, {"test": test}, tuple("0123456789"), "MNIST")
 
 
@@ -221,11 +221,11 @@ def _fixated(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     chosen = recipe.classes or None
     photos = tiny_imagenet("val", chosen)
-    test = _spread(LabeledImages(photos.images, photos.labels), images)
+    test = _evenly_spaced(LabeledImages(photos.images, photos.labels), images)
     train = _empty(test)
     if seed is not None:
         learned = tiny_imagenet("train", chosen)
-        train = _spread(LabeledImages(learned.images, learned.labels), images)
+        train = _evenly_spaced(LabeledImages(learned.images, learned.labels), images)
     what = f"Tiny ImageNet, {len(photos.classes)} classes, its validation images as test images"
     return DataSplit(train, {"test": test}, photos.names, what)
 

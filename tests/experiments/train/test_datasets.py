@@ -288,10 +288,10 @@ def test_training_and_test_scenes_differ():
 
 def test_fewer_images_are_spread_over_the_whole_set():
     full = worlds.LabeledImages(torch.arange(1000), torch.arange(1000) // 100)
-    some = worlds._spread(full, 30)
+    some = worlds._evenly_spaced(full, 30)
     assert some.images[:4].tolist() == [0, 33, 66, 100]
     assert torch.bincount(some.labels).tolist() == [3] * 10
-    assert worlds._spread(full, None) is worlds._spread(full, 1000) is full
+    assert worlds._evenly_spaced(full, None) is worlds._evenly_spaced(full, 1000) is full
     few = worlds.world(RECIPES["scenes-biased"], 0, 100)
     assert [len(part.labels) for part in (few.train, *few.tests.values())] == [100] * 4
 
