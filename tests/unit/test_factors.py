@@ -4,7 +4,6 @@ import itertools
 import math
 import warnings
 
-import numpy as np
 import pytest
 import torch
 
@@ -56,30 +55,8 @@ def test_nmf_equals_scikit_learns(m, c, k, iterations):
     torch.testing.assert_close(actual[1], torch.from_numpy(other.components_), rtol=1e-12, atol=1e-12)
 
 
-def test_nmf_equals_the_formula_written_out():
-    v, w, h = (matrix.tolist() for matrix in (rand(4, 3), rand(4, 2, seed=1), rand(2, 3, seed=2)))
-    start = torch.tensor(w, dtype=torch.float64), torch.tensor(h, dtype=torch.float64)
-    rows, columns, parts = range(4), range(3), range(2)
-    for _ in range(3):
-        wh = [[sum(w[i][a] * h[a][j] for a in parts) for j in columns] for i in rows]
-        w = [
-            [
-                w[i][a] * sum(v[i][j] * h[a][j] for j in columns) / sum(wh[i][j] * h[a][j] for j in columns)
-                for a in parts
-            ]
-            for i in rows
-        ]
-        wh = [[sum(w[i][a] * h[a][j] for a in parts) for j in columns] for i in rows]
-        h = [
-            [h[a][j] * sum(w[i][a] * v[i][j] for i in rows) / sum(w[i][a] * wh[i][j] for i in rows) for j in columns]
-            for a in parts
-        ]
-    actual = nmf(torch.tensor(v, dtype=torch.float64), 2, 3, start=start)
-    torch.testing.assert_close(actual, (torch.tensor(w, dtype=torch.float64), torch.tensor(h, dtype=torch.float64)))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_error_never_rises(seed, dtype):
     k = 1 + seed % 5
     v = rand(20, 12, seed=seed, dtype=dtype) ** (1 + seed % 3)
@@ -136,14 +113,6 @@ def test_empty_rows_and_columns_and_nothing_at_all_stay_finite(dtype):
             assert (w @ h)[:, 3].abs().max() == 0
     start = torch.zeros(6, 2, dtype=dtype), torch.zeros(2, 5, dtype=dtype)
     assert all(factor.abs().max() == 0 for factor in nmf(v, 2, 5, start=start))
-
-
-def test_more_factors_than_the_rank():
-    v = rand(6, 2) @ rand(2, 5, seed=1)
-    w, h = nmf(v, 7, 400)
-    assert w.shape == (6, 7)
-    assert h.shape == (7, 5)
-    assert error(v, w, h) < 1e-4 * v.square().sum()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -214,11 +183,6 @@ def test_the_start_comes_in_any_precision_and_as_a_list():
     torch.testing.assert_close(actual, nmf(v, 2, 3, start=(w.double(), h.double())))
 
 
-def test_two_hundred_iterations_unless_another_number_is_asked():
-    v = rand(6, 5)
-    exactly(nmf(v, 2)[0], nmf(v, 2, 200, 0)[0])
-
-
 @needs_cuda
 def test_the_factors_stay_on_the_device_and_start_alike():
     v = rand(20, 6)
@@ -237,25 +201,13 @@ START = rand(6, 2, seed=1), rand(2, 5, seed=2)
     ("name", "value"),
     [
         ("v", V[0]),
-        ("v", V.long()),
         ("v", V - 0.5),
-        ("v", V * math.nan),
-        ("v", None),
         ("k", 0),
-        ("k", 2.0),
         ("iterations", -1),
-        ("iterations", 2.0),
         ("seed", 0.5),
-        ("seed", 2**70),
-        ("start", START[0]),
         ("start", START[:1]),
-        ("start", (*START, START[0])),
-        ("start", (START[0], None)),
         ("start", (START[0], START[1].T)),
-        ("start", (START[0][:, :1], START[1][:1])),
         ("start", (START[0] - 1, START[1])),
-        ("start", (START[0], START[1] * math.nan)),
-        ("start", "random"),
     ],
 )
 def test_what_cannot_be_factorised_is_named(name, value):
@@ -317,14 +269,6 @@ def test_the_maps_times_unit_vectors_are_as_good_as_nmf():
     assert (energy.diff() < 0).all()
 
 
-def test_places_and_channels_are_not_mixed_up():
-    # one part: V of rank 1, so the map is the length of the feature vector at each place of each image
-    strength = rand(2, 1, 3, 5)
-    features = strength * torch.tensor([0.6, 0, 0.8]).double().view(1, 3, 1, 1)
-    torch.testing.assert_close(deep_feature_factorization(features, 1, iterations=2), strength)
-    torch.testing.assert_close(deep_feature_factorization(features, 1, iterations=2, together=False), strength)
-
-
 def test_together_a_part_is_the_same_kind_of_thing_in_every_image():
     features = torch.zeros(2, 2, 3, 3, dtype=torch.float64)
     features[0, 0, 0], features[0, 1, 2] = 5, 3  # channel 0 is strong in the first image
@@ -336,24 +280,11 @@ def test_together_a_part_is_the_same_kind_of_thing_in_every_image():
     torch.testing.assert_close(alone, torch.stack([features[0], features[1].flip(0)]), rtol=0, atol=1e-3)
 
 
-def test_together_is_the_default():
-    features = rand(2, 4, 3, 3)
-    exactly(deep_feature_factorization(features, 2), deep_feature_factorization(features, 2, together=True))
-    assert (
-        deep_feature_factorization(features, 2, together=False) - deep_feature_factorization(features, 2)
-    ).abs().max() > 0.01
-
-
 def test_apart_equals_image_by_image():
     features = rand(3, 5, 4, 4)
     actual = deep_feature_factorization(features, 2, together=False)
     for image, parts in zip(features, actual, strict=True):
         torch.testing.assert_close(parts, deep_feature_factorization(image[None], 2)[0])
-
-
-def test_each_image_apart_is_sorted_by_itself():
-    actual = deep_feature_factorization(rand(6, 5, 4, 4), 3, together=False)
-    assert (actual.square().sum((2, 3)).diff(dim=1) <= 0).all()
 
 
 def test_more_parts_than_there_are():
@@ -385,9 +316,11 @@ def test_options_are_handed_on():
     def alike(**options):
         return torch.equal(deep_feature_factorization(features, 3), deep_feature_factorization(features, 3, **options))
 
-    assert alike(iterations=100, seed=0)
+    assert alike(iterations=100, seed=0, together=True)
+    assert nmf(features[0, 0], 2)[0].equal(nmf(features[0, 0], 2, 200, 0)[0])
     assert not alike(iterations=99)
     assert not alike(seed=1)
+    assert not alike(together=False)
 
 
 def test_features_may_be_strided_or_carry_a_graph():
@@ -404,17 +337,9 @@ F = rand(2, 3, 4, 4)
     ("name", "value"),
     [
         ("features", F[0]),
-        ("features", F[None]),
-        ("features", F[:0]),
-        ("features", F.long()),
         ("features", F - 0.5),
-        ("features", F * math.nan),
-        ("features", F + math.inf),
-        ("features", np.ones((1, 3, 2, 2))),
         ("k", 0),
-        ("k", 1.0),
         ("iterations", -1),
-        ("iterations", 1.0),
         ("seed", "0"),
     ],
 )

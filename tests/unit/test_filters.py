@@ -12,7 +12,6 @@ from helpers.filters import blurred, dilate_masks, upsample
 
 DTYPES = (torch.float32, torch.float64)
 
-
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -31,10 +30,6 @@ def close(actual, expected):
 def by_scipy(x, radius):
     # (B, C, H, W); "mirror" is the reflection about the centre of the border's pixels
     return torch.from_numpy(gaussian_filter(x.numpy(), (0, 0, radius, radius), mode="mirror", truncate=3))
-
-
-def noise(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
 
 
 # blurred
@@ -114,22 +109,10 @@ def test_a_wide_filter_keeps_size_range_and_constants(size, radius):
     close(blurred(torch.full_like(x, 3.7), radius), torch.full_like(x, 3.7))
 
 
-def test_more_radius_is_less_detail():
-    x = images(4, 1, 33, 33)
-    detail = [float(blurred(x, radius).std()) for radius in (0, 0.5, 1, 2, 4, 8, 16)]
-    assert detail == sorted(detail, reverse=True)
-    assert detail[-1] < 0.1 * detail[0]
-
-
 @pytest.mark.parametrize("radius", [1e-3, 1e-20, 1e-50, 1e-320])
 def test_a_radius_of_next_to_nothing_changes_nothing(radius):
     x = images(1, 1, 5, 5, dtype=torch.float32)
     assert blurred(x, radius).equal(x)
-
-
-def test_a_radius_beyond_all_images_is_an_even_mean():
-    x = images(1, 1, 5, 5)
-    close(blurred(x, 1e308), blurred(x, 1e9))
 
 
 @pytest.mark.parametrize("radius", [0, 0.0])
@@ -184,14 +167,14 @@ def stretched(image, size):
 
 @pytest.mark.parametrize("size", [(9, 15), (7, 11), (3, 5), (4, 3), (1, 1), (2, 40)])
 def test_upsampling_from_the_formula(size):
-    maps = noise(3, 5)
+    maps = images(3, 5)
     close(upsample(maps, size), stretched(maps, size))
 
 
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3), (2, 3, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_upsampling_any_leading_axes_is_torchs(lead, dtype):
-    maps = noise(*lead, 3, 5, dtype=dtype)
+    maps = images(*lead, 3, 5, dtype=dtype)
     before = maps.clone()
     expected = F.interpolate(maps.view(-1, 1, 3, 5), (8, 7), mode="bilinear", align_corners=False, antialias=False)
     actual = upsample(maps, (8, 7))
@@ -202,16 +185,8 @@ def test_upsampling_any_leading_axes_is_torchs(lead, dtype):
         assert torch.equal(actual[index], upsample(maps[index], [8, 7]))
 
 
-def test_upsampling_views():
-    maps = noise(2, 4, 5, 3)
-    expected = upsample(maps.transpose(2, 3).contiguous(), (9, 8))
-    assert torch.equal(upsample(maps.transpose(2, 3), (9, 8)), expected)
-    assert torch.equal(upsample(maps.permute(1, 0, 3, 2), torch.Size((9, 8))), expected.transpose(0, 1))
-    assert torch.equal(upsample(maps[:, :1].expand(2, 4, 5, 3), (9, 8))[:, 3], upsample(maps[:, 0], (9, 8)))
-
-
 def test_upsampling_keeps_signs_and_stays_within_the_maps_own_range():
-    maps = noise(4, 5, 6) - 5
+    maps = images(4, 5, 6) - 5
     large = upsample(maps, (31, 17))
     for small, wide in zip(maps, large, strict=True):
         assert small.min() - 1e-12 <= wide.min()  # up to rounding
@@ -224,7 +199,7 @@ def test_upsampling_keeps_signs_and_stays_within_the_maps_own_range():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_upsampling_on_the_gpu():
-    maps = noise(2, 3, 4, 5)
+    maps = images(2, 3, 4, 5)
     torch.testing.assert_close(upsample(maps.cuda(), (9, 8)), upsample(maps, (9, 8)).cuda())
 
 
@@ -252,33 +227,20 @@ def test_an_offset_of_almost_nothing_is_none_and_the_border_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("maps", "size", "offset", "message"),
+    ("call", "message"),
     [
-        (noise(5), (4, 4), 0, "maps must"),
-        (noise(0, 3, 3), (4, 4), 0, "maps must"),
-        (torch.ones(3, 3).long(), (4, 4), 0, "maps must be"),
-        (noise(3, 3), 8, 0, r"size must be \(H, W\), two positive integers"),
-        (noise(3, 3), (8, 0), 0, "size must"),
-        (noise(3, 3), (8.0, 8), 0, "size must"),
-        (noise(3, 3), (8, 8), float("nan"), "offset must be a finite number"),
-        (noise(3, 3), (8, 8), "2", "offset must be a finite number"),
+        (lambda: upsample(images(5), (4, 4)), "maps must"),
+        (lambda: upsample(images(3, 3), 8), r"size must be \(H, W\), two positive integers"),
+        (lambda: upsample(images(3, 3), (8, 8), offset=float("nan")), "offset must be a finite number"),
+        (lambda: blurred(images(2, 3, 8, 8), -0.1), "radius must be a finite number from 0 on"),
+        (lambda: blurred(images(3, 8, 8), 0), "x must"),
+        (lambda: dilate_masks(torch.ones(3, 3), 1), "masks must be bool"),
+        (lambda: dilate_masks(torch.ones(3, 3) > 0, -1), "tolerance must be a finite number from 0 on, got -1"),
     ],
 )
-def test_what_cannot_be_upsampled_is_refused(maps, size, offset, message):
+def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        upsample(maps, size, offset=offset)
-
-
-@pytest.mark.parametrize("radius", [-0.1, float("nan"), float("inf"), True, "2"])
-def test_bad_radii_are_refused(radius):
-    with pytest.raises(ValueError, match=r"^radius must be a finite number from 0 on"):
-        blurred(torch.rand(2, 3, 8, 8), radius)
-
-
-def test_what_is_no_image_cannot_be_blurred():
-    for radius in (0, 1):
-        with pytest.raises(ValueError, match=r"^x must"):
-            blurred(torch.rand(3, 8, 8), radius)
+        call()
 
 
 # masks grown by a margin
@@ -292,10 +254,3 @@ def test_a_dilated_point_is_a_disc(tolerance, area):
     assert grown.sum((-2, -1)).tolist() == [[area], [0]]
     distance = torch.hypot(torch.arange(5.0)[:, None] - 2, torch.arange(7.0) - 3)
     assert torch.equal(grown[0, 0], distance <= tolerance)
-
-
-def test_what_cannot_be_dilated_is_refused():
-    with pytest.raises(ValueError, match=r"^masks must be bool"):
-        dilate_masks(torch.ones(3, 3), 1)
-    with pytest.raises(ValueError, match=r"^tolerance must be a finite number from 0 on, got -1"):
-        dilate_masks(torch.ones(3, 3) > 0, -1)

@@ -60,14 +60,6 @@ def test_the_bright_spot_by_hand():
     torch.testing.assert_close(contrast_centroid(maps[:1]), torch.tensor([[3.0, (1 * 7 + 5 * 3.5) / 10.5]]))
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (1, 1, 5, 7), (2, 0, 3)])
-def test_the_bright_spot_refuses(shape):
-    with pytest.raises(ValueError, match="maps"):
-        contrast_centroid(torch.zeros(shape))
-    with pytest.raises(ValueError, match="floating point"):
-        contrast_centroid(torch.zeros(2, 5, 7, dtype=torch.int64))
-
-
 def test_a_feature_that_hardly_ever_fires_does_not_spoil_the_rule():
     draw = torch.Generator().manual_seed(0)
     images = torch.rand(200, 1, 28, 28, generator=draw) * 0.01
@@ -85,7 +77,17 @@ def test_places_may_carry_a_graph():
     position_readout(LeNet(), torch.rand(8, 1, 28, 28), places * 2, ["fc3"])
 
 
-@pytest.mark.parametrize(("places", "train"), [(torch.zeros(5, 2), 0.5), (torch.zeros(6), 0.5), (torch.zeros(6, 2), 1)])
-def test_the_readout_refuses(places, train):
-    with pytest.raises(ValueError, match=r"places|train"):
-        position_readout(LeNet(), torch.rand(6, 1, 28, 28), places, ["fc1"], train=train)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: contrast_centroid(torch.zeros(5, 7)), "maps must"),
+        (lambda: position_readout(LeNet(), torch.rand(6, 1, 28, 28), torch.zeros(5, 2), ["fc1"]), "places must"),
+        (
+            lambda: position_readout(LeNet(), torch.rand(6, 1, 28, 28), torch.zeros(6, 2), ["fc1"], train=1),
+            "train must",
+        ),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(ValueError, match="^" + message):
+        call()
