@@ -30,6 +30,7 @@ from helpers.experiments.localization_maps import (
     blurred_gradient,
     centred_box,
     class_maps,
+    downsampled_truth,
     gradient_boxes,
     less_mean,
 )
@@ -148,6 +149,7 @@ def baselines(x: Tensor, photos: Photos, correct: Tensor) -> dict[str, Any]:
     return {
         "centred box": scores(boxes, SIZES, photos.boxes, correct),
         "contrast": by_threshold(contrast, photos.boxes, correct),
+        "true box, 8 x 8": by_threshold(downsampled_truth(photos.boxes), photos.boxes, correct),
     }
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from support.records import counted, numbers, read_back
-from support.rows import pick, select
+from support.rows import assert_same_rows, pick, select
 
 from helpers import networks, results
 from helpers.data import Photos, scenes, tiny_imagenet
@@ -108,10 +108,7 @@ def test_the_whole_record_on_few_images(tmp_path, monkeypatch):
     assert record.attrs["seeds"] == {"scenes-gap": [0, 1, 2], "scenes-gmp": [0, 1, 2]}
     assert record.attrs["published"]["GoogLeNet-GAP"] == [56.4, 43]
     assert record.attrs["settings"]["side"] == 64
-    methods = set(select(record, network="photos-gap", variant="as it is", table="curves")["method"])
-    assert {"CAM", "CAM, all weights one", "gradient, 8 x 8", "centred box", "gradient and colours"} < methods
-    shapes = set(select(record, network="photos-gap", table="classification")["variant"])
-    assert shapes == {"as it is", "à trous, the same weights", *localization.SHAPES}
+    assert_same_rows(record, results.read("localization"), networks={"photos-gap", "scenes-gap", "scenes-gmp"})
 
 
 def test_no_data_is_one_line(tmp_path, capsys, monkeypatch):

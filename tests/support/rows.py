@@ -31,3 +31,20 @@ def assert_same_form(rows, name):
             assert set(part[column].dropna()) <= set(same[column].dropna()), (table, column)
         if "metric" in same:
             assert set(part["metric"].dropna()) == set(same["metric"].dropna()), table
+
+
+def assert_same_rows(rows, published, networks=None, ways=("table", "network", "variant", "set", "method", "metric")):
+    """A small run's rows, or a table, say of the same things as the published record: none is gone, none is new.
+
+    Args:
+        rows: of the small run.
+        published: the record.
+        networks: that the small run measured, where these are not all.
+        ways: the columns that are compared.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else results.frame(rows)
+    if networks is not None:
+        published = published[published["network"].isin(networks) | published["network"].isna()]
+    columns = [column for column in ways if column in published]
+    expected, actual = (set(part[columns].fillna("").itertuples(index=False, name=None)) for part in (published, table))
+    assert actual == expected, f"gone: {sorted(expected - actual)[:5]}, new: {sorted(actual - expected)[:5]}"
