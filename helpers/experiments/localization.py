@@ -38,7 +38,7 @@ from helpers.experiments.report import Record, best_on_even, header, run_record
 from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import TEST_SEED, data_hash, held_out, prepare, world
 from helpers.experiments.train.recipes import RECIPES
-from helpers.experiments.train.trainer import Machine, Run
+from helpers.experiments.train.run import Machine, Run
 from helpers.metrics import blurred_map, box_iou
 from helpers.networks import normalize
 from helpers.results import Row, long_table

@@ -16,8 +16,8 @@ from helpers import networks
 from helpers.data import DataMissing, Photos, scenes
 from helpers.experiments import matched_pairs as P
 from helpers.experiments import retina as R
-from helpers.experiments.search import record as S
-from helpers.experiments.train.trainer import RunError
+from helpers.experiments.run_files import RunError
+from helpers.experiments.search import measure as S
 from helpers.results import long_table
 
 

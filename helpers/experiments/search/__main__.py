@@ -2,6 +2,6 @@
 
 import sys
 
-from helpers.experiments.search.record import main
+from helpers.experiments.search.measure import main
 
 sys.exit(main())

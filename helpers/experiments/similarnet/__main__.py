@@ -2,6 +2,6 @@
 
 import sys
 
-from helpers.experiments.similarnet.record import main
+from helpers.experiments.similarnet.measure import main
 
 sys.exit(main())

@@ -24,7 +24,7 @@ from helpers.experiments.run_files import RunError
 from helpers.experiments.train import publish
 from helpers.experiments.train.datasets import check_seed, world
 from helpers.experiments.train.recipes import RECIPES, Recipe
-from helpers.experiments.train.trainer import CHECKPOINT, Machine, Run
+from helpers.experiments.train.run import CHECKPOINT, Machine, Run
 from helpers.networks import _store as store
 from helpers.results import FOLDER, frame
 

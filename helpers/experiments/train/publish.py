@@ -17,7 +17,7 @@ from helpers.experiments.report import header
 from helpers.experiments.run_files import RunError, write_safely
 from helpers.experiments.train.datasets import DataSplit, LabeledImages
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES, Recipe
-from helpers.experiments.train.trainer import Run, accuracy, logits
+from helpers.experiments.train.run import Run, accuracy, logits
 from helpers.networks import _store as store
 from helpers.plots import curves
 from helpers.results import Row, long_table, to_text

@@ -2,6 +2,6 @@
 
 import sys
 
-from helpers.experiments.whatwhere.record import main
+from helpers.experiments.whatwhere.measure import main
 
 sys.exit(main())

@@ -15,7 +15,7 @@ from helpers import similarnet
 from helpers.data import DIGIT_BACKGROUNDS, DataMissing, digit_scenes, photo
 from helpers.experiments.similarnet import canvases as C
 from helpers.experiments.similarnet.canvases import Canvases, handwritten_canvases
-from helpers.experiments.similarnet.record import CUTS
+from helpers.experiments.similarnet.measure import CUTS
 from helpers.metrics import blurred_map, center_map
 
 ONES = torch.ones(10, 1, 28, 28)  # digits whose ink is a square: their places are seen

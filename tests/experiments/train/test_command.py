@@ -21,7 +21,7 @@ from support.rows import select
 from helpers import results
 from helpers.experiments.environment import commit
 from helpers.experiments.train import command as train
-from helpers.experiments.train.trainer import CHECKPOINT, HISTORY, Run
+from helpers.experiments.train.run import CHECKPOINT, HISTORY, Run
 from tools.project import ROOT
 
 TINY = ["scenes-gap", "--images", "192", "--epochs", "6", "--seeds", "3", "--device", "cpu", "--quiet"]

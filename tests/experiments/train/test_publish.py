@@ -16,7 +16,7 @@ from helpers.experiments.train import command as train
 from helpers.experiments.train import datasets as worlds
 from helpers.experiments.train import publish
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES
-from helpers.experiments.train.trainer import accuracy
+from helpers.experiments.train.run import accuracy
 from helpers.networks import _store as store
 
 TINY = ["scenes-gap", "--images", "192", "--epochs", "6", "--seeds", "3", "--device", "cpu", "--quiet"]

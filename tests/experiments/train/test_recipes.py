@@ -11,7 +11,7 @@ from helpers import networks, retina
 from helpers.data import scenes
 from helpers.experiments.train import datasets as worlds
 from helpers.experiments.train.recipes import BIAS_OF_95_PERCENT, FORTY, PUBLISHED, RECIPES
-from helpers.experiments.train.trainer import build
+from helpers.experiments.train.run import build
 
 RECIPE = RECIPES["digits-gap"]
 

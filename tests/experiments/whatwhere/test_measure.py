@@ -18,8 +18,8 @@ from support.untouched import assert_untouched
 from torch import nn
 
 from helpers.data import Digits, digits
-from helpers.experiments.train.trainer import RunError
-from helpers.experiments.whatwhere import record as W
+from helpers.experiments.run_files import RunError
+from helpers.experiments.whatwhere import measure as W
 from helpers.experiments.whatwhere import saccades as V
 from helpers.search import WhereNet
 

@@ -14,7 +14,7 @@ from helpers.experiments.train import command as train
 from helpers.experiments.train import datasets as worlds
 from helpers.experiments.train import publish
 from helpers.experiments.train.recipes import RECIPES
-from helpers.experiments.train.trainer import Machine, Run, accuracy, logits
+from helpers.experiments.train.run import Machine, Run, accuracy, logits
 from helpers.networks import _store as store
 
 CPU = Machine(torch.device("cpu"))

@@ -15,7 +15,7 @@ from helpers import results, similarnet
 from helpers.experiments.similarnet import canvases as C
 from helpers.experiments.similarnet import class_weights as K
 from helpers.experiments.similarnet import filter_weights as W
-from helpers.experiments.similarnet import record as S
+from helpers.experiments.similarnet import measure as S
 from helpers.experiments.train.recipes import RECIPES
 from helpers.filters import upsample
 

@@ -57,7 +57,7 @@ from helpers.experiments.similarnet.pictures import painted_digits, picture_scor
 from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import DataSplit, data_hash, world
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES
-from helpers.experiments.train.trainer import accuracy
+from helpers.experiments.train.run import accuracy
 from helpers.metrics import pixel_auc
 from helpers.networks import load
 from helpers.results import long_table

@@ -20,7 +20,7 @@ from support.untouched import assert_untouched
 
 from helpers.experiments import matched_pairs as P
 from helpers.experiments.search import calibration as C
-from helpers.experiments.search import record as S
+from helpers.experiments.search import measure as S
 from helpers.search import POLICIES, expected_gain, fixation_grid, information_gain_bound
 
 
