@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import data
-from helpers.data import CLASSES, digit_scenes, scenes
+from helpers.data import CLASSES, scenes
 
 
 def test_scenes_contract():
@@ -125,15 +125,19 @@ def test_a_share_of_scenes_has_a_word_and_the_others_the_same_room():
     assert torch.equal(half.masks[:, 0], whole.masks[:, 0])
 
 
-def test_the_share_of_words_has_its_ends_and_is_checked():
+def test_the_share_of_words_has_its_ends_and_is_checked_as_the_objects_are():
     assert (data.scenes(40, seed=3, text=1).labels[:, -1] == data.WORD_LABEL).all()
     assert torch.equal(data.scenes(8, seed=3, text=1.0).images, data.scenes(8, seed=3, text=True).images)
-    for share in (-0.1, 1.5, "yes"):
-        with pytest.raises(ValueError, match="text"):
-            data.scenes(2, text=share)
+    for wrong in ({"text": 1.5}, {"text": "yes"}, {"objects": (0, 0)}, {"objects": (-1, 1)}, {"objects": (0, 17)}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must"):
+            data.scenes(2, **wrong)
 
 
 def test_empty_scenes_have_no_label_no_box_and_no_mask():
+    assert scenes(0, objects=(0, 1)).images.shape == (0, 3, 64, 64)
+    written = scenes(60, 15, objects=(0, 1), text=True)
+    assert (written.labels[:, 1] == len(CLASSES)).all()
+    assert written.masks[:, 1].flatten(1).any(1).all()
     s = scenes(400, 5, objects=(0, 1))
     assert s.images.shape == (400, 3, 64, 64)
     assert s.labels.shape == (400, 1)
@@ -202,33 +206,6 @@ def test_ranges_from_0_reach_further_than_1():
     assert (s.labels[objects == 1, 1] == -1).all()
     assert (s.labels >= 0).equal(s.masks.flatten(2).any(2))
     assert (s.labels < 0).equal(s.boxes.isnan().all(2))
-
-
-def test_an_empty_scene_may_have_a_word():
-    s = scenes(60, 15, objects=(0, 1), text=True)
-    empty = s.labels[:, 0] < 0
-    assert 0 < empty.sum() < 60
-    assert (s.labels[:, 1] == len(CLASSES)).all()
-    assert not s.masks[empty, 0].any()
-    assert s.masks[:, 1].flatten(1).any(1).all()
-
-
-def test_no_scenes_that_may_be_empty():
-    s = scenes(0, objects=(0, 1))
-    assert s.images.shape == (0, 3, 64, 64)
-    assert s.labels.shape == (0, 1)
-
-
-@pytest.mark.parametrize("objects", [0, (0, 0), (-1, 1), (0, 1.5), (0, 17)])
-def test_objects_without_room_for_one_are_refused(objects):
-    with pytest.raises(ValueError, match="objects"):
-        scenes(4, objects=objects)
-
-
-@pytest.mark.parametrize("digits", [0, (0, 1), (0, 0)])
-def test_digit_scenes_are_never_empty(digits):
-    with pytest.raises(ValueError, match="digits"):
-        digit_scenes(4, digits=digits)
 
 
 def test_two_object_scenes_are_the_scenes_of_two_classes():

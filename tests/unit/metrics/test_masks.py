@@ -59,15 +59,13 @@ def test_an_empty_mask_has_nothing_to_point_at():
     ("tolerance", "near"),
     [
         (0, ["X....", ".....", ".....", "....."]),
-        (0.5, ["X....", ".....", ".....", "....."]),
         (1, ["XX...", "X....", ".....", "....."]),
-        (1.4, ["XX...", "X....", ".....", "....."]),
         (1.5, ["XX...", "XX...", ".....", "....."]),
         (2, ["XXX..", "XX...", "X....", "....."]),
         (2.5, ["XXX..", "XXX..", "XX...", "....."]),
         (3, ["XXXX.", "XXX..", "XXX..", "X...."]),
         (5, ["XXXXX", "XXXXX", "XXXXX", "XXXXX"]),
-        (60.5, ["XXXXX"] * 4),
+        (1e6, ["XXXXX"] * 4),
     ],
 )
 def test_tolerance_is_a_euclidean_distance_in_pixels(tolerance, near):
@@ -76,10 +74,6 @@ def test_tolerance_is_a_euclidean_distance_in_pixels(tolerance, near):
     everywhere = torch.eye(20).view(20, 4, 5)  # the maximum at each place in turn
     expected = [[float(place == "X") for place in row] for row in near]
     exactly(pointing_game(everywhere, mask, tolerance=tolerance).view(4, 5), expected)
-
-
-def test_a_tolerance_far_larger_than_the_image_costs_nothing():
-    exactly(pointing_game(M, masks_of([1, 0, 0], [0, 0, 0]), tolerance=1e6), 1)
 
 
 def test_mass_in_mask_by_hand():
@@ -92,15 +86,11 @@ def test_mass_in_mask_by_hand():
     assert mass_in_mask(M, OBJECT).shape == ()
 
 
-def test_mass_in_mask_does_not_depend_on_the_scale():
-    for scale in (1e-37, 1e-20, 1e20):
-        close(mass_in_mask(M * scale, OBJECT), torch.tensor(0.4))
-
-
-def test_mass_in_mask_survives_sums_beyond_the_largest_number():
+def test_mass_in_mask_does_not_depend_on_the_scale_and_survives_sums_beyond_the_largest_number():
     even = torch.full((100, 100), 10.0, dtype=torch.float16)
     exactly(mass_in_mask(even, torch.ones(100, 100, dtype=torch.bool)), 1)
-    close(mass_in_mask(M / 5 * 3e38, OBJECT), torch.tensor(0.4))
+    for scale in (1e-37, 1e-20, 1e20, 3e38 / 5):
+        close(mass_in_mask(M * scale, OBJECT), torch.tensor(0.4))
 
 
 def test_pixel_auc_by_hand():
@@ -199,10 +189,7 @@ MASKED = {"pointing_game": pointing_game, "mass_in_mask": mass_in_mask, "pixel_a
     ("maps", "masks", "message"),
     [
         (M.mT, OBJECT, r"maps and masks must have one shape, got \(3, 2\) and \(2, 3\)"),
-        (M, OBJECT[:1], r"maps and masks must have one shape, got \(2, 3\) and \(1, 3\)"),
-        (M.long(), OBJECT, "maps must be floating point, got torch.int64"),
         (M * NAN, OBJECT, "maps must be finite"),
-        (M[0], OBJECT[0], r"maps must be a non-empty tensor \(..., H, W\), got \(3,\)"),
         (M, OBJECT.float(), "masks must be bool, got torch.float32"),
     ],
 )
@@ -212,22 +199,21 @@ def test_bad_maps_and_masks_are_refused(measure, maps, masks, message):
 
 
 @pytest.mark.parametrize(
-    ("maps", "others", "message"),
+    ("call", "message"),
     [
-        (M, M.mT, r"maps and others must have one shape, got \(2, 3\) and \(3, 2\)"),
-        (M * NAN, M, "maps must be finite"),
-        (M, OBJECT, "others must be floating point, got torch.bool"),
+        (lambda: rank_correlation(M, M.mT), r"maps and others must have one shape, got \(2, 3\) and \(3, 2\)"),
+        (lambda: rank_correlation(M * NAN, M), "maps must be finite"),
+        (lambda: rank_correlation(M, OBJECT), "others must be floating point, got torch.bool"),
+        (lambda: pointing_game(M, OBJECT, tolerance=-1e-9), "tolerance must be a finite number from 0 on, got -1e-09"),
+        (lambda: in_out_ratio(M[None], OBJECT[None]), "maps must be at least 0, got -5"),
+        (lambda: in_out_ratio(M.abs()[None], OBJECT), "maps and masks must have one shape"),
+        (lambda: in_out_ratio(M.abs()[None], OBJECT[None].float()), "masks must be bool"),
+        (lambda: best_inside(M[None], OBJECT), "maps and masks must have one shape"),
     ],
 )
-def test_bad_pairs_of_maps_are_refused(maps, others, message):
+def test_other_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        rank_correlation(maps, others)
-
-
-@pytest.mark.parametrize("tolerance", [-1e-9, NAN, INF, None])
-def test_a_tolerance_that_is_no_distance_is_refused(tolerance):
-    with pytest.raises(ValueError, match=f"^tolerance must be a finite number from 0 on, got {tolerance}"):
-        pointing_game(M, OBJECT, tolerance=tolerance)
+        call()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -301,19 +287,6 @@ def test_in_out_ratio_survives_sums_beyond_the_largest_number():
     close(in_out_ratio(maps, masks), torch.tensor(1.0))
 
 
-@pytest.mark.parametrize(
-    ("maps", "masks", "message"),
-    [
-        (M[None], OBJECT[None], "maps must be at least 0, got -5"),
-        (M.abs()[None], OBJECT, "maps and masks must have one shape"),
-        (M.abs()[None], OBJECT[None].float(), "masks must be bool"),
-    ],
-)
-def test_bad_input_of_the_ratio_is_refused(maps, masks, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
-        in_out_ratio(maps, masks)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_the_ratio_is_the_same_on_the_gpu():
     maps, masks = draw(3, 6, 7).abs(), draw(3, 6, 7, seed=1, levels=2) == 0
@@ -330,5 +303,3 @@ def test_the_best_place_is_on_the_object():
     maps = torch.tensor([[[1.0, 2], [3, 4]], [[1, 2], [3, 4]], [[5, 5], [1, 1]], [[5, 1], [1, 5]]])
     masks = torch.tensor([[[0, 0], [0, 1]], [[0, 0], [1, 0]], [[1, 0], [0, 0]], [[1, 0], [0, 1]]]).bool()
     assert best_inside(maps, masks).tolist() == [1, 0, 0, 1]  # as good as one beside the object is not better
-    with pytest.raises(ValueError, match=r"^maps and masks must have one shape"):
-        best_inside(maps, masks[:1])

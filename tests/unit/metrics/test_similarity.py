@@ -18,7 +18,6 @@ OPPOSED = ALIKE | {"spearman": [-1.0, -1.0]}  # two maps of another sign
 # what fits; sigma is 1.5, or less so that reach is 3.5 of them. A cell has 16 pixels, or a third of the shorter side.
 SIZES = {
     (3, 3): (1, 1 / 3.5, 1),
-    (4, 3): (1, 1 / 3.5, 1),
     (7, 9): (3, 3 / 3.5, 2),
     (9, 7): (3, 3 / 3.5, 2),
     (10, 12): (4, 4 / 3.5, 3),
@@ -27,7 +26,6 @@ SIZES = {
     (13, 14): (5, 1.5, 4),
     (20, 50): (5, 1.5, 6),
     (28, 28): (5, 1.5, 9),
-    (47, 60): (5, 1.5, 15),
     (48, 48): (5, 1.5, 16),
     (64, 64): (5, 1.5, 16),
     (70, 53): (5, 1.5, 16),
@@ -58,17 +56,8 @@ def by_scikit_image(map_a, map_b):
         hog(u, orientations=9, pixels_per_cell=(cell, cell), cells_per_block=(3, 3), block_norm="L2-Hys")
         for u in (a, b)
     ]
-    ssim = structural_similarity(
-        a,
-        b,
-        win_size=2 * reach + 1,
-        gaussian_weights=True,
-        sigma=sigma,
-        data_range=1.0,
-        use_sample_covariance=True,
-        K1=0.01,
-        K2=0.03,
-    )
+    window = {"win_size": 2 * reach + 1, "gaussian_weights": True, "sigma": sigma, "use_sample_covariance": True}
+    ssim = structural_similarity(a, b, data_range=1.0, K1=0.01, K2=0.03, **window)
     first, second = map_a.double().numpy().ravel(), map_b.double().numpy().ravel()
     return {
         "spearman": spearmanr(first, second).statistic,
@@ -123,17 +112,13 @@ def test_ssim_by_its_formula():
 
 
 @each_size
-def test_identical_maps_are_alike_by_all_four(shape):
-    a, _ = pair(shape)
-    close(map_similarity(a, a), ALIKE)
-
-
-@each_size
-def test_the_sign_counts_for_the_signed_ranks_alone(shape):
+def test_sign_and_order_of_the_maps(shape):
     a, b = pair(shape)
+    close(map_similarity(a, a), ALIKE)
     close(map_similarity(a, -a), OPPOSED)
     plain, turned = map_similarity(a, b), map_similarity(a, -b)
     close(turned, plain | {"spearman": -plain["spearman"]})
+    close(map_similarity(b, a), plain)
 
 
 def test_ranks_by_hand():
@@ -161,12 +146,6 @@ def test_units_do_not_count_nor_does_a_rising_function_for_the_ranks():
 def test_very_small_and_very_large_maps(scale):
     a = (torch.randn(1, 12, 12, generator=seeded(0)).sign() * torch.arange(1, 145).view(1, 12, 12)) * scale
     close(map_similarity(a, -a), {measure: values[:1] for measure, values in OPPOSED.items()}, 1e-6)
-
-
-@each_size
-def test_either_map_may_come_first(shape):
-    a, b = pair(shape)
-    close(map_similarity(b, a), map_similarity(a, b))
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (7, 9), (28, 28), (64, 64)], ids=str)
@@ -208,15 +187,6 @@ def test_a_map_without_a_gradient_inside_has_no_histogram_to_compare():
     assert all(actual[measure].item() == pytest.approx(1) for measure in MEASURES[:3])
 
 
-@pytest.mark.parametrize("shape", [(7, 9), (28, 28)], ids=str)
-def test_a_batch_is_what_its_maps_are_one_by_one(shape):
-    a, b = pair(shape, count=3)
-    actual = map_similarity(a, b)
-    for number in range(3):
-        alone = map_similarity(a[number : number + 1], b[number : number + 1])
-        assert all(torch.equal(actual[measure][number : number + 1], alone[measure]) for measure in MEASURES)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_map_similarity_keeps_dtype_and_inputs(dtype):
     a, b = pair((7, 9), dtype=dtype)
@@ -255,8 +225,6 @@ MAPS = torch.arange(24.0).view(2, 3, 4)
         (MAPS[0], MAPS[0], r"a must be a non-empty tensor \(B, H, W\), got \(3, 4\)"),
         (MAPS, MAPS.mT, r"a and b must have one shape, .*\(2, 3, 4\) and \(2, 4, 3\)"),
         (MAPS[:, :2], MAPS[:, :2], "a and b must have one shape, sides from 3 on"),
-        (MAPS[:, :, :2], MAPS[:, :, :2], "a and b must have one shape, sides from 3 on"),
-        (MAPS, MAPS > 3, "b must be floating point"),
         (MAPS, MAPS / 0, "b must be finite"),
     ],
 )
