@@ -96,3 +96,24 @@ def slow(net, layer, x, y, error):
     """The loss of every image, (N,), and without each filter, (F, N): the whole network runs for each."""
     whole, without = silenced(net, x, layer)
     return losses(whole, y, error), torch.stack([losses(scores, y, error) for scores in without])
+
+
+class Around(nn.Module):
+    """A shortcut leads around `inner`; what comes of it is added, or stacked as channels."""
+
+    def __init__(self, join="add"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.outer, self.inner = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
+        self.end, self.join = nn.Linear(4 if join == "add" else 8, 3), join
+        self.double()
+
+    def forward(self, x):
+        short = self.outer(x).tanh()
+        inner = self.inner(short)
+        both = inner + short if self.join == "add" else torch.cat([inner, short], 1)
+        return self.end(both.relu().mean((2, 3)))
+
+
+def close(actual, expected, atol=1e-12, rtol=0.0):
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 NAN = float("nan")
-
-
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from functools import partial
 
+import pytest
 import torch
 import torchvision
 from torch import nn
@@ -62,15 +63,11 @@ def naive(maps, rows):
 
 
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
-
-
 close32 = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
 
 
 # Two maps of means 9/9 = 1 and 18/9 = 2. Class 0: 2*1 - 1*2 + 0.5 = 0.5; class 1: 0*1 + 1*2 - 1 = 1.
 MAPS = torch.tensor([[[[1.0, 2, 0], [0, 3, 0], [0, 0, 3]], [[0, 0, 9], [0, 0, 0], [0, 0, 9]]]])
-
-
 CAM = torch.tensor([[[2.0, 4, -9], [0, 6, 0], [0, 0, -3]], [[0, 0, 9], [0, 0, 0], [0, 0, 9]]])
 
 
@@ -88,3 +85,38 @@ def toy(bias=True, pool=None):
 def resnet(seed=0):
     torch.manual_seed(seed)
     return torchvision.models.resnet18(weights=None, num_classes=10).eval()
+
+
+def mixed():
+    """Mixed modes, a frozen parameter, a filled .grad, in-place layers, and hooks of the user."""
+    neck = [nn.Dropout(0.5, inplace=True)]
+    net = ended(act=partial(nn.ReLU, inplace=True), neck=neck, pool=nn.Sequential(nn.BatchNorm2d(6), gap())).train()
+    net.layer4.eval()
+    net.layer1[0].bias.requires_grad_(False)
+    net.fc.weight.grad = torch.ones_like(net.fc.weight)
+    net.layer4.register_forward_hook(lambda *_: None)
+    net.layer1.register_forward_pre_hook(lambda *_: None)
+    return net
+
+
+class Spy(nn.Module):
+    """Counts its calls and notes whether gradients are recorded there."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.recording, self.expected = 0, [], []
+
+    def forward(self, x):
+        self.calls += 1
+        self.recording.append(torch.is_grad_enabled())
+        self.expected.append(x.requires_grad)
+        return x
+
+
+# Networks, images and classes that other packages are asked about, too.
+OTHERS = {
+    "small": lambda: (ended().float().eval(), batch(3, 9, 14).float(), [1, 0, 3]),
+    "small, signed maps": lambda: (ended(act=nn.Identity).float().eval(), batch(3, 9, 14).float(), [1, 0, 3]),
+    "resnet18": lambda: (resnet(), torch.randn(3, 3, 64, 64, generator=seeded(0)), [1, 7, 3]),
+}
+each_other = pytest.mark.parametrize("case", OTHERS.values(), ids=OTHERS)

@@ -9,10 +9,11 @@ from helpers import cam, saliency
 from helpers.licnn import attention_map, center_surround_mask, inhibition_mask, random_places, rms_mask
 from helpers.metrics import edge_map
 from helpers.networks import SmallVGG
+from support.tensors import normal
 
 
 def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return normal(*shape, seed=seed, dtype=torch.float64)
 
 
 def tiny_network(classes=8, seed=0, pooling="gap", dtype=torch.float64):

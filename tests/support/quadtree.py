@@ -1,16 +1,14 @@
 """Images of the quadtree tests."""
 
 import torch
+from torch import nn
 
 from helpers.data import photo
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
+from support.tensors import seeded, uniform
 
 
 def noise(*shape, seed=0):
-    return torch.rand(shape, generator=seeded(seed), dtype=torch.float64)
+    return uniform(*shape, seed=seed, dtype=torch.float64)
 
 
 def patchy(*shape, seed=0):
@@ -28,3 +26,9 @@ def crop(name="camera"):
 def pixels(height, width):
     """The tree of single pixels."""
     return torch.cartesian_prod(torch.arange(height), torch.arange(width), torch.ones(1, dtype=torch.int64))
+
+
+# Four leaves of an image of 4 x 4, the image, and a network for it.
+FOUR = torch.tensor([[0, 0, 2], [0, 2, 2], [2, 0, 2], [2, 2, 2]])
+X = torch.rand(1, 3, 4, 4, generator=seeded(0))
+LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))

@@ -1,21 +1,13 @@
 """Small networks and images of the saliency tests."""
 
+import warnings
+
+import pytest
 import torch
 from torch import nn
 
-
-def by_hand(inplace=False):
-    """x -> 2x -> ReLU -> mean -> (m, -3m): every number below is worked out by hand."""
-    net = nn.Sequential(
-        nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(inplace), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2, False)
-    )
-    with torch.no_grad():
-        net[0].weight.fill_(2)
-        net[4].weight.copy_(torch.tensor([[1.0], [-3.0]]))
-    return net
-
-
-X = torch.tensor([[[[1.0, -2.0], [3.0, 4.0]]]])  # conv: 2 -4 6 8; ReLU: 2 0 6 8; mean 4; logits 4 -12
+from support.capture import X, by_hand  # noqa: F401 -- the tests of this room ask here
+from support.tensors import seeded
 
 
 class Sum(nn.Module):
@@ -28,10 +20,6 @@ class Sum(nn.Module):
     def forward(self, x):
         score = self.function(x).sum((1, 2, 3))
         return torch.stack([score, -score], 1)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(seed=0, act=nn.ReLU, bias=0.0):
@@ -54,3 +42,16 @@ def score(net, x, target):
 
 
 REGIONS = torch.tensor([[1, 0, 0, 2, 3], [0, 2, 1, 7, 2], [0, 0, 0, 7, 7]])
+
+
+def captum_attribution(name, net):
+    """A method of captum's, its warnings silenced."""
+    attr = pytest.importorskip("captum.attr")
+    method = getattr(attr, name)(net).attribute
+
+    def call(*args, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return method(*args, **options)
+
+    return call

@@ -8,21 +8,12 @@ import torch
 from torch import nn
 
 from helpers.sanity import cascading_randomization, independent_randomization
+from support.tensors import seeded
 
 WAYS = {"cascading": cascading_randomization, "independent": independent_randomization}
-
-
 each_way = pytest.mark.parametrize("randomization", WAYS.values(), ids=WAYS)
-
-
 each_redraw = pytest.mark.parametrize("redraw", ["initial", "shuffled"])
-
-
 STEPS = ["fc", "conv3", "conv2", "conv1"]  # from the logits down
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(seed=0):

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import torch
 from support.boxes import NAN, box_of, exact_iou, needs_cuda, picture, same, seeded
+from support.refuses import refuses
 
-from helpers.cam import (
-    LocalizationError,
-    largest_component_box,
-    localization_error,
-)
+from helpers.cam import LocalizationError, largest_component_box, localization_error
 
 # the box of a map
 
@@ -210,14 +207,8 @@ def test_the_error_equals_the_rule_with_five_answers_written_out(seed, dtype):
 
 
 BOXES = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4], [NAN] * 4])
-
-
 TRUTH = torch.tensor([[0.0, 0, 4, 2], [0, 0, 4, 1], [0, 0, 4, 4], [0, 0, 4, 4]])
-
-
 TOP1 = torch.tensor([True, True, False, True])
-
-
 TOP5 = torch.tensor([True, True, True, True])
 
 
@@ -296,36 +287,8 @@ def test_localization_error_takes_answers_from_another_device():
 # what is refused
 
 
-@pytest.mark.parametrize(
-    ("maps", "threshold", "message"),
-    [
-        (torch.rand(4, 4), 0.2, "maps must"),
-        (torch.tensor([[[1.0, NAN]]]), 0.2, "maps must be finite"),
-        (torch.ones(1, 4, 4, dtype=torch.int64), 0.2, "maps must be floating point"),
-        (TWO, 1, r"threshold must be a finite number in \[0, 1\)"),
-        (TWO, -0.1, "threshold must"),
-        (TWO, True, "threshold must"),
-    ],
-)
-def test_maps_and_thresholds_without_a_box_are_refused(maps, threshold, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
-        largest_component_box(maps, threshold)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("boxes", BOXES[:, :3]),
-        ("boxes", BOXES[:0]),
-        ("truth", TRUTH[:3]),
-        ("truth", TRUTH[:, None, None]),
-        ("top1", TOP1.long()),
-        ("top5", TOP5[:1]),
-        ("iou", 0),
-        ("iou", 1.01),
-    ],
-)
-def test_what_does_not_go_together_is_refused(name, value):
-    arguments = {"boxes": BOXES, "truth": TRUTH, "top1": TOP1, "top5": TOP5, "iou": 0.5} | {name: value}
-    with pytest.raises(ValueError, match=f"^{name} must"):
-        localization_error(**arguments)
+def test_bad_arguments_are_refused():
+    for threshold in (1, -0.1):
+        refuses(largest_component_box, {"maps": TWO}, maps=torch.rand(4, 4), threshold=threshold)
+    arguments = {"boxes": BOXES, "truth": TRUTH, "top1": TOP1, "top5": TOP5}
+    refuses(localization_error, arguments, boxes=BOXES[:, :3], truth=TRUTH[:3], top1=TOP1.long(), top5=TOP5[:1], iou=0)

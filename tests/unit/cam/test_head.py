@@ -6,7 +6,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from support.cam import CAM, MAPS, Call, batch, close, close32, ended, features, gap, naive, resnet, seeded, toy
+from support import tensors
+from support.cam import (
+    CAM,
+    MAPS,
+    Call,
+    Spy,
+    batch,
+    close,
+    close32,
+    each_other,
+    ended,
+    features,
+    gap,
+    naive,
+    seeded,
+    toy,
+)
+from support.refuses import refuses
 from support.untouched import assert_untouched
 from torch import nn
 
@@ -98,16 +115,6 @@ def test_a_map_negative_everywhere_keeps_its_sign_and_is_zero_after_the_relu():
 # against others
 
 
-OTHERS = {
-    "small": lambda: (ended().float().eval(), batch(3, 9, 14).float(), [1, 0, 3]),
-    "small, signed maps": lambda: (ended(act=nn.Identity).float().eval(), batch(3, 9, 14).float(), [1, 0, 3]),
-    "resnet18": lambda: (resnet(), torch.randn(3, 3, 64, 64, generator=seeded(0)), [1, 7, 3]),
-}
-
-
-each_other = pytest.mark.parametrize("case", OTHERS.values(), ids=OTHERS)
-
-
 @each_other
 def test_class_activation_maps_are_torchcams(case):
     methods = pytest.importorskip("torchcam.methods")
@@ -140,8 +147,6 @@ AVERAGES = {
     "dropout in front": lambda: nn.Sequential(nn.Dropout2d(0.5), gap()),
     "dropout in place behind": lambda: nn.Sequential(gap(), nn.Dropout(0.5, inplace=True)),
 }
-
-
 MAXIMA = {
     "AdaptiveMaxPool2d": lambda: nn.AdaptiveMaxPool2d(1),
     "MaxPool2d over all": lambda: nn.MaxPool2d(4),
@@ -149,11 +154,7 @@ MAXIMA = {
     "x.amax((2, 3))": lambda: Call(lambda f: f.amax((2, 3))),
     "torch.amax": lambda: Call(lambda f: torch.amax(f, (-1, -2), keepdim=True)),
 }
-
-
 each_average = pytest.mark.parametrize("pool", AVERAGES.values(), ids=AVERAGES)
-
-
 each_maximum = pytest.mark.parametrize("pool", MAXIMA.values(), ids=MAXIMA)
 
 
@@ -245,22 +246,11 @@ def test_last_maps_of_a_single_place():
     for other in (nn.Identity(), nn.ReLU()):
         with pytest.raises(ValueError, match=r"^model must end in a global pooling.*grad_cam"):
             pooling_head(ended(pool=other), x)
-
-
-def test_a_relu_of_pooled_values_counts_with_maps_of_a_single_place_too():
-    net, x = ended(act=nn.Identity, neck=[nn.ReLU()]), batch(2, 2, 2)
+    # and a ReLU of pooled values counts
+    net = ended(act=nn.Identity, neck=[nn.ReLU()])
     assert (features(net, x) < 0).any()
     with pytest.raises(ValueError, match=r"^model must end in a global pooling.*grad_cam"):
         pooling_head(net, x)
-
-
-def doubled(logits):
-    return logits.mul_(2)
-
-
-def prior(logits):
-    logits += torch.tensor([1.0, 0, 0, -1])
-    return logits
 
 
 def a_little_off(logits):
@@ -279,13 +269,13 @@ REFUSED = {
     "a factor in front": {"neck": [Call(lambda z: 2 * z)]},
     "a normalisation": {"neck": [Call(F.normalize)]},
     "a temperature": {"behind": [Call(lambda logits: logits / 2)]},
-    "a temperature in place": {"behind": [Call(doubled)]},
+    "a temperature in place": {"behind": [Call(lambda logits: logits.mul_(2))]},
     "a softmax": {"behind": [nn.Softmax(1)]},
     "a log softmax": {"behind": [nn.LogSoftmax(1)]},
     "a ReLU behind": {"behind": [nn.ReLU()]},
     "a ReLU in place behind": {"behind": [nn.ReLU(inplace=True)]},
     "a second bias": {"behind": [Call(lambda logits: logits + 1)]},
-    "a second bias in place": {"behind": [Call(prior)]},
+    "a second bias in place": {"behind": [Call(lambda logits: logits.add_(torch.tensor([1.0, 0, 0, -1])))]},
     "one logit a little off": {"behind": [Call(a_little_off)]},
     "fewer logits": {"behind": [Call(lambda logits: logits[:, :3])]},
     "logits in another order": {"behind": [Call(lambda logits: logits.flip(1))]},
@@ -310,13 +300,11 @@ def test_networks_with_another_head_are_refused_but_have_a_grad_cam(case):
 
 
 def test_networks_without_a_linear_layer_are_refused():
-    x = batch()
-    conv = nn.Sequential(nn.Conv2d(3, 4, 3), gap(), nn.Flatten()).double()  # as in "Network in Network"
-    with pytest.raises(ValueError, match=r"^model must end in .*grad_cam"):
-        pooling_head(conv, x)
-    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 4)).double()
-    with pytest.raises(ValueError, match=r"^model must end in .*grad_cam"):
-        pooling_head(flat, x)
+    conv = nn.Sequential(nn.Conv2d(3, 4, 3), gap(), nn.Flatten())  # as in "Network in Network"
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 4))
+    for net in (conv, flat):
+        with pytest.raises(ValueError, match=r"^model must end in .*grad_cam"):
+            pooling_head(net.double(), batch())
 
 
 def test_a_linear_layer_called_with_named_arguments_is_no_other_error():
@@ -400,16 +388,9 @@ def vgg():
     return torchvision.models.vgg16(weights=None, init_weights=False)
 
 
-def squeezenet():
-    return torchvision.models.squeezenet1_1(weights=None, num_classes=5)
-
-
 def convnext():
-    blocks = [
-        torchvision.models.convnext.CNBlockConfig(8, 16, 1),
-        torchvision.models.convnext.CNBlockConfig(16, None, 1),
-    ]
-    return torchvision.models.ConvNeXt(blocks, num_classes=5)
+    block = torchvision.models.convnext.CNBlockConfig
+    return torchvision.models.ConvNeXt([block(8, 16, 1), block(16, None, 1)], num_classes=5)
 
 
 def vit():
@@ -422,7 +403,7 @@ def vit():
     ("make", "layer"),
     [
         pytest.param(vgg, "features", marks=pytest.mark.slow),  # its hidden linear layers: REFUSED has one
-        (squeezenet, "features"),
+        (partial(torchvision.models.squeezenet1_1, weights=None, num_classes=5), "features"),
         (convnext, "features"),
         (vit, "conv_proj"),
     ],
@@ -461,20 +442,6 @@ def test_a_head_may_be_written_into_without_harm_to_the_network():
 # how much is computed
 
 
-class Spy(nn.Module):
-    """Counts its calls and notes whether gradients are recorded there."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls, self.recording, self.expected = 0, [], []
-
-    def forward(self, x):
-        self.calls += 1
-        self.recording.append(torch.is_grad_enabled())
-        self.expected.append(x.requires_grad)
-        return x
-
-
 def test_the_forward_of_a_class_activation_map_records_no_graph():
     spy = Spy()
     with torch.enable_grad():
@@ -485,15 +452,13 @@ def test_the_forward_of_a_class_activation_map_records_no_graph():
 
 # weighted_maps
 
-
-def noise(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
+noise = partial(tensors.normal, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("size", [(3, 4), (1, 1), (1, 5), (6, 2)])
 def test_weighted_maps_against_a_loop(size):
     maps = noise(2, 3, *size)
-    row, rows, own = noise(3, seed=1), noise(2, 3, seed=2), noise(2, 4, 3, seed=3)
+    row, rows, own = (noise(3, seed=1), noise(2, 3, seed=2), noise(2, 4, 3, seed=3))
     actual = weighted_maps(maps, row)
     assert actual.shape == (2, *size)
     close(actual, naive(maps, [row, row]))
@@ -528,13 +493,7 @@ def test_weighted_maps_are_of_the_dtype_of_the_maps(dtype):
     close32(weighted_maps(maps.to(memory_format=torch.channels_last), weights), actual)
 
 
-@pytest.mark.parametrize("shape", [(), (2,), (3, 2), (5, 4), (3, 1, 3), (2, 1, 2, 3)])
-def test_weights_that_do_not_fit_are_refused(shape):
-    with pytest.raises(ValueError, match=r"^weights must be .*\(3\) or \(K, 3\) or \(2, K, 3\), got"):
-        weighted_maps(noise(2, 3, 4, 4), torch.ones(shape))
-
-
-@pytest.mark.parametrize("maps", [noise(3, 4, 4), noise(2, 3, 0, 4), [[1.0]], torch.ones(2, 3, 4, 4).long()])
-def test_what_is_no_feature_maps_has_no_weighted_sum(maps):
-    with pytest.raises(ValueError, match=r"^maps must be"):
-        weighted_maps(maps, torch.ones(3))
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (5, 4), (3, 1, 3)])
+def test_weights_and_maps_that_do_not_fit_are_refused(shape):
+    arguments = {"maps": noise(2, 3, 4, 4), "weights": torch.ones(3)}
+    refuses(weighted_maps, arguments, weights=torch.ones(shape), maps=noise(3, 4, 4))

@@ -3,9 +3,9 @@
 import functools
 
 import numpy as np
-import pytest
 import torch
 from support.capture import X, batch, by_hand, tiny
+from support.refuses import refuses
 
 from helpers.capture import chunks, gradients, in_batches, logits, preserved
 
@@ -58,19 +58,15 @@ def test_options_of_a_batched_method_come_with_partial():
     torch.testing.assert_close(actual, gradient(net, x, target, "probability"))
 
 
-@pytest.mark.parametrize("size", [0, 1.5, None])
-def test_a_bad_size_of_the_batches_is_refused(size):
-    with pytest.raises(ValueError, match=r"^batch_size must be"):
-        in_batches(logits, by_hand(), X, batch_size=size)
+def never(*_):
+    raise AssertionError("called")
 
 
-@pytest.mark.parametrize("x", [None, X[0], X[:0], X.long(), X / 0])
-def test_bad_images_are_refused_before_they_are_cut(x):
-    def never(*_):
-        raise AssertionError("called")
-
-    with pytest.raises(ValueError, match=r"^x must"):
-        in_batches(never, by_hand(), x)
+def test_bad_arguments_are_refused_before_anything_is_cut():
+    arguments = {"method": never, "model": by_hand(), "x": X}
+    refuses(in_batches, arguments, batch_size=0, x=X[0])
+    refuses(in_batches, arguments, x=X / 0)
+    refuses(lambda **options: list(chunks(**options)), {"count": 5, "x": X}, batch_size=1.5)
 
 
 # numbers of images, cut into passes
@@ -88,9 +84,3 @@ def test_chunks_by_hand():
     assert parts(10, None, 8) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
     assert parts(10, None, 9) == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]
     assert {part.dtype for part in chunks(3, 2, X)} == {torch.int64}
-
-
-def test_a_batch_size_that_is_no_count_is_refused():
-    for batch_size in (0, 1.5, True, "4"):
-        with pytest.raises(ValueError, match=rf"^batch_size must be an integer of at least 1, got {batch_size!r}$"):
-            list(chunks(5, batch_size, X))

@@ -3,16 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.quadtree import noise, patchy, pixels, seeded
+from support.quadtree import FOUR, X, noise, patchy, pixels, seeded
+from support.refuses import refuses
 
-from helpers.quadtree import (
-    build_quadtree,
-    convolve_on_leaves,
-    exact_conv_sites,
-    leaf_map,
-    leaf_means,
-    reconstruct,
-)
+from helpers.quadtree import build_quadtree, convolve_on_leaves, exact_conv_sites, leaf_map, leaf_means, reconstruct
 from helpers.quadtree._convolution import _exact_places
 
 
@@ -153,36 +147,15 @@ def test_not_exact_is_the_dense_answer_at_each_leafs_centre(shape, side):
 
 # what is refused
 
-FOUR = torch.tensor([[0, 0, 2], [0, 2, 2], [2, 0, 2], [2, 2, 2]])
-X = torch.rand(3, 4, 4, generator=seeded(0))
 
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("leaves", [[0, 0, 4]]), ("kernel", 2), ("kernel", 0), ("kernel", 3.0), ("layers", 0)]
-)
-def test_bad_arguments_of_the_number_of_places_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be "):
-        exact_conv_sites(**({"leaves": FOUR, "kernel": 3} | {name: value}))
-
-
-@pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"x": X[0]}, "x must"),
-        ({"x": X[None]}, "x must"),
-        ({"weight": torch.ones(3, 3, 3)}, "weight must"),
-        ({"weight": torch.ones(1, 2, 3, 3)}, r"weight must be a non-empty tensor \(K, 3, k, k\)"),
-        ({"weight": torch.ones(1, 3, 3, 1)}, "weight must be square"),
-        ({"weight": torch.ones(1, 3, 2, 2)}, "kernel must be odd"),
-        ({"weight": torch.ones(1, 3, 3, 3).double()}, "weight must be .*float32"),
-        ({"bias": torch.ones(3)}, "bias must"),
-        ({"bias": torch.tensor(1.0)}, "bias must"),
-        ({"margin": -1}, "margin must be an integer"),
-        ({"margin": 1.0}, "margin must be an integer"),
-    ],
-)
-def test_images_and_kernels_that_do_not_fit_are_refused(change, message, exact):
-    arguments = {"x": X, "leaves": FOUR, "weight": torch.ones(1, 3, 3, 3), "exact": exact} | change
-    with pytest.raises(ValueError, match=f"^{message}"):
-        convolve_on_leaves(**arguments)
+def test_bad_arguments_are_refused():
+    for kernel in (2, 0):
+        refuses(exact_conv_sites, {"leaves": FOUR, "kernel": 3}, leaves=[[0, 0, 4]], kernel=kernel, layers=0)
+    weight = torch.ones(1, 3, 3, 3)
+    for exact in (True, False):
+        arguments = {"x": X[0], "leaves": FOUR, "weight": weight, "exact": exact}
+        for wrong in (weight[0], weight[:, :2], weight[..., :1], weight.double()):
+            refuses(convolve_on_leaves, arguments, weight=wrong)
+        refuses(convolve_on_leaves, arguments, x=X, bias=torch.ones(3), margin=-1)
+        with pytest.raises(ValueError, match=r"^kernel must be odd"):
+            convolve_on_leaves(X[0], FOUR, weight[..., :2, :2], exact=exact)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from support.refuses import refuses
 from support.saliency import REGIONS, batch, tiny
 from support.untouched import Boom, assert_untouched
 from torch import nn
@@ -31,20 +32,11 @@ METHODS = {
     "occlusion": partial(occlusion, window=3, stride=2),
     "region_occlusion": partial(region_occlusion, regions=REGIONS),
 }
-
-
 IN_PASSES = {
     name: METHODS[name] for name in ("integrated_gradients", "smooth_gradient", "occlusion", "region_occlusion")
 }
-
-
 each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-
-
 each_method_in_passes = pytest.mark.parametrize("method", IN_PASSES.values(), ids=IN_PASSES)
-
-
-# gradients by hand
 
 
 @each_method
@@ -156,16 +148,8 @@ def mixed():
     return net
 
 
-def calling(method):
-    return lambda net: method(net, batch(), [[0, 1]] * 2)
-
-
-CALLS = {name: calling(method) for name, method in METHODS.items()}
-
-
-CALLS["class_model"] = lambda net: class_model(net, [0, 1], (3, 7, 7), steps=2)
-
-
+CALLS = {name: partial(method, x=batch(), target=[[0, 1]] * 2) for name, method in METHODS.items()}
+CALLS["class_model"] = partial(class_model, target=[0, 1], shape=(3, 7, 7), steps=2)
 each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
@@ -195,31 +179,14 @@ def test_the_network_is_looked_at_in_evaluation_mode(call):
 
 
 @each_method
-@pytest.mark.parametrize(
-    ("x", "target", "message"),
-    [
-        (batch()[0], 1, r"x must.*one image is x\[None\]"),
-        (batch() / 0, 1, "x must be finite"),
-        (batch().float(), 1, "x must be torch.float64, as the network's weights are"),
-        (batch(), 3, r"target must lie in 0 .. 2 .*got 3"),
-        (batch(), [0, 1, 2], r"target must.*B = 2 images, got shape \(3,\)"),
-        (batch(), 1.0, "target must hold integers"),
-    ],
-)
-def test_bad_images_and_targets_are_refused(method, x, target, message):
-    net = tiny()
-    with pytest.raises(ValueError, match=f"^{message}"), assert_untouched(net):
-        method(net, x, target)
+def test_bad_arguments_are_refused(method):
+    refuses(method, {"model": tiny(), "x": batch(), "target": 1}, x=batch()[0], target=3)
+    refuses(method, {"model": tiny(), "x": batch(), "target": 1}, x=batch().float(), target=[0, 1, 2])
 
 
 @each_method_in_passes
-def test_a_bad_batch_size_is_refused(method):
-    with pytest.raises(ValueError, match=r"^batch_size must be an integer of at least 1, got 0"):
-        method(tiny(), batch(), 1, batch_size=0)
-
-
-@pytest.mark.parametrize("method", [METHODS["occlusion"], METHODS["region_occlusion"]])
-@pytest.mark.parametrize("fill", [float("nan"), torch.zeros(4, 7, 7), batch(3), "x"])
-def test_a_bad_fill_is_refused(method, fill):
-    with pytest.raises(ValueError, match=r"^fill must"):
-        method(tiny(), batch(), 1, fill=fill)
+def test_a_bad_batch_size_or_fill_is_refused(method):
+    arguments = {"model": tiny(), "x": batch(), "target": 1}
+    refuses(method, arguments, batch_size=0)
+    if method in (METHODS["occlusion"], METHODS["region_occlusion"]):
+        refuses(method, arguments, fill=torch.zeros(4, 7, 7))

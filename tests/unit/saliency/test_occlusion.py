@@ -1,33 +1,12 @@
 """Occlusion by hand and against captum."""
 
-import warnings
-
 import pytest
 import torch
-from support.saliency import REGIONS, Sum, X, batch, by_hand, score, tiny
+from support.refuses import refuses
+from support.saliency import REGIONS, Sum, X, batch, by_hand, captum_attribution, score, tiny
 from torch import nn
 
-from helpers.saliency import (
-    occlusion,
-    region_occlusion,
-)
-
-# gradients against others
-
-
-def oracle(name, net):
-    attr = pytest.importorskip("captum.attr")
-    method = getattr(attr, name)(net).attribute
-
-    def call(*args, **options):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return method(*args, **options)
-
-    return call
-
-
-# occlusion
+from helpers.saliency import occlusion, region_occlusion
 
 
 def test_region_drops_by_hand():
@@ -78,7 +57,7 @@ def test_occlusion_is_captums(window, stride, wide):
     x, target = batch()[..., :wide], torch.tensor([2, 0])
     net = nn.Sequential(*tiny()[:4], nn.AdaptiveAvgPool2d(2), *tiny()[4:])
     pair = [(n, n) if isinstance(n, int) else n for n in (window, stride)]
-    expected = oracle("Occlusion", net)(x, (3, *pair[0]), (3, *pair[1]), baselines=0.3, target=target)
+    expected = captum_attribution("Occlusion", net)(x, (3, *pair[0]), (3, *pair[1]), baselines=0.3, target=target)
     actual = occlusion(net, x, target, window=window, stride=stride, fill=0.3)
     scale = float(expected.abs().max())
     torch.testing.assert_close(actual[:, None].expand(-1, 3, -1, -1), expected.double(), rtol=0, atol=1e-5 * scale)
@@ -95,16 +74,8 @@ def test_regions_outside_their_image_or_empty_are_refused(row):
         region_occlusion(Sum(), batch()[..., :6], 1, regions)
 
 
-def test_regions_of_another_shape_or_kind_are_refused():
-    for regions in ([[0, 0, 0, 1, 1]], torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 0, 0, 1.0, 1]])):
-        with pytest.raises(ValueError, match=r"^regions must be"):
-            region_occlusion(Sum(), batch(), 1, regions)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("window", 0), ("window", 8), ("window", (7, 8)), ("window", (3, 3, 3)), ("stride", 0), ("stride", (3, 4))],
-)
-def test_windows_beyond_the_image_and_strides_beyond_the_window_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be an integer"):
-        occlusion(tiny(), batch(), 1, **({"window": 3, "stride": 2} | {name: value}))
+def test_bad_arguments_are_refused():
+    arguments = {"model": tiny(), "x": batch(), "target": 1}
+    refuses(region_occlusion, arguments, regions=torch.tensor([[0, 0, 1, 1]]))
+    for window, stride in ((0, 0), (8, 4), ((7, 8), (3, 4))):
+        refuses(occlusion, arguments | {"window": 3, "stride": 2}, window=window, stride=stride)

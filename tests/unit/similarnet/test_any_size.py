@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from support.refuses import refuses
+from support.tensors import needs_cuda, normal, uniform
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
@@ -17,22 +19,8 @@ from helpers.networks import LeNet, SmallVGG, load
 from helpers.similarnet import as_convolutions, features_at_any_size
 from tools.project import ROOT
 
-NAN = float("nan")
 SIZES = [(28, 28), (29, 31), (64, 200)]
 LARGE = (720, 1280)
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape, seed=0, dtype=torch.float32):
-    return torch.rand(shape, generator=seeded(seed), dtype=dtype)
-
-
-def signed(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=seeded(seed), dtype=dtype)
 
 
 def lenet(**options):
@@ -54,11 +42,6 @@ NETS = {
 }
 LAST = {"lenet": "pool2", "lenet, averages": "pool2"}  # the others: relu4
 EACH_NET = pytest.mark.parametrize("name", NETS)
-BAD_X = [
-    (noise(1, 28, 28), r"x must have shape .* one image is x\[None\]"),
-    (torch.full((1, 1, 28, 28), NAN), "x must be finite"),
-    (noise(1, 3, 28, 28), "x must have 1 channels"),
-]
 
 
 # feature maps of any size
@@ -68,7 +51,7 @@ BAD_X = [
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_features_are_those_of_the_networks_first_part(name, size, dtype):
-    net, x = NETS[name]().to(dtype), noise(2, 1, *size, dtype=dtype)
+    net, x = NETS[name]().to(dtype), uniform(2, 1, *size, dtype=dtype)
     with torch.no_grad():
         expected = net.features(x)
     actual = features_at_any_size(net, x, layer=LAST.get(name, "relu4"))
@@ -89,7 +72,7 @@ def without_pools(net, x, last):
 @EACH_NET
 @pytest.mark.parametrize("size", SIZES)
 def test_features_without_poolings_are_those_of_a_chain_without_them(name, size):
-    net, x, last = NETS[name](), noise(2, 1, *size), LAST.get(name, "relu4")
+    net, x, last = NETS[name](), uniform(2, 1, *size), LAST.get(name, "relu4")
     with torch.no_grad():
         expected = without_pools(net, x, last)
     actual = features_at_any_size(net, x, layer=last, keep_pools=False)
@@ -100,7 +83,7 @@ def test_features_without_poolings_are_those_of_a_chain_without_them(name, size)
 @pytest.mark.parametrize("layer", ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"])
 @pytest.mark.parametrize("keep", [True, False])
 def test_every_layer_can_be_asked(layer, keep):
-    net, x = lenet(), noise(1, 1, 37, 22)
+    net, x = lenet(), uniform(1, 1, 37, 22)
     names = [key for key, _ in net.named_children()]
     with torch.no_grad():
         expected = net[: names.index(layer) + 1](x) if keep else without_pools(net, x, layer)
@@ -109,7 +92,7 @@ def test_every_layer_can_be_asked(layer, keep):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_large_image_takes_little_time(keep):
-    net, x = lenet(), noise(1, 1, *LARGE)
+    net, x = lenet(), uniform(1, 1, *LARGE)
     with torch.no_grad():
         expected = net.features(x) if keep else without_pools(net, x, "pool2")
     start = time.perf_counter()
@@ -144,7 +127,7 @@ def test_a_large_image_takes_little_memory():
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one():
-    net, x = lenet(), noise(3, 1, 40, 33)
+    net, x = lenet(), uniform(3, 1, 40, 33)
     for keep in (True, False):
         whole = features_at_any_size(net, x, layer="pool2", keep_pools=keep)
         parts = [features_at_any_size(net, image[None], layer="pool2", keep_pools=keep) for image in x]
@@ -157,7 +140,7 @@ def test_the_network_and_the_images_are_left_alone(keep):
     net.conv1.weight.grad = torch.ones_like(net.conv1.weight)
     net.relu1.inplace = True
     net.conv2.register_forward_hook(lambda module, inputs, output: output * 2)
-    x = noise(1, 1, 40, 33).requires_grad_()
+    x = uniform(1, 1, 40, 33).requires_grad_()
     copy = x.detach().clone()
     with assert_untouched(net):
         actual = features_at_any_size(net, x, layer="conv2", keep_pools=keep)
@@ -172,7 +155,7 @@ def test_the_network_and_the_images_are_left_alone(keep):
 
 
 def test_what_is_found_stays_when_what_follows_works_in_place():
-    net, x = lenet(), noise(1, 1, 28, 28)
+    net, x = lenet(), uniform(1, 1, 28, 28)
     net.relu1.inplace = True
     with torch.no_grad():
         expected = net.conv1(x)
@@ -180,7 +163,7 @@ def test_what_is_found_stays_when_what_follows_works_in_place():
 
 
 def test_evaluation_mode_whatever_the_network_is_in():
-    net, x = vgg(norm=True), noise(3, 1, 32, 32)
+    net, x = vgg(norm=True), uniform(3, 1, 32, 32)
     with torch.no_grad():
         expected = net.features(x)
     torch.testing.assert_close(features_at_any_size(net.train(), x, layer="relu4"), expected)
@@ -190,7 +173,7 @@ def test_evaluation_mode_whatever_the_network_is_in():
 def test_what_follows_the_layer_does_not_run(keep):
     net = lenet()
     net.flatten = Boom()
-    assert features_at_any_size(net, noise(1, 1, 28, 28), layer="pool2", keep_pools=keep).ndim == 4
+    assert features_at_any_size(net, uniform(1, 1, 28, 28), layer="pool2", keep_pools=keep).ndim == 4
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -198,7 +181,7 @@ def test_the_network_is_left_alone_when_its_forward_raises(keep):
     net = lenet().train()
     net.relu2 = Boom()
     with assert_untouched(net), pytest.raises(RuntimeError, match="boom"):
-        features_at_any_size(net, noise(1, 1, 28, 28), layer="pool2", keep_pools=keep)
+        features_at_any_size(net, uniform(1, 1, 28, 28), layer="pool2", keep_pools=keep)
 
 
 class Nested(nn.Module):
@@ -215,7 +198,7 @@ class Nested(nn.Module):
 
 def test_poolings_inside_of_blocks_are_left_out_too():
     torch.manual_seed(0)
-    net, x = Nested(), noise(2, 1, 11, 14)
+    net, x = Nested(), uniform(2, 1, 11, 14)
     with torch.no_grad():
         with_pools = net.last(F.relu(net.block(x)))
         without = net.last(F.relu(net.block[0](x)))
@@ -224,42 +207,32 @@ def test_poolings_inside_of_blocks_are_left_out_too():
     torch.testing.assert_close(features_at_any_size(net, x, layer="block", keep_pools=False), net.block[0](x).detach())
 
 
-@pytest.mark.parametrize(("x", "message"), BAD_X)
-def test_features_of_bad_images_are_refused(x, message):
-    with pytest.raises(ValueError, match=message):
-        features_at_any_size(lenet(), x, layer="pool2")
+def test_bad_arguments_are_refused():
+    arguments = {"model": lenet(), "x": uniform(1, 1, 28, 28), "layer": "pool2"}
+    refuses(features_at_any_size, arguments, x=uniform(1, 28, 28), layer="pool3")
+    refuses(features_at_any_size, arguments, x=uniform(1, 3, 28, 28), layer=["conv1"])
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        ("pool3", "layer must be one of the network's, got 'pool3'"),
-        ("fc1", "layer must have feature maps"),
-        ("relu1#1", "layer must be the plain name"),
-        (["conv1"], "layer must be "),
-    ],
+    ("layer", "message"), [("fc1", "layer must have feature maps"), ("relu1#1", "layer must be the plain name")]
 )
-def test_bad_layers_are_refused(layer, message):
+def test_layers_without_maps_and_calls_of_layers_are_refused(layer, message):
     with pytest.raises(ValueError, match=message):
-        features_at_any_size(lenet(), noise(1, 1, 28, 28), layer=layer)
+        features_at_any_size(lenet(), uniform(1, 1, 28, 28), layer=layer)
 
 
-def test_a_layer_that_never_runs_is_refused():
-    net = Nested()
+def test_a_layer_that_never_runs_or_gives_no_tensor_is_refused():
+    net, x = Nested(), uniform(1, 1, 8, 8)
     net.idle = nn.ReLU()
     with pytest.raises(ValueError, match="layer must run in the forward of this network, got 'idle'"):
-        features_at_any_size(net, noise(1, 1, 8, 8), layer="idle")
-
-
-def test_a_layer_that_gives_no_tensor_is_refused():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, return_indices=True))
-    with assert_untouched(net), pytest.raises(ValueError, match="layer"):
-        features_at_any_size(net, noise(1, 1, 8, 8), layer="1")
+        features_at_any_size(net, x, layer="idle")
+    pair = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, return_indices=True))
+    refuses(features_at_any_size, {"model": pair, "x": x}, layer="1")
 
 
 @pytest.mark.parametrize("atrous", [1, 2])
 def test_poolings_that_others_pad_or_dilate_for_cannot_be_left_out(atrous):
-    net, x = vgg(atrous=atrous), noise(1, 1, 16, 16)
+    net, x = vgg(atrous=atrous), uniform(1, 1, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(features_at_any_size(net, x, layer="relu4"), net.features(x))
     with assert_untouched(net), pytest.raises(ValueError, match=r"keep_pools must be True .*got False"):
@@ -267,12 +240,12 @@ def test_poolings_that_others_pad_or_dilate_for_cannot_be_left_out(atrous):
 
 
 def test_a_pooling_whose_dilation_is_written_as_a_pair_of_ones_can_be_left_out():
-    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, dilation=(1, 1))), noise(1, 1, 8, 8)
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2, dilation=(1, 1))), uniform(1, 1, 8, 8)
     torch.testing.assert_close(features_at_any_size(net, x, layer="1", keep_pools=False), net[0](x).detach())
 
 
 def test_an_image_one_pixel_high_has_features_without_poolings():
-    net, x = lenet(), noise(1, 1, 1, 9)
+    net, x = lenet(), uniform(1, 1, 1, 9)
     with torch.no_grad():
         expected = without_pools(net, x, "pool2")
     torch.testing.assert_close(features_at_any_size(net, x, layer="pool2", keep_pools=False), expected)
@@ -337,7 +310,7 @@ def test_the_trained_network_reads_the_same_in_one_forward():
 
 def test_a_place_has_the_logits_of_the_window_around_it():
     # Nothing is padded before the large convolution, so that a window sees the same alone and within the image.
-    net, x = own_chain().eval(), noise(1, 2, 31, 45)
+    net, x = own_chain().eval(), uniform(1, 2, 31, 45)
     with torch.no_grad():
         maps = as_convolutions(net)(x)
         assert maps.shape == (1, 5, 13, 20)  # 31 -> 29 -> 14 -> 13, 45 -> 43 -> 21 -> 20
@@ -380,7 +353,7 @@ def test_the_first_linear_layer_sees_zeros_beyond_the_maps():
 
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_maps_of_an_even_side_keep_their_size(size):
-    net, x = lenet(size=size), noise(1, 1, size, size)
+    net, x = lenet(size=size), uniform(1, 1, size, size)
     with torch.no_grad():
         assert as_convolutions(net)(x).shape[2:] == net.features(x).shape[2:]
 
@@ -389,7 +362,7 @@ def test_one_module_used_twice_runs_twice():
     torch.manual_seed(0)
     act = nn.Tanh()
     net = nn.Sequential(nn.Conv2d(1, 2, 1), act, nn.Conv2d(2, 3, 1), act, nn.Flatten(), nn.Linear(27, 4))
-    x = signed(1, 1, 3, 3)
+    x = normal(1, 1, 3, 3)
     with torch.no_grad():
         torch.testing.assert_close(as_convolutions(net)(x)[:, :, 1, 1], net(x))
 
@@ -403,7 +376,7 @@ def test_the_weights_are_shared_and_the_network_is_left_alone():
     assert dense.wide.weight.data_ptr() == net.wide.weight.data_ptr()
     assert dense.out.bias.data_ptr() == net.out.bias.data_ptr()
     assert dense.first is net.first
-    x = noise(1, 2, 15, 15)
+    x = uniform(1, 2, 15, 15)
     with torch.no_grad():
         net.eval()
         before = as_convolutions(net)(x)
@@ -414,14 +387,8 @@ def test_the_weights_are_shared_and_the_network_is_left_alone():
     assert not torch.allclose(dense(x), before)
 
 
-def test_modes_are_kept():
-    assert not any(
-        module.training for module in as_convolutions(own_chain().eval()).modules() if list(module.modules())[1:] == []
-    )
-
-
 def test_a_batch_on_the_dense_chain_equals_its_images():
-    dense, x = as_convolutions(lenet()), noise(3, 1, 40, 52)
+    dense, x = as_convolutions(lenet()), uniform(3, 1, 40, 52)
     with torch.no_grad():
         torch.testing.assert_close(dense(x), torch.cat([dense(image[None]) for image in x]))
 
@@ -443,18 +410,7 @@ NO_CHAINS = {
 
 @pytest.mark.parametrize("name", NO_CHAINS)
 def test_a_network_that_is_no_chain_is_refused(name):
-    with pytest.raises(ValueError, match="model must"):
-        as_convolutions(NO_CHAINS[name])
-
-
-def test_a_chain_in_another_class_is_refused():
-    class Other(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.c = nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(27, 2)
-
-    with pytest.raises(ValueError, match="model must be a chain"):
-        as_convolutions(Other())
+    refuses(lambda model: as_convolutions(model), {}, model=NO_CHAINS[name])
 
 
 @needs_cuda

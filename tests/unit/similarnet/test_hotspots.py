@@ -4,25 +4,11 @@ import numpy as np
 import pytest
 import torch
 from skimage.filters import threshold_otsu
+from support.refuses import refuses
+from support.tensors import NAN, needs_cuda, normal, uniform
 
 from helpers.data import digit_scenes
 from helpers.similarnet import hotspots, map_threshold
-
-NAN = float("nan")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape, seed=0, dtype=torch.float32):
-    return torch.rand(shape, generator=seeded(seed), dtype=dtype)
-
-
-def signed(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=seeded(seed), dtype=dtype)
-
 
 # where to cut
 
@@ -44,7 +30,7 @@ def otsu_by_hand(values, bins=256):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(1, 9, 13), (3, 20, 20), (2, 1, 50)])
 def test_otsu_against_scikit_image_and_by_the_formula(shape, dtype):
-    maps = signed(*shape, dtype=dtype) + 4 * (noise(*shape, seed=1, dtype=dtype) > 0.8)
+    maps = normal(*shape, dtype=dtype) + 4 * (uniform(*shape, seed=1, dtype=dtype) > 0.8)
     actual = map_threshold(maps, "otsu")
     assert actual.shape == shape[:1]
     assert actual.dtype == dtype
@@ -90,7 +76,7 @@ def test_otsu_in_double_precision():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_two_sigma_against_numpy(dtype):
-    maps = 3 + signed(3, 7, 5, dtype=dtype)
+    maps = 3 + normal(3, 7, 5, dtype=dtype)
     expected = maps.numpy().mean((1, 2)) + 2 * maps.numpy().std((1, 2), ddof=1)  # torch7's std, too, divides by n - 1
     actual = map_threshold(maps, "two sigma")
     assert actual.dtype == dtype
@@ -100,15 +86,12 @@ def test_two_sigma_against_numpy(dtype):
 def test_two_sigma_by_hand():
     maps = torch.tensor([[[0.0, 2.0], [4.0, 2.0]]])  # mean 2, squares 4 + 0 + 4 + 0 over 3
     assert map_threshold(maps, "two sigma").item() == pytest.approx(2 + 2 * (8 / 3) ** 0.5)
-
-
-def test_two_sigma_of_a_map_of_one_place_is_a_number():
-    assert map_threshold(torch.ones(1, 1, 1), "two sigma").tolist() == [1.0]
+    assert map_threshold(torch.ones(1, 1, 1), "two sigma").tolist() == [1.0]  # of one place
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.999])
 def test_a_share_of_the_maximum(share):
-    maps = signed(3, 6, 5, dtype=torch.float64)
+    maps = normal(3, 6, 5, dtype=torch.float64)
     maps[2] -= 10  # all below 0
     expected = torch.tensor([share * max(values.flatten().tolist()) for values in maps], dtype=torch.float64)
     torch.testing.assert_close(map_threshold(maps, share), expected)
@@ -116,34 +99,12 @@ def test_a_share_of_the_maximum(share):
 
 @pytest.mark.parametrize("rule", ["otsu", "two sigma", 0.4])
 def test_cuts_come_map_by_map_and_leave_the_maps_alone(rule):
-    maps = signed(4, 8, 9).requires_grad_()
+    maps = normal(4, 8, 9).requires_grad_()
     copy = maps.detach().clone()
     actual = map_threshold(maps, rule)
     assert not actual.requires_grad
     assert torch.equal(maps, copy)
     torch.testing.assert_close(actual, torch.cat([map_threshold(values[None], rule) for values in maps]))
-
-
-BAD_MAPS = [
-    (noise(4, 4), "maps must be"),
-    (torch.ones(1, 4, 4, dtype=torch.long), "maps must be floating point"),
-    (torch.full((1, 2, 2), NAN), "maps must be finite"),
-]
-
-
-@pytest.mark.parametrize(("maps", "message"), BAD_MAPS)
-def test_bad_maps_are_refused(maps, message):
-    for rule in ("otsu", "two sigma", 0.5):
-        with pytest.raises(ValueError, match=message):
-            map_threshold(maps, rule)
-    with pytest.raises(ValueError, match=message):
-        hotspots(maps, 0.5)
-
-
-@pytest.mark.parametrize("rule", ["Otsu", True, 0, 1.0, NAN])
-def test_unknown_rules_are_refused(rule):
-    with pytest.raises(ValueError, match="rule must be"):
-        map_threshold(noise(1, 4, 4), rule)
 
 
 # hot spots
@@ -178,7 +139,7 @@ def boxes_by_hand(values, cut, least):
 @pytest.mark.parametrize("shape", [(4, 11, 17), (2, 24, 9), (3, 1, 20), (3, 20, 1), (1, 30, 30)])
 @pytest.mark.parametrize("cut", [0.5, 1.2, -0.3])
 def test_hotspots_against_a_flood_fill(shape, cut, least, dtype):
-    maps = signed(*shape, seed=sum(shape), dtype=dtype)
+    maps = normal(*shape, seed=sum(shape), dtype=dtype)
     actual = hotspots(maps, cut, min_area=least)
     expected = [boxes_by_hand(values, cut, least) for values in maps.double().numpy()]
     assert actual.shape == (shape[0], max(map(len, expected)), 4)
@@ -241,22 +202,18 @@ def test_no_region_at_all(threshold):
 
 @pytest.mark.parametrize("threshold", [-1, -1.0, -float("inf")])
 def test_everything_is_hot(threshold):
-    assert hotspots(noise(2, 6, 7), threshold).tolist() == [[[0, 0, 7, 6]], [[0, 0, 7, 6]]]
+    assert hotspots(uniform(2, 6, 7), threshold).tolist() == [[[0, 0, 7, 6]], [[0, 0, 7, 6]]]
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, list, lambda cuts: torch.tensor(cuts, dtype=torch.float64)])
 def test_thresholds_one_a_map(kind):
-    maps = signed(3, 12, 12)
+    maps = normal(3, 12, 12)
     cuts = [0.3, 1.1, -0.4]
     actual = hotspots(maps, kind(cuts), 1)
     for boxes, values, cut in zip(actual, maps, cuts, strict=True):
         own = hotspots(values[None], cut, 1)[0]
         assert torch.equal(boxes[: len(own)], own)
         assert boxes[len(own) :].isnan().all()
-
-
-def test_a_threshold_of_a_single_tensor_serves_every_map():
-    maps = signed(2, 9, 9)
     torch.testing.assert_close(hotspots(maps, torch.tensor(0.5), 1), hotspots(maps, 0.5, 1), equal_nan=True)
 
 
@@ -267,31 +224,19 @@ def test_the_cuts_of_a_rule_fit():
 
 
 def test_maps_are_left_alone_by_hotspots():
-    maps = signed(2, 9, 9).requires_grad_()
+    maps = normal(2, 9, 9).requires_grad_()
     cuts = torch.zeros(2, requires_grad=True)
     copy = maps.detach().clone()
     assert not hotspots(maps, cuts, 1).requires_grad
     assert torch.equal(maps, copy)
 
 
-@pytest.mark.parametrize(
-    "threshold",
-    [
-        torch.zeros(1),
-        torch.zeros(2, 1),
-        torch.tensor([0.5, NAN]),
-        "otsu",
-    ],
-)
-def test_thresholds_that_do_not_fit_are_refused(threshold):
-    with pytest.raises(ValueError, match="threshold must be"):
-        hotspots(noise(2, 9, 9), threshold)
-
-
-@pytest.mark.parametrize("area", [0, 1.0])
-def test_an_area_below_one_is_refused(area):
-    with pytest.raises(ValueError, match="min_area must be"):
-        hotspots(noise(1, 4, 4), 0.5, min_area=area)
+def test_bad_arguments_are_refused():
+    for rule in ("Otsu", 1.0):
+        refuses(map_threshold, {"maps": uniform(1, 4, 4)}, maps=uniform(4, 4), rule=rule)
+    for threshold in (torch.zeros(1), torch.tensor([0.5, NAN]), "otsu"):
+        arguments = {"maps": uniform(2, 9, 9), "threshold": 0.5}
+        refuses(hotspots, arguments, maps=uniform(4, 4), threshold=threshold, min_area=0)
 
 
 @needs_cuda

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.refuses import refuses
+from support.tensors import NAN, needs_cuda, uniform
 from support.untouched import Boom, assert_untouched
 from torch import nn
 from torchvision.ops import box_iou
@@ -12,32 +14,10 @@ from helpers.data import digit_scenes
 from helpers.networks import LeNet, load
 from helpers.similarnet import Reading, hotspots, map_threshold, read_hotspots
 
-NAN = float("nan")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape, seed=0, dtype=torch.float32):
-    return torch.rand(shape, generator=seeded(seed), dtype=dtype)
-
-
-def signed(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=seeded(seed), dtype=dtype)
-
 
 def lenet(**options):
     torch.manual_seed(1)
     return LeNet(**options).eval()
-
-
-BAD_X = [
-    (noise(1, 28, 28), r"x must have shape .* one image is x\[None\]"),
-    (torch.full((1, 1, 28, 28), NAN), "x must be finite"),
-    (noise(1, 3, 28, 28), "x must have 1 channels"),
-]
 
 
 # what is read there
@@ -111,7 +91,7 @@ def window_by_hand(image, box, side=28, ink=20):
 )
 def test_windows_are_framed_by_the_box_and_centred_on_what_is_bright(box, side, ink):
     # Well inside the image, and the box never a whole multiple of what the window samples.
-    image = F.pad(noise(1, 1, 24, 20, seed=5), (45, 43, 42, 42))
+    image = F.pad(uniform(1, 1, 24, 20, seed=5), (45, 43, 42, 42))
     moved = [edge + 30 for edge in box]
     actual = windows(image, torch.tensor([[moved]], dtype=torch.float32), side=side, ink=ink)
     assert actual.shape == (1, 1, side, side)
@@ -120,7 +100,7 @@ def test_windows_are_framed_by_the_box_and_centred_on_what_is_bright(box, side, 
 
 @pytest.mark.parametrize("box", [(0, 0, 19, 18), (12, 9, 30, 26), (0, 7, 12, 26), (0, 0, 30, 26), (29, 0, 30, 1)])
 def test_beyond_the_image_everything_is_black(box):
-    image = 0.5 + 0.5 * noise(1, 1, 26, 30, seed=6)
+    image = 0.5 + 0.5 * uniform(1, 1, 26, 30, seed=6)
     boxes = torch.tensor([[box]], dtype=torch.float32)
     actual = windows(image, boxes)
     around = windows(F.pad(image, (40,) * 4), boxes + 40)
@@ -151,7 +131,7 @@ def test_a_window_moves_to_the_centre_of_what_is_bright():
 
 
 def test_channels_share_one_centre():
-    x = F.pad(noise(1, 3, 12, 12, seed=3), (20,) * 4)
+    x = F.pad(uniform(1, 3, 12, 12, seed=3), (20,) * 4)
     box = torch.tensor([[[20.0, 20, 32, 32]]])
     actual = windows(x, box)
     whole = windows(x.sum(1, keepdim=True), box)
@@ -230,7 +210,7 @@ def test_absent_boxes_are_read_as_nothing(bad):
 @pytest.mark.parametrize("boxes", [torch.full((2, 3, 4), NAN), torch.zeros(2, 0, 4)])
 def test_no_box_at_all(boxes, dtype):
     net = lenet(classes=4, size=20, channels=2).to(dtype)
-    reading = read_hotspots(net, noise(2, 2, 33, 30, dtype=dtype), boxes, side=20, ink=14)
+    reading = read_hotspots(net, uniform(2, 2, 33, 30, dtype=dtype), boxes, side=20, ink=14)
     assert reading.labels.equal(torch.full(boxes.shape[:2], -1))
     assert reading.probabilities.shape == (*boxes.shape[:2], 4)
     assert reading.probabilities.dtype == dtype
@@ -238,7 +218,7 @@ def test_no_box_at_all(boxes, dtype):
 
 
 @pytest.mark.parametrize("box", [(20, 20, 21, 21), (0, 0, 1, 1), (0, 0, 64, 64), (-30, -30, -5, -5), (60, 3, 90, 9)])
-@pytest.mark.parametrize("image", [torch.zeros(1, 1, 64, 64), torch.full((1, 1, 64, 64), 0.5), noise(1, 1, 64, 64)])
+@pytest.mark.parametrize("image", [torch.zeros(1, 1, 64, 64), torch.full((1, 1, 64, 64), 0.5), uniform(1, 1, 64, 64)])
 @pytest.mark.parametrize("stretch", [False, True])
 def test_any_box_on_any_image_gives_probabilities(box, image, stretch):
     reading = read_hotspots(NET, image, torch.tensor([[box]]), stretch=stretch)
@@ -282,7 +262,7 @@ def test_a_dim_digit_is_read_as_the_bright_one_when_stretched():
 
 
 def test_stretching_is_from_0_to_1_window_by_window():
-    x = 0.2 + 0.3 * noise(2, 2, 60, 60)
+    x = 0.2 + 0.3 * uniform(2, 2, 60, 60)
     boxes = torch.tensor([[[20.0, 20, 40, 40], [25, 22, 36, 40]], [[20.0, 24, 40, 40], [22, 22, 38, 35]]])
     plain, actual = windows(x, boxes), windows(x, boxes, stretch=True)
     for before, after in zip(plain.numpy(), actual.numpy(), strict=True):
@@ -291,7 +271,7 @@ def test_stretching_is_from_0_to_1_window_by_window():
 
 def test_another_networks_side_and_ink():
     torch.manual_seed(0)
-    net, x = lenet(size=20, classes=3, channels=2), noise(2, 2, 50, 44)
+    net, x = lenet(size=20, classes=3, channels=2), uniform(2, 2, 50, 44)
     boxes = torch.tensor([[[10.0, 12, 24, 25]], [[15.0, 15, 22, 30]]])
     reading = read_hotspots(net, x, boxes, side=20, ink=14)
     with torch.no_grad():
@@ -321,36 +301,13 @@ def test_everything_is_left_alone_by_the_reading():
         read_hotspots(net, x, boxes)
 
 
-@pytest.mark.parametrize(("x", "message"), BAD_X)
-def test_bad_images_are_not_read(x, message):
-    boxes = torch.tensor([[[2.0, 2, 20, 20]]])
-    with pytest.raises(ValueError, match=message):
-        read_hotspots(lenet(), x, boxes)
-
-
-@pytest.mark.parametrize(
-    ("boxes", "message"),
-    [
-        (torch.zeros(1, 4), "boxes must be"),
-        (torch.zeros(2, 1, 4), "boxes must be"),
-        (torch.tensor([[[1.0, 1, 1, 3]]]), "boxes must be finite with x0 < x1"),
-        (torch.tensor([[[1.0, 3, 2, 3]]]), "boxes must be finite with x0 < x1"),
-        (torch.tensor([[[1.0, 3, 2, float("inf")]]]), "boxes must be finite"),
-        (torch.tensor([[[1.0, 1, 2, 2], [5.0, 1, 2, 9]]]), r"x0 < x1 .*got \[5.0, 1.0, 2.0, 9.0\]"),
-    ],
-)
-def test_bad_boxes_are_not_read(boxes, message):
-    with pytest.raises(ValueError, match=message):
-        read_hotspots(lenet(), noise(1, 1, 28, 28), boxes)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"side": bad}, "side must be") for bad in (0, 28.0)] + [({"ink": bad}, "ink must be") for bad in (0, NAN)],
-)
-def test_sizes_that_are_not_positive_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        read_hotspots(lenet(), noise(1, 1, 28, 28), torch.tensor([[[2.0, 2, 20, 20]]]), **options)
+def test_bad_arguments_are_refused():
+    arguments = {"model": lenet(), "x": uniform(1, 1, 28, 28), "boxes": torch.tensor([[[2.0, 2, 20, 20]]])}
+    refuses(read_hotspots, arguments, x=uniform(1, 28, 28), boxes=torch.zeros(2, 1, 4), side=0, ink=0)
+    for box in ([1.0, 1, 1, 3], [1.0, 3, 2, 3], [1.0, 3, 2, float("inf")]):
+        refuses(read_hotspots, arguments, boxes=torch.tensor([[box]]))
+    with pytest.raises(ValueError, match=r"x0 < x1 .*got \[5.0, 1.0, 2.0, 9.0\]"):
+        read_hotspots(lenet(), arguments["x"], torch.tensor([[[1.0, 1, 2, 2], [5.0, 1, 2, 9]]]))
 
 
 def test_from_the_picture_to_the_digit():

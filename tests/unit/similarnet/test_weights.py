@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from support.ablation_oracle import LABELS, X, Y, by_hand, images, nll, rand, slow, tiny
+from support.ablation_oracle import LABELS, X, Y, by_hand, close, images, nll, rand, slow, tiny
+from support.refuses import refuses
+from support.tensors import needs_cuda
 
 from helpers import data, networks
 from helpers.similarnet import (
@@ -15,13 +17,6 @@ from helpers.similarnet import (
     mean_excitation_weights,
     per_sample_weights,
 )
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-def close(actual, expected, atol=1e-12, rtol=0.0):
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
-
 
 # by hand
 
@@ -314,75 +309,25 @@ def test_on_the_gpu_too():
 # bad input
 
 
+def test_bad_arguments_are_refused():
+    options = {"sign": "minus", "normalization": "max", "temperature": 0}
+    arguments = {"baseline": rand(()), "errors": rand(5)}
+    for normalization in ("softmax", "none"):
+        refuses(importance_weights, arguments | {"normalization": normalization}, errors=rand(2, 3, 4), **options)
+    for weights in (rand(4), rand(1, 6, 3)):
+        refuses(heatmap, {"features": rand(2, 3, 4, 4), "weights": rand(3)}, features=rand(3, 4, 4), weights=weights)
+    refuses(effective_number, {}, weights=rand(3, 0))
+
+
 @pytest.mark.parametrize(
-    ("baseline", "errors", "message"),
-    [
-        (rand(()), rand(2, 3, 4), r"errors must be .*\(2, 3, 4\)"),
-        (rand(()), torch.tensor([0.1, float("nan")]), "errors must be finite"),
-        # what would broadcast all the same
-        (rand(5), rand(5), r"baseline must be .*got \(5,\) for errors \(5,\)"),
-        (rand(1), rand(5), "baseline"),
-        (rand(()), rand(5, 3), "baseline"),
-        (rand(1), rand(5, 3), "baseline"),
-        (rand(5), rand(5, 3), "baseline"),
-        (float("nan"), rand(5), "baseline must be finite"),
-        (None, rand(5), "baseline"),
-    ],
+    ("baseline", "errors"),
+    [(rand(5), rand(5)), (rand(1), rand(5)), (rand(()), rand(5, 3)), (rand(1), rand(5, 3)), (rand(5), rand(5, 3))],
 )
-def test_bad_baselines_and_errors_are_refused(baseline, errors, message):
-    for options in ({}, {"normalization": "none"}):
-        with pytest.raises(ValueError, match=message):
-            importance_weights(baseline, errors, **options)
+def test_a_baseline_that_would_broadcast_all_the_same_is_refused(baseline, errors):
+    refuses(importance_weights, {"errors": errors}, baseline=baseline)
 
 
 def test_a_class_without_images_has_no_weights():
     actual = ablation_errors(tiny(), images(), LABELS.clamp_max(1), layer="conv", per_class=True)
     with pytest.raises(ValueError, match="NaN"):
         importance_weights(*actual)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"sign": "minus"}, "sign must be one of 'paper', 'code', got 'minus'"),
-        ({"normalization": "max"}, "normalization must be one of 'softmax', 'none', got 'max'"),
-    ],
-)
-def test_bad_signs_and_normalizations_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        importance_weights(rand(()), rand(5), **options)
-
-
-@pytest.mark.parametrize("temperature", [0, float("inf")])
-def test_bad_temperatures_are_refused(temperature):
-    for normalization in ("softmax", "none"):
-        with pytest.raises(ValueError, match="temperature must be a finite number above 0"):
-            importance_weights(rand(()), rand(5), temperature=temperature, normalization=normalization)
-
-
-@pytest.mark.parametrize(
-    ("features", "weights", "name"),
-    [
-        (rand(3, 4, 4), rand(3), "features"),
-        (rand(2, 3, 4, 4).long(), rand(3), "features"),
-        (rand(2, 3, 4, 4), rand(4), "weights"),
-        (rand(2, 3, 4, 4), rand(1, 6, 3), "weights"),
-    ],
-)
-def test_bad_features_and_weights_are_refused(features, weights, name):
-    with pytest.raises(ValueError, match=f"^{name} must be"):
-        heatmap(features, weights)
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        (torch.tensor([1, 2]), "int64"),
-        (rand(3, 0), r"\(3, 0\)"),
-        (rand(()), r"\(\)"),
-        (torch.tensor([0.1, float("nan")]), "finite"),
-    ],
-)
-def test_bad_weights_have_no_effective_number(weights, message):
-    with pytest.raises(ValueError, match=f"^weights must .*{message}"):
-        effective_number(weights)
