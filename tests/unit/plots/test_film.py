@@ -10,7 +10,7 @@ import torch
 from matplotlib.image import imread
 
 from helpers import plots
-from helpers.plots._film import FILM_DPI, Film, picture_tag
+from helpers.plots._film import FILM_DPI, picture_tag
 
 NASTY = """a "quoted" <b>bold</b> 'text' & <script>alert(1)</script>"""
 
@@ -87,7 +87,7 @@ def test_a_picture_takes_its_dots_and_its_style():
     assert figure.dpi == 120
 
 
-@pytest.mark.parametrize("alt", [NASTY, "a > b", "50 % & more", "“curly” ½ é", "two\nlines"])
+@pytest.mark.parametrize("alt", [NASTY, "50 % & “curly” ½ é", "two\nlines"])
 def test_texts_are_escaped(alt):
     source = picture_tag(frame(0), alt)
     page = Page(source)
@@ -115,14 +115,14 @@ def test_the_frames_come_in_their_order_with_their_texts():
     assert middle == pytest.approx([0, 0.5, 1], abs=0.01)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 5])
 def test_without_scripts_the_first_frame_is_shown(count):
     styles = [attrs["style"] for attrs in Page(a_film(count)._repr_html_()).all("img")]
     assert [shown(style) for style in styles] == [True] + [False] * (count - 1)
     assert all(style.startswith("max-width:100%") for style in styles)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 5])
 def test_the_slider_has_a_step_for_every_frame(count):
     (slider,) = Page(a_film(count)._repr_html_()).all("input")
     assert {name: slider[name] for name in ("type", "min", "max", "value", "step")} == {
@@ -132,6 +132,7 @@ def test_the_slider_has_a_step_for_every_frame(count):
 
 
 def test_a_film_is_one_block_followed_by_its_script():
+    assert repr(a_film(2)) == "Film of 2 frames: The gaze travels."
     page = Page(a_film()._repr_html_())
     assert [tag for tag, _ in page.tags] == ["div", "input", "img", "img", "img", "p", "script"]
     assert page.open == []
@@ -166,11 +167,6 @@ def test_nothing_is_fetched_from_elsewhere():
     assert not re.findall(r"//|src=|href=|url\(|@import|fetch|import\(|XMLHttp", source)
 
 
-def test_a_film_names_itself_in_a_terminal():
-    assert repr(a_film(2)) == "Film of 2 frames: The gaze travels."
-    assert isinstance(a_film(), Film)
-
-
 def test_making_a_film_leaves_its_figures_as_they_were():
     figure = frame(0.5)
     before = figure.dpi, figure.get_size_inches().tolist(), figure._repr_png_()
@@ -182,10 +178,8 @@ def test_making_a_film_leaves_its_figures_as_they_were():
     ("frames", "alts", "message"),
     [
         (0, [], "frames and alts must be as many, one at least, got 0 and 0"),
-        (0, ["a"], "got 0 and 1"),
         (2, ["a"], "frames and alts must be as many, one at least, got 2 and 1"),
         (1, ["a", "b"], "got 1 and 2"),
-        (1, [], "got 1 and 0"),
     ],
 )
 def test_other_numbers_of_texts_are_refused(frames, alts, message):
