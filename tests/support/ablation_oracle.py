@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers.networks import LeNet
+
 
 def rand(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
@@ -117,3 +119,8 @@ class Around(nn.Module):
 
 def close(actual, expected, atol=1e-12, rtol=0.0):
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def lenet(**options):
+    torch.manual_seed(1)
+    return LeNet(**options).eval()

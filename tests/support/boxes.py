@@ -2,15 +2,9 @@
 
 from fractions import Fraction
 
-import pytest
 import torch
 
-NAN = float("nan")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
+from support.tensors import NAN, needs_cuda, seeded  # noqa: F401 -- tests of boxes ask here
 
 
 def picture(text):

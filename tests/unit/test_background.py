@@ -530,9 +530,6 @@ def test_accuracy_leaves_a_network_that_raises_as_found():
     assert net.training
 
 
-# CUDA
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_cuda_everything_stays_there_and_is_the_same():
     x, region = X.cuda(), REGION.cuda()
@@ -551,9 +548,6 @@ def test_on_cuda_everything_stays_there_and_is_the_same():
     on_gpu = accuracy_under_blur(tiny().cuda(), x, Y, REGION, (1, 2))
     for part, expected in zip(on_gpu, accuracy_under_blur(tiny(), X, Y, REGION, (1, 2)), strict=True):
         assert part.cpu().equal(expected)
-
-
-# what is refused
 
 
 def test_bad_arguments_are_refused():

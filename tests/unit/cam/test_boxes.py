@@ -284,9 +284,6 @@ def test_localization_error_takes_answers_from_another_device():
     assert localization_error(BOXES.cuda(), TRUTH, TOP1, TOP5) == (0.75, 0.5, 0.5)
 
 
-# what is refused
-
-
 def test_bad_arguments_are_refused():
     for threshold in (1, -0.1):
         refuses(largest_component_box, {"maps": TWO}, maps=torch.rand(4, 4), threshold=threshold)

@@ -11,9 +11,6 @@ from torch import nn
 
 from helpers.cam import Head, class_activation_map, grad_cam, pooling_head
 
-# one class or many, one image or many
-
-
 METHODS = {
     "class_activation_map": class_activation_map,
     "grad_cam": partial(grad_cam, layer="layer4"),

@@ -217,9 +217,6 @@ def test_no_gradient_of_a_weight_above_the_layer_is_computed():
     close(grad_cam(net, x, 1, layer="layer4"), 2 * grad_cam(ended(), x, 1, layer="layer4"))
 
 
-# bad arguments
-
-
 def test_bad_arguments_are_refused():
     for layer in ("layer5", ["layer4"], "layer4#*"):
         refuses(grad_cam, {"model": mixed(), "x": batch(), "target": 1}, layer=layer)

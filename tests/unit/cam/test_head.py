@@ -420,9 +420,6 @@ def test_torchvisions_networks_with_another_head_are_refused(make, layer):
     assert torch.isfinite(maps).all()
 
 
-# one class or many, one image or many
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_networks_of_half_precision(dtype):
     net, x = ended().to(dtype), batch().to(dtype)

@@ -254,9 +254,6 @@ def test_crops_stay_on_the_device():
         torch.testing.assert_close(part.cpu(), expected)
 
 
-# what is refused
-
-
 def test_bad_arguments_are_refused():
     for target, k in ((3, 0), ([[0], [1]], 5)):
         refuses(class_specific_units, {"model": reader(WEIGHTS), "target": 0, "k": 1}, target=target, k=k)

@@ -211,11 +211,14 @@ def test_one_image_sets_the_network_going():
     assert (below, above) == ([1], [9])
 
 
-def test_values_take_on_the_layers_precision():
+def test_values_take_on_the_layers_precision_and_not_what_the_layers_own_hooks_make():
     net, x = chain().eval(), images()
     values = torch.randn(3, 4, 2, 2)
     with torch.no_grad():
-        close(logits_from(net, x, "last", values), net[5:](values.double()))
+        expected = net[5:](values.double())
+    close(logits_from(net, x, "last", values), expected)
+    net.last.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    close(logits_from(net, x, "last", values), expected)
 
 
 def test_a_shortcut_is_right_for_the_first_image_alone():
@@ -248,14 +251,6 @@ def test_logits_from_the_last_layer_are_a_copy():
     assert not actual.requires_grad
     actual.zero_()
     assert (values != 0).all()
-
-
-def test_a_layers_own_hooks_do_not_change_the_given_values():
-    net, x = chain().eval(), images()
-    values = torch.randn(2, 4, 2, 2, dtype=torch.float64)
-    expected = logits_from(net, x, "last", values)
-    net.last.register_forward_hook(lambda _module, _inputs, output: 2 * output)
-    close(logits_from(net, x, "last", values), expected)
 
 
 # each filter silenced
@@ -408,9 +403,6 @@ def test_on_the_gpu_too():
         assert on_gpu.is_cuda
         close(on_gpu.cpu(), on_cpu, 1e-9)
     close(ablated_logits(Around().cuda(), x, "inner")[1].cpu(), silenced(Around(), x.cpu(), "inner")[1], 1e-9)
-
-
-# bad input
 
 
 @each_call

@@ -9,8 +9,6 @@ from support.refuses import refuses
 
 from helpers.capture import chunks, gradients, in_batches, logits, preserved
 
-# a method on many images
-
 
 def test_batches_are_joined_in_order():
     net, x = tiny(), batch(7)
@@ -67,9 +65,6 @@ def test_bad_arguments_are_refused_before_anything_is_cut():
     refuses(in_batches, arguments, batch_size=0, x=X[0])
     refuses(in_batches, arguments, x=X / 0)
     refuses(lambda **options: list(chunks(**options)), {"count": 5, "x": X}, batch_size=1.5)
-
-
-# numbers of images, cut into passes
 
 
 def parts(count, batch_size, images):

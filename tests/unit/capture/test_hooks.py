@@ -10,8 +10,6 @@ from torch import nn
 
 from helpers.capture import activations, gradients, in_batches, logits, masked_forward
 
-# what is captured
-
 
 def test_activations_by_hand_survive_an_inplace_relu():
     actual = activations(by_hand(), X, ["1", "0", "4", "input"])
@@ -102,9 +100,6 @@ def test_vgg_with_inplace_relus_against_the_plain_network():
     logits = net.classifier(net.avgpool(net.features[4:](after)).flatten(1))
     torch.testing.assert_close(actual.activations["features.3"], after)
     torch.testing.assert_close(actual.gradients["features.3"], torch.autograd.grad(logits[:, 2].sum(), after)[0])
-
-
-# how it is computed
 
 
 def test_one_forward_serves_all_classes_and_layers():
@@ -251,9 +246,6 @@ def test_a_network_without_logits_is_refused():
             call()
 
 
-# images
-
-
 def test_bad_arguments_are_refused():
     arguments = {"model": by_hand(), "x": X}
     for x in (X[0], X / 0, X.double()):
@@ -289,9 +281,6 @@ def test_the_network_is_untouched_when_its_forward_raises(method):
     net = nn.Sequential(*mixed(), Boom())
     with pytest.raises(RuntimeError, match="boom"), assert_untouched(net):
         method(net, batch(2))
-
-
-# logits
 
 
 def test_logits_by_hand_and_in_evaluation_mode():

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from support.capture import batch
 from support.refuses import refuses
 from support.tensors import needs_cuda
 from support.untouched import Boom, assert_untouched
@@ -46,10 +47,6 @@ def tiny(seed=0, inplace=True):
         nn.ReLU(inplace),
         nn.Linear(6, 4),
     ).double()
-
-
-def batch(count=2, seed=1):
-    return torch.randn(count, 3, 7, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Calls(nn.Module):

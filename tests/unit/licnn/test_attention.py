@@ -420,9 +420,6 @@ def test_saliency_is_the_sum_of_the_five_likeliest_classes_maps(options):
     close(saliency_map(net, x, 7, **options), torch.stack([slow_norm(maps) for maps in total]))
 
 
-# how it is computed
-
-
 def test_one_forward_for_all_classes_and_small_passes_with_masks():
     net, sizes = tiny(), []
     net.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
@@ -544,9 +541,6 @@ def test_a_network_on_the_gpu_gives_the_same(call):
     actual = call(tiny().cuda(), images(2).cuda())
     assert actual.is_cuda
     close(actual.cpu(), call(tiny(), images(2)), atol=1e-6)
-
-
-# what is refused
 
 
 def test_bad_arguments_are_refused():

@@ -327,9 +327,6 @@ def test_each_image_of_a_batch_may_have_its_own_threshold():
         assert torch.equal(build_quadtree(image, limit, "error"), tree)
 
 
-# what is refused
-
-
 def test_bad_arguments_are_refused():
     for image in (torch.zeros(4), torch.tensor([[0.0, math.nan]])):
         refuses(build_quadtree, {"threshold": 0.1}, image=image)

@@ -145,9 +145,6 @@ def test_not_exact_is_the_dense_answer_at_each_leafs_centre(shape, side):
     torch.testing.assert_close(convolve_on_leaves(x, pixels(*shape), weight, exact=False), dense(x, weight))
 
 
-# what is refused
-
-
 def test_bad_arguments_are_refused():
     for kernel in (2, 0):
         refuses(exact_conv_sites, {"leaves": FOUR, "kernel": 3}, leaves=[[0, 0, 4]], kernel=kernel, layers=0)

@@ -59,8 +59,6 @@ def test_leaves_as_boxes():
     assert leaf_boxes(torch.tensor([[0, 4, 2], [8, 0, 8]])).tolist() == [[4, 0, 6, 2], [0, 8, 8, 16]]
 
 
-# what is refused
-
 NO_TREES = {
     "four columns": torch.tensor([[0, 0, 4, 4]]),
     "32 bits": FOUR.int(),

@@ -164,9 +164,6 @@ def test_the_network_and_the_images_are_left_as_they_were_found(method, training
         method(broken, x, 1, tree)
 
 
-# what is refused
-
-
 @pytest.mark.parametrize("method", [leaf_gradient, occlusion_on_leaves])
 def test_another_number_of_trees_is_refused(method):
     for x, trees in [(X, []), (X, [FOUR, FOUR]), (X.expand(2, -1, -1, -1), FOUR), (X, (FOUR,) * 3)]:

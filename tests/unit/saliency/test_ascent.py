@@ -8,8 +8,6 @@ from torch import nn
 
 from helpers.saliency import class_model
 
-# class models
-
 
 def linear(dtype=torch.float64):
     torch.manual_seed(0)
@@ -101,9 +99,6 @@ def test_a_class_model_in_any_gradient_mode(context):
 def test_an_ascent_that_diverges_is_refused():
     with pytest.raises(ValueError, match=r"^lr must be lower: the objective is no longer finite .*got 10"):
         class_model(linear(torch.float32), 0, (2, 3, 4), l2=1.0, lr=10.0)
-
-
-# what is refused
 
 
 def test_class_models_of_what_is_no_classifier_are_refused():

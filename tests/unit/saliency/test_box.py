@@ -61,15 +61,10 @@ def test_a_constant_map_gets_the_whole_image_whatever_is_on_it():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_boxes_have_the_dtype_of_the_maps(dtype):
-    actual = saliency_box(blobs(b1_2_3_5=1).to(dtype))
+def test_boxes_have_the_dtype_of_the_maps_which_may_have_a_graph(dtype):
+    actual = saliency_box(blobs(b1_2_3_5=1).to(dtype).requires_grad_())
     assert actual.dtype == dtype
     assert actual.tolist() == [[2, 1, 5, 3]]
-
-
-def test_boxes_of_a_map_with_a_graph():
-    maps = blobs(b1_2_3_5=1).requires_grad_()
-    assert saliency_box(maps).tolist() == [[2, 1, 5, 3]]
 
 
 def square(y=10, x=8, side=16, size=40, seed=0):

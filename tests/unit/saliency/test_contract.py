@@ -111,9 +111,6 @@ def test_no_pass_sees_more_images_than_asked_for(method, count, batch_size, most
     assert max(seen) <= most
 
 
-# what is refused
-
-
 class First(nn.Module):
     def forward(self, x):
         return x.relu()[:1].flatten(1)

@@ -23,8 +23,6 @@ from helpers.saliency import (
     smooth_gradient,
 )
 
-# gradients by hand
-
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_input_gradient_by_hand(inplace):

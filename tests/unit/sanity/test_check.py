@@ -18,9 +18,6 @@ from helpers.sanity import sanity_check
 MEASURES = ["spearman", "spearman_abs", "ssim", "hog"]
 
 
-# sanity_check
-
-
 def edges(model, x, target):
     return edge_map(x)
 
@@ -220,9 +217,6 @@ def test_each_image_is_permuted_in_its_own_way_by_the_seed():
     torch.rand(3)
     assert torch.equal(permuted(), values)
     assert not torch.equal(permuted(seed=1), values)
-
-
-# what sanity_check refuses, keeps and leaves
 
 
 def test_a_method_that_changes_the_shape_of_its_maps_is_refused():

@@ -12,8 +12,6 @@ from torch import nn
 
 from helpers.sanity import cascading_randomization, independent_randomization, randomizable_layers
 
-# which layers
-
 
 def test_layers_come_from_the_first_to_the_last_with_the_normalisations_that_follow():
     assert randomizable_layers(tiny()) == [["conv1", "bn1"], ["conv2", "bn2"], ["conv3"], ["fc"]]
@@ -426,9 +424,6 @@ def test_a_cascade_over_resnet18():
         *("layer4.0.downsample.1", "layer4.0.downsample.0"),
     }
     assert not changed(before, snapshot(model))
-
-
-# what is refused
 
 
 @pytest.mark.parametrize(("make", "match"), REFUSED.values(), ids=REFUSED)

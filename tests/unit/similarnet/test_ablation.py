@@ -336,9 +336,6 @@ def test_the_network_is_left_as_it_was_after_an_exception(call):
         call(net, "conv", images())
 
 
-# bad input
-
-
 def test_bad_arguments_are_refused():
     arguments = {"model": tiny(), "x": images(), "layer": "conv"}
     bad = {"x": images()[0], "layer": "cnov", "batch_size": 0}

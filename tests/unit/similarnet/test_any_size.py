@@ -9,23 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from support.ablation_oracle import lenet
 from support.refuses import refuses
 from support.tensors import needs_cuda, normal, uniform
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
 from helpers.data import digit_scenes, digits
-from helpers.networks import LeNet, SmallVGG, load
+from helpers.networks import SmallVGG, load
 from helpers.similarnet import as_convolutions, features_at_any_size
 from tools.project import ROOT
 
 SIZES = [(28, 28), (29, 31), (64, 200)]
 LARGE = (720, 1280)
-
-
-def lenet(**options):
-    torch.manual_seed(1)
-    return LeNet(**options).eval()
 
 
 def vgg(**options):

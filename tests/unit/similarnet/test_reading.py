@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.ablation_oracle import lenet
 from support.refuses import refuses
 from support.tensors import NAN, needs_cuda, uniform
 from support.untouched import Boom, assert_untouched
@@ -11,16 +12,8 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from helpers.data import digit_scenes
-from helpers.networks import LeNet, load
+from helpers.networks import load
 from helpers.similarnet import Reading, hotspots, map_threshold, read_hotspots
-
-
-def lenet(**options):
-    torch.manual_seed(1)
-    return LeNet(**options).eval()
-
-
-# what is read there
 
 
 class Spy(nn.Module):

@@ -306,9 +306,6 @@ def test_on_the_gpu_too():
             close(on_gpu.cpu(), on_cpu, 1e-9)
 
 
-# bad input
-
-
 def test_bad_arguments_are_refused():
     options = {"sign": "minus", "normalization": "max", "temperature": 0}
     arguments = {"baseline": rand(()), "errors": rand(5)}
