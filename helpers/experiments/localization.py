@@ -1,8 +1,8 @@
 """How well boxes from maps fit: `python -m helpers.experiments.localization`, on Tiny ImageNet's validation images.
 
 Every map is turned into boxes at many thresholds. Images with an even number choose a threshold, those with an odd
-number tell its score. To compare mapping resolutions, photos-gap is first trained on for a few epochs as it is and in
-two other shapes, in runs that go on where they were stopped.
+number tell its score. To compare mapping resolutions, photos-gap is first trained further, for a few epochs as it is
+and in two other shapes, in runs that go on where they were stopped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_area
 from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.cam import largest_component_box, localization_error
+from helpers.cam._boxes import IOU
 from helpers.capture import in_batches, logits
 from helpers.data import Photos, scenes, tiny_imagenet
 from helpers.experiments.environment import run_environment
@@ -34,12 +36,12 @@ from helpers.experiments.localization_maps import (
     gradient_boxes,
     less_mean,
 )
-from helpers.experiments.report import Record, best_on_even, header, run_record
+from helpers.experiments.report import Record, best_on_even, box_overlaps, header, run_record
 from helpers.experiments.train.command import trained
-from helpers.experiments.train.datasets import TEST_SEED, data_hash, held_out, prepare, world
+from helpers.experiments.train.datasets import TEST_SEED, data_hash, held_out, prepare
 from helpers.experiments.train.recipes import RECIPES
-from helpers.experiments.train.run import Machine, Run
-from helpers.metrics import blurred_map, box_iou
+from helpers.experiments.train.run import run_to_end
+from helpers.metrics import blurred_map
 from helpers.networks import normalize
 from helpers.results import Row, long_table
 from helpers.training import topk_correct
@@ -47,16 +49,17 @@ from helpers.training import topk_correct
 NAME = "localization"
 THRESHOLDS = tuple(step / 20 for step in range(20))  # shares of a map's maximum
 SIZES = tuple(step / 20 for step in range(1, 21))  # side of a centred box, in sides of the image
-IOU = 0.5  # overlap from which on a box counts as right, as in `localization_error`
+FOREGROUND = 0.95  # quantile of a map above which `saliency_box` starts an object; its default
 SMALL = 0.25  # share of the image below which an object counts as small
 NETWORKS = ("photos-gap", "photos-gmp", "photos-200")
 SCENE_NETWORKS = ("scenes-gap", "scenes-gmp")
 SCENES = 1000
+UNSEEN_SEED = TEST_SEED + 1  # of these scenes: with TEST_SEED itself the networks were tested while they were trained
 EPOCHS, RATE, SEED = 2, 0.01, 1  # of photos-gap's further training
 SHAPES: dict[str, dict[str, Any]] = {
-    "trained on as it is": {},
-    "trained on without the last pooling": {"stages": ((24,), (48,), (96, 192, 192))},
-    "trained on à trous": {"atrous": 1},
+    "trained further as it is": {},
+    "trained further without the last pooling": {"stages": ((24,), (48,), (96, 192, 192))},
+    "trained further à trous": {"atrous": 1},
 }
 # Error in percent, top-1 and top-5, on ILSVRC's validation images.
 PUBLISHED = {
@@ -73,7 +76,7 @@ AS_IT_IS = "as it is"
 ATROUS = "à trous, the same weights"
 
 
-def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, correct: Tensor) -> dict[str, Any]:
+def errors_by_setting(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, correct: Tensor) -> dict[str, Any]:
     """Errors along an axis of settings, and at the setting that one half of the images chooses.
 
     Args:
@@ -88,29 +91,33 @@ def scores(boxes: Sequence[Tensor], axis: Sequence[float], truth: Tensor, correc
         the position of the setting that is "chosen" on the images with even numbers.
     """
     odd = torch.arange(len(truth)) % 2 == 1
-    small = odd & ((truth[:, 2:] - truth[:, :2]).prod(1) < SMALL * SIDE**2)
-    errors = [localization_error(some[odd], truth[odd], *correct[:, odd]) for some in boxes]
-    overlaps = torch.stack([box_iou(some, truth).nan_to_num(0) for some in boxes])  # (settings, N)
-    areas = [((some[:, 2:] - some[:, :2]).prod(1).nan_to_num(0) / SIDE**2)[odd].mean().item() for some in boxes]
+    small = odd & (image_share(truth) < SMALL)
+    errors = [localization_error(part[odd], truth[odd], *correct[:, odd]) for part in boxes]
+    overlaps = box_overlaps(boxes, truth)
     return {
         "axis": list(axis),
         **{key: [getattr(error, key) for error in errors] for key in ("known", "top1", "top5")},
-        "small": [localization_error(some[small], truth[small], *correct[:, small]).known for some in boxes],
+        "small": [localization_error(part[small], truth[small], *correct[:, small]).known for part in boxes],
         "iou": [overlap[odd].mean().item() for overlap in overlaps],
-        "area": areas,
+        "area": [image_share(part).nan_to_num(0)[odd].mean().item() for part in boxes],
         "chosen": best_on_even((overlaps >= IOU).double()),
     }
 
 
+def image_share(boxes: Tensor) -> Tensor:
+    """Area of boxes (N, 4), in shares of the image, (N,); NaN where there is no box."""
+    return box_area(boxes) / SIDE**2
+
+
 def by_threshold(maps: Tensor, truth: Tensor, correct: Tensor) -> dict[str, Any]:
-    """`scores` of maps (N, H, W) along the thresholds."""
-    return scores([largest_component_box(maps, t) for t in THRESHOLDS], THRESHOLDS, truth, correct)
+    """`errors_by_setting` of the boxes of maps (N, H, W), along the thresholds."""
+    return errors_by_setting([largest_component_box(maps, t) for t in THRESHOLDS], THRESHOLDS, truth, correct)
 
 
 def top1_and_top5(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Whether the class is the best answer, and whether it is among the five best: (2, N) bool, on the CPU."""
-    scores = in_batches(logits, model, x).cpu()
-    return torch.stack([topk_correct(scores, labels, k) for k in (1, 5)])
+    answers = in_batches(logits, model, x).cpu()
+    return torch.stack([topk_correct(answers, labels, k) for k in (1, 5)])
 
 
 def measured(model: nn.Module, x: Tensor, photos: Photos, methods: Mapping[str, Maps]) -> dict[str, Any]:
@@ -147,14 +154,14 @@ def baselines(x: Tensor, photos: Photos, correct: Tensor) -> dict[str, Any]:
     boxes = [centred_box(len(x), size) for size in SIZES]
     contrast = in_batches(lambda _, x: blurred_map(x), nn.Identity(), x).cpu()
     return {
-        "centred box": scores(boxes, SIZES, photos.boxes, correct),
+        "centred box": errors_by_setting(boxes, SIZES, photos.boxes, correct),
         "contrast": by_threshold(contrast, photos.boxes, correct),
         "true box, 8 x 8": by_threshold(downsampled_truth(photos.boxes), photos.boxes, correct),
     }
 
 
-def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -> nn.Module:
-    """photos-gap, given another shape and trained for some more epochs.
+def train_further(changes: Mapping[str, Any], folder: Path, device: torch.device) -> nn.Module:
+    """photos-gap, given another shape and trained further, for some more epochs.
 
     Args:
         changes: of its architecture.
@@ -166,17 +173,12 @@ def trained_on(changes: Mapping[str, Any], folder: Path, device: torch.device) -
     """
     usual = RECIPES["photos-gap"]
     recipe = replace(usual, arguments={**usual.arguments, **changes}, epochs=EPOCHS, lr=RATE)
-    run = Run(recipe, world(recipe, SEED), SEED, folder, Machine(device))
-    run.model.load_state_dict(networks.load("photos-gap", device).state_dict())
-    if run.checkpoint.exists():
-        run.resume()
-    run.train()
-    return run.model.eval()
+    return run_to_end(recipe, SEED, folder, device, networks.load("photos-gap", device).state_dict())
 
 
 def on_scenes(out: Path, device: torch.device) -> dict[str, dict[str, Any]]:
     """GAP against GMP on drawn scenes, three trainings of each: name -> seed -> as `measured`."""
-    test = scenes(SCENES, TEST_SEED + 1)
+    test = scenes(SCENES, UNSEEN_SEED)
     photos = Photos(test.images, test.labels[:, 0], test.boxes[:, 0], (), ())
     methods = {"CAM": class_maps, "CAM, all weights one": partial(class_maps, change=torch.ones_like)}
     return {
@@ -207,16 +209,16 @@ def on_photographs(name: str, photos: Photos, device: torch.device) -> dict[str,
         ATROUS: measured(networks.rebuilt(model, atrous=1), x, photos, {"CAM": class_maps}),
         "baselines": {
             **baselines(x, photos, correct),
-            "gradient and colours": scores([boxes], [0.95], photos.boxes, correct),
+            "gradient and colours": errors_by_setting([boxes], [FOREGROUND], photos.boxes, correct),
         },
     }
 
 
 def box_rows(curves: Mapping[str, Any], **what: Any) -> list[Row]:
-    """The rows of `scores`, method by method: "curves" of every setting, and "scores" at the chosen one.
+    """The rows of `errors_by_setting`, method by method: "curves" of every setting, and "scores" at the chosen one.
 
     Args:
-        curves: method -> as `scores` gives it.
+        curves: method -> as `errors_by_setting` gives it.
         what: columns that are the same in all rows.
     """
     rows: list[Row] = []
@@ -242,9 +244,10 @@ def rows(
     Args:
         photographs: name -> as `on_photographs` gives it.
         scene_networks: as `on_scenes` gives it.
-        reshaped: shape -> as `measured`, of photos-gap trained on.
+        reshaped: shape -> as `measured`, of photos-gap trained further.
     """
-    seed = {name: RECIPES[name].seeds[0] for name in NETWORKS}  # that of the shipped network
+    # That of the shipped network, also where it was trained further: SEED, under which that was done, is in the header.
+    seed = {name: RECIPES[name].seeds[0] for name in NETWORKS}
     table: list[Row] = []
     for name, result in photographs.items():
         table += measured_rows(result, network=name, seed=seed[name], variant=AS_IT_IS)
@@ -262,7 +265,7 @@ def settings() -> dict[str, Any]:
     return {
         "side": SIDE,
         "small objects, share of the image": SMALL,
-        "trained on": {"epochs": EPOCHS, "rate": RATE, "seed": SEED, "shapes": SHAPES},
+        "trained further": {"epochs": EPOCHS, "rate": RATE, "seed": SEED, "shapes": SHAPES},
     }
 
 
@@ -278,7 +281,7 @@ def record(out: Path, device: torch.device) -> Record:
         if name == "photos-gap":
             x = prepare(recipe, photos.images).to(device)
             for i, (shape, changes) in enumerate(SHAPES.items()):
-                model = trained_on(changes, out / f"shape-{i}", device)
+                model = train_further(changes, out / f"shape-{i}", device)
                 reshaped[shape] = measured(model, x, photos, {"CAM": class_maps})
     seeds = {name: RECIPES[name].seeds for name in SCENE_NETWORKS}
     about = header(

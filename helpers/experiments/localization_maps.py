@@ -13,7 +13,7 @@ from helpers.metrics import box_mask
 from helpers.saliency import class_saliency, saliency_box
 
 SIDE = 64  # pixels
-CELL = 8  # pixels of a place of the last maps
+CELL = 8  # pixels a side of a place of the last maps, which are SIDE / CELL = 8 places a side
 Maps = Callable[[nn.Module, Tensor, Tensor], Tensor]  # network, images, their classes -> (N, SIDE, SIDE)
 
 # What is made of a class's weights w_k^c before they weigh the maps, (N, C) -> (N, C).
@@ -50,16 +50,20 @@ def class_maps(
     large = F.interpolate(x, scale_factor=times, mode="bilinear", align_corners=False) if times > 1 else x
     head = pooling_head(model, large)
     maps = weighted_maps(head.maps, change(head.weight[labels])[:, None])[:, 0]
-    return upsample(maps, (x.shape[2], x.shape[3]), offset=getattr(model, "offset", 0.0) if times == 1 else 0.0)
+    # A network à trous has its places off the even grid, by pixels of what it is shown. It is shown no larger images;
+    # their maps are those of networks without an offset.
+    offset = getattr(model, "offset", 0.0) if times == 1 else 0.0
+    return upsample(maps, (x.shape[2], x.shape[3]), offset=offset)
 
 
 def blurred_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """The absolute gradient averaged over squares of 8 x 8 pixels, as coarse as the maps, (N, H, W)."""
+    """The absolute gradient averaged over squares of `CELL` pixels a side, as coarse as the maps, (N, H, W)."""
     return upsample(F.avg_pool2d(class_saliency(model, x, labels)[:, None], CELL)[:, 0], (x.shape[2], x.shape[3]))
 
 
 def downsampled_truth(truth: Tensor) -> Tensor:
-    """The true boxes (N, 4) at the resolution of the maps, stretched as these are: what 8 x 8 places can say."""
+    """The true boxes (N, 4) at the resolution of the maps, stretched as these are: what 8 x 8 places can say, each
+    of `CELL` pixels a side."""
     inside = box_mask(truth, (SIDE, SIDE)).float()
     return upsample(F.avg_pool2d(inside[:, None], CELL)[:, 0], (SIDE, SIDE))
 

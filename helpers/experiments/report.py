@@ -18,6 +18,7 @@ from helpers.data import DataMissing
 from helpers.device import usable_device
 from helpers.experiments.environment import ROOT
 from helpers.experiments.run_files import RunError, write_safely
+from helpers.metrics import box_iou
 from helpers.results import FOLDER
 from helpers.results._format import Row, to_text
 
@@ -114,6 +115,11 @@ def summary(values: Tensor) -> dict[str, float]:
     known = values[~values.isnan()].cpu().double()
     spread = known.std().item() / len(known) ** 0.5 if len(known) > 1 else float("nan")
     return {"mean": known.mean().item() if len(known) else float("nan"), "error": spread}
+
+
+def box_overlaps(boxes: Sequence[Tensor], truth: Tensor) -> Tensor:
+    """IoU of each setting's boxes, (N, 4), with the true ones (N, 4): (settings, N), 0 where a box is missing."""
+    return torch.stack([box_iou(part.to(truth), truth).nan_to_num(0) for part in boxes])
 
 
 def best_on_even(scores: Tensor) -> int:

@@ -1,35 +1,23 @@
 """The long run of chapter 5 on backgrounds: its regions, its arithmetic on small cases, and its record."""
 
-import math
-
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from support.licnn import noise, tiny_network
 from support.rows import assert_same_form, pick, select
+from support.searched import held
 from support.untouched import assert_untouched
 from torch import nn
 
 from helpers import results
-from helpers.background import BlurHits, accuracy_under_blur
-from helpers.data import BACKGROUNDS, scenes
+from helpers.background import accuracy_under_blur
+from helpers.data import scenes
 from helpers.experiments import background as B
 from helpers.experiments.objects import ObjectImages
-from helpers.experiments.train.datasets import DataSplit, LabeledImages
 from helpers.licnn import saliency_map
-from helpers.networks import SmallVGG
 
 CPU = torch.device("cpu")
-
-
-def noise(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def tiny(seed=0, dtype=torch.float32):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return SmallVGG(8, stages=((4,), (6,))).to(dtype).eval()
 
 
 def rectangles(n, side=16):
@@ -50,7 +38,7 @@ def moved(region):
 
 def test_regions_have_one_area_and_know_less_and_less(monkeypatch):
     monkeypatch.setattr(B, "BATCH", 2)
-    model, x, masks = tiny(dtype=torch.float64), noise(3, 3, 16, 16, dtype=torch.float64), rectangles(3)
+    model, x, masks = tiny_network(), noise(3, 3, 16, 16), rectangles(3)
     images = ObjectImages(x, torch.arange(3), masks)
     with assert_untouched(model):
         regions = B.regions(model, images)
@@ -73,77 +61,16 @@ def test_regions_have_one_area_and_know_less_and_less(monkeypatch):
     for name in ("LICNN", "true"):
         for region, other in zip(regions[name], regions[f"{name}, moved"], strict=True):
             assert any(other.equal(part) for part in moved(region))
-    again = B.regions(model, images)
-    assert all(regions[name].equal(again[name]) for name in regions)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
-
-
-def crafted():
-    """Hits of five images: three radii, two tops."""
-    original = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 0]]).bool()
-    outside = torch.tensor([
-        [[1, 0, 0, 1, 0], [1, 1, 1, 1, 0]],
-        [[1, 0, 0, 0, 0], [1, 0, 1, 0, 0]],
-        [[0, 0, 0, 0, 1], [1, 0, 0, 0, 1]],
-    ]).bool()  # fmt: skip
-    inside = torch.tensor([
-        [[0, 1, 0, 0, 0], [1, 1, 0, 1, 0]],
-        [[0, 0, 0, 0, 0], [0, 1, 0, 0, 0]],
-        [[0, 0, 0, 1, 0], [0, 0, 0, 1, 1]],
-    ]).bool()  # fmt: skip
-    return BlurHits(original, outside, inside)
-
-
-ALL = torch.ones(5, dtype=torch.bool)
-FIRST_FOUR = torch.tensor([True, True, True, True, False])
-
-
-def means(rows, **where):
-    """Radius by top."""
-    table = select(rows, **where).pivot(index="setting", columns="metric", values="value")
-    assert table.index.tolist() == [2.0, 5.0, 10.0]
-    return table[["top-1", "top-5"]].to_numpy().tolist()
-
-
-def test_accuracies_by_hand():
-    rows = B.blur_rows({"toy": crafted()}, FIRST_FOUR, network="net")
-    assert set(select(rows)["n"]) == {4}
-    assert set(select(rows)["table"]) == {"accuracy"}  # nothing was moved: nothing to compare with
-    # Three of four: squares of the differences to 0.75 add up to 0.75, so that the error is sqrt(0.75 / 3 / 4).
-    top1, top5 = (pick(rows, variant="original", metric=top) for top in ("top-1", "top-5"))
-    assert (top1["value"], top1["error"]) == (0.75, pytest.approx(0.25))
-    assert (top5["value"], top5["error"]) == (1, 0)
-    assert means(rows, variant="outside") == [[0.5, 1], [0.25, 0.5], [0, 0.25]]
-    assert means(rows, variant="inside") == [[0.25, 0.75], [0, 0.25], [0.25, 0.25]]
-    whole = B.blur_rows({"toy": crafted()}, ALL)
-    assert pick(whole, variant="original", metric="top-1")["value"] == pytest.approx(0.6)
-    assert means(whole, variant="outside")[2][1] == pytest.approx(0.4)
-    none = B.blur_rows({"toy": crafted()}, ~ALL)
-    assert all(math.isnan(row["value"]) for row in none)
-
-
-def test_differences_by_hand():
-    hits = {"toy": crafted()}
-    swapped = crafted()
-    hits["toy, moved"] = BlurHits(~swapped.original, swapped.inside, swapped.outside)
-    rows = B.blur_rows(hits, FIRST_FOUR)
-    # Radius 2, top 1: 1 - 0, 0 - 1, 0, 1 - 0 = 1, -1, 0, 1: mean 1/4, squares of the differences 2.75, / 3 / 4.
-    lead = pick(rows, table="lead", setting=2.0, metric="top-1")
-    assert (lead["value"], lead["error"]) == (0.25, pytest.approx(math.sqrt(2.75 / 12)))
-    assert means(rows, table="lead") == [[0.25, 0.25], [0.25, 0.25], [-0.25, 0]]
-    # Original less outside, top 1: 0.75 - 0.5, 0.75 - 0.25, 0.75 - 0.
-    assert means(rows, table="fall") == [[0.25, 0], [0.5, 0.5], [0.75, 0.75]]
-    assert means(B.blur_rows(hits, ALL), table="lead")[2][0] == pytest.approx(0)  # -1 and 1: the last one's
-    assert set(select(rows, table="lead")["method"]) == set(select(rows, table="fall")["method"]) == {"toy"}
 
 
 def test_a_network_is_measured_on_sets_of_images(monkeypatch):
     monkeypatch.setattr(B, "RADII", (1.0, 3.0))
     monkeypatch.setattr(B, "TOPS", (1, 3))
     monkeypatch.setattr(B, "BATCH", 3)
-    model, x, masks = tiny(), noise(7, 3, 16, 16), rectangles(7)
+    model, x, masks = tiny_network(dtype=torch.float32), noise(7, 3, 16, 16).float(), rectangles(7)
     with torch.no_grad():
         model.fc.bias -= model(x).mean(0)  # else it says the same of all images
         order = model(x).argsort(1, descending=True)
@@ -240,30 +167,7 @@ def test_hard_is_what_the_judge_gets_wrong(monkeypatch):
     assert measured["b"][2]["hard"].nonzero()[:, 0].tolist() == [0]
 
 
-def test_the_judges_are_not_the_judged():
-    assert B.JUDGES == {"photos-200": "photos-200-gmp"}
-    for names in B.JUDGES.items():
-        judged, judge = (B.RECIPES[name] for name in names)
-        # Both see the same images, and know the same classes.
-        for attribute in ("mean", "std", "classes", "view"):
-            assert getattr(judged, attribute) == getattr(judge, attribute)
-
-
 # --- scenes -----------------------------------------------------------------------------------------------------------
-
-
-def test_three_kinds_of_backgrounds():
-    drawn = {name: scenes(240, B.SEED, **options) for name, options in B.GROUNDS.items()}
-    assert list(drawn) == ["matched", "swapped", "at random"]
-    labels = drawn["matched"].labels[:, 0]
-    assert len(BACKGROUNDS) == 8
-    tied = {name: (part.backgrounds == labels).double().mean().item() for name, part in drawn.items()}
-    assert tied["matched"] == pytest.approx(0.95, abs=0.05)
-    assert tied["swapped"] < 0.05
-    assert tied["at random"] == pytest.approx(1 / 8, abs=0.08)
-    other = (drawn["swapped"].backgrounds == (labels + 4) % 8).double().mean().item()
-    assert other == pytest.approx(tied["matched"])
-    assert drawn["swapped"].masks.equal(drawn["matched"].masks)  # the same objects elsewhere
 
 
 def test_networks_of_scenes(monkeypatch, tmp_path):
@@ -309,21 +213,16 @@ def test_networks_of_scenes(monkeypatch, tmp_path):
 def test_the_record_has_the_form_of_the_published_one(monkeypatch, tmp_path):
     monkeypatch.setattr(B, "SCENES", 3)
     monkeypatch.setattr(B, "SEEDS", (0, 1))
-    monkeypatch.setattr(B.networks, "load", lambda name, device: tiny(len(name)))
-    monkeypatch.setattr(B, "trained", lambda name, seed, out, device: tiny(seed))
+    monkeypatch.setattr(B.networks, "load", lambda name, device: tiny_network(seed=len(name), dtype=torch.float32))
+    monkeypatch.setattr(B, "trained", lambda name, seed, out, device: tiny_network(seed=seed, dtype=torch.float32))
     asked = []
 
     def photographs(name, device):
         asked.append(name)
-        return ObjectImages(noise(6, 3, 16, 16), torch.arange(6), rectangles(6))
-
-    def held_out(recipe):
-        asked.append(recipe.name)
-        test = LabeledImages(torch.zeros(2, 3, 2, 2).byte(), torch.arange(2))
-        return DataSplit(test, {"test": test}, (), "")
+        return ObjectImages(noise(6, 3, 16, 16).float(), torch.arange(6), rectangles(6))
 
     monkeypatch.setattr(B, "photographs", photographs)
-    monkeypatch.setattr(B, "held_out", held_out)
+    monkeypatch.setattr(B, "held_out", lambda recipe: asked.append(recipe.name) or held(recipe))
     header, rows = B.record(tmp_path, CPU)
     assert asked == ["photos-200", "photos-200"]
     published = results.read("background").attrs
@@ -339,9 +238,3 @@ def test_the_record_has_the_form_of_the_published_one(monkeypatch, tmp_path):
     assert drawn[["network", "seed", "n"]].to_numpy().tolist() == [
         ["scenes-gap", 0, 3], ["scenes-gap", 1, 3], ["scenes-biased", 0, 3], ["scenes-biased", 1, 3],
     ]  # fmt: skip
-
-
-def test_without_the_data_the_command_line_says_how_to_get_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HELPERS_DATA", str(tmp_path))
-    assert B.main(["--out", str(tmp_path / "runs"), "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.startswith("error: Tiny ImageNet is not in")

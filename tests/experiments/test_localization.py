@@ -28,14 +28,14 @@ def test_even_images_choose_and_odd_ones_are_scored():
     first = torch.stack([good, bad, good, bad])  # right on the even images alone
     second = torch.stack([bad, good, bad, good])
     correct = torch.tensor([[True, True, False, True], [True, True, False, True]])
-    scores = localization.scores([first, second], [0.1, 0.2], truth, correct)
+    scores = localization.errors_by_setting([first, second], [0.1, 0.2], truth, correct)
     assert scores["chosen"] == 0
     assert scores["known"] == [1, 0]
     assert scores["top1"] == [1, 0]
     assert scores["iou"] == [0, 1]
     assert scores["area"] == pytest.approx([100 / 64**2, 64 / 64**2])
     assert scores["small"] == [1, 0]
-    other = localization.scores([second, first], [0.1, 0.2], truth, torch.tensor([[True, False] * 2] * 2))
+    other = localization.errors_by_setting([second, first], [0.1, 0.2], truth, torch.tensor([[True, False] * 2] * 2))
     assert other["chosen"] == 1
     assert other["known"] == [0, 1]
     assert other["top1"] == [1, 1]  # the odd images are not named
@@ -102,7 +102,7 @@ def test_the_whole_record_on_few_images(tmp_path, monkeypatch):
     monkeypatch.setattr(localization, "prepare", lambda recipe, images: normalize(images, network))
     monkeypatch.setattr(localization, "held_out", lambda recipe: split)
     monkeypatch.setattr(localization, "trained", lambda name, seed, out, device: networks.load(name, device))
-    monkeypatch.setattr(localization, "trained_on", lambda changes, folder, device: network)
+    monkeypatch.setattr(localization, "train_further", lambda changes, folder, device: network)
     assert localization.main(["--out", str(tmp_path), "--device", "cpu"]) == 0
     record = read_back(tmp_path / "localization.csv")
     assert record.attrs["seeds"] == {"scenes-gap": [0, 1, 2], "scenes-gmp": [0, 1, 2]}
@@ -111,36 +111,16 @@ def test_the_whole_record_on_few_images(tmp_path, monkeypatch):
     assert_same_rows(record, results.read("localization"), networks={"photos-gap", "scenes-gap", "scenes-gmp"})
 
 
-def test_no_data_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(localization, "on_scenes", lambda out, device: {})
-    monkeypatch.setenv("HELPERS_DATA", str(tmp_path))
-    assert localization.main(["--out", str(tmp_path / "runs"), "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.startswith("error: Tiny ImageNet is not in")
-
-
-@pytest.mark.slow
-def test_the_record_is_what_a_fresh_measurement_gives(real_data, monkeypatch):
+@pytest.mark.parametrize(("per_class", "most"), [(10, None), pytest.param(None, 0.003, marks=pytest.mark.slow)])
+def test_the_record_is_what_a_fresh_measurement_gives(per_class, most, real_data, monkeypatch):
     monkeypatch.setenv("HELPERS_DATA", str(real_data))
     recipe = RECIPES["photos-gap"]
-    photos = tiny_imagenet("val", recipe.classes)
-    network = networks.load("photos-gap", "cpu")
-    fresh = localization.measured(network, prepare(recipe, photos.images), photos, {"CAM": localization.class_maps})
-    record = results.read("localization")
-    same = select(record, network="photos-gap", variant=localization.AS_IT_IS)
-    assert fresh["images"] == pick(same, table="classification", metric="top1")["n"] == 1000
-    for key in ("known", "top1", "top5", "iou", "area"):
-        expected = select(same, table="curves", method="CAM", metric=key)["value"].tolist()
-        assert fresh["maps"]["CAM"][key] == pytest.approx(expected, abs=0.003)
-
-
-def test_the_first_images_are_named_as_the_record_says(real_data, monkeypatch):
-    monkeypatch.setenv("HELPERS_DATA", str(real_data))
-    recipe = RECIPES["photos-gap"]
-    photos = tiny_imagenet("val", recipe.classes, per_class=10)
+    photos = tiny_imagenet("val", recipe.classes, *[per_class] * (per_class is not None))
     network = networks.load("photos-gap", "cpu")
     fresh = localization.measured(network, prepare(recipe, photos.images), photos, {"CAM": localization.class_maps})
     record = select(results.read("localization"), network="photos-gap", variant=localization.AS_IT_IS)
-    error = 4 * (0.25 / fresh["images"]) ** 0.5  # four standard deviations of a share
+    assert pick(record, table="classification", metric="top1")["n"] == 1000
+    error = most or 4 * (0.25 / fresh["images"]) ** 0.5  # four standard deviations of a share
     for key in ("known", "top1", "top5", "iou", "area"):
         expected = select(record, table="curves", method="CAM", metric=key)["value"].tolist()
         assert fresh["maps"]["CAM"][key] == pytest.approx(expected, abs=error)

@@ -13,7 +13,7 @@ from support.rows import select
 from support.searched import CPU, fake_world, whole_numbers
 
 from helpers import networks
-from helpers.data import DataMissing, Photos, scenes
+from helpers.data import Photos, scenes
 from helpers.experiments import matched_pairs as P
 from helpers.experiments import retina as R
 from helpers.experiments.run_files import RunError
@@ -47,15 +47,6 @@ def test_only_the_first_seed_is_shipped(monkeypatch, tmp_path):
         assert all(model.card == cards[name] for name, _, model in networks_of_pair)
 
 
-def test_members_of_a_pair_differ_in_what_they_see_alone():
-    for disc, polar in (map(P.RECIPES.get, members) for members in P.PAIRS.values()):
-        assert (disc.view, polar.view) == ("disc", "log-polar")
-        assert (disc.classes, disc.mean, disc.std, disc.world) == (polar.classes, polar.mean, polar.std, polar.world)
-        assert (disc.epochs, disc.lr, disc.batch, disc.images) == (polar.epochs, polar.lr, polar.batch, polar.images)
-    for kind, members in P.PAIRS.items():
-        assert all(P.SEEDS[kind][0] == P.RECIPES[name].seeds[0] for name in members)
-
-
 def test_scenes_to_be_searched(monkeypatch):
     monkeypatch.setattr(P, "SCENES", 3)
     actual, drawn = P.load_images("scenes", CPU), scenes(3, P.SEED, size=128, scale=(1 / 8, 1 / 4))
@@ -82,12 +73,6 @@ def test_photographs_to_be_searched(monkeypatch):
     torch.testing.assert_close(actual.x, (images / 255 - mean) / std)
     assert actual.labels.tolist() == [7, 3]
     assert actual.boxes.equal(boxes)
-
-
-def test_missing_photographs_are_said_to_be_missing(monkeypatch, tmp_path):
-    monkeypatch.setenv("HELPERS_DATA", str(tmp_path))
-    with pytest.raises(DataMissing):
-        P.load_images("photos", CPU)
 
 
 @pytest.mark.parametrize("module", [R, S])

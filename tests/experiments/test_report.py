@@ -11,9 +11,11 @@ from support.records import read_back
 from support.rows import pick
 
 from helpers.data import DataMissing
-from helpers.experiments import report
+from helpers.experiments import background, licnn, report
 from helpers.experiments.report import Record, best_on_even, cached_part, header, run_record, summary
 from helpers.experiments.run_files import RunError
+from helpers.experiments.similarnet import measure as similarnet
+from helpers.experiments.whatwhere import measure as whatwhere
 from helpers.results import long_table
 
 ENVIRONMENT = {"commit": "0123456789ab", "python": "3.11.1", "torch": "2.9", "device": "cpu", "threads": 2}
@@ -62,64 +64,36 @@ def test_a_header_has_all_that_a_record_must_tell():
     assert (other["seeds"], other["published"], other["command"]) == ({"a": [1]}, {"source": "b"}, "c")
 
 
-def test_a_record_is_written_into_out(tmp_path, checkout, capsys):
+@pytest.mark.parametrize("publish", [False, True])
+def test_a_record_is_written_into_out_or_published(tmp_path, checkout, capsys, publish):
     out = tmp_path / "deep" / "runs"
-    assert run("--out", out, "--device", "cpu") == 0
-    record = read_back(out / "toy.csv")
+    folder, other = (checkout, out) if publish else (out, checkout)
+    assert run("--out", out, "--device", "cpu", *["--publish"] * publish) == 0
+    record = read_back(folder / "toy.csv")
     assert record.attrs == ABOUT
     assert pick(record, table="a", network="net", metric="hits")[["value", "error"]].tolist() == [0.5, 0.25]
     assert record["value"].isna().tolist() == [False, True]
-    assert files(out) == ["toy.csv"]
-    assert capsys.readouterr().out == f"{out / 'toy.csv'}\n"
-    assert files(checkout) == []
-
-
-def test_an_old_record_is_replaced(tmp_path):
-    (tmp_path / "toy.csv").write_text("old " * 1000)
-    assert run("--out", tmp_path, "--device", "cpu") == 0
-    assert read_back(tmp_path / "toy.csv").attrs == ABOUT
-
-
-def test_published_records_lie_in_the_package_alone(tmp_path, checkout, capsys):
-    out = tmp_path / "runs"
-    assert run("--out", out, "--device", "cpu", "--publish") == 0
-    assert files(checkout) == ["toy.csv"]
-    assert read_back(checkout / "toy.csv").attrs == ABOUT
-    assert files(out) == []
-    assert capsys.readouterr().out == f"{checkout / 'toy.csv'}\n"
+    assert (files(folder), files(other)) == (["toy.csv"], [])
+    assert capsys.readouterr().out == f"{folder / 'toy.csv'}\n"
 
 
 def test_a_record_is_made_with_what_the_command_line_says(tmp_path, monkeypatch):
     monkeypatch.setenv("HELPERS_DATA", "before")  # put back after the test, whatever happens to it
-    seen = []
-
-    def look(out, device):
-        seen.append((out, device, os.environ["HELPERS_DATA"]))
-        return TOY
-
-    assert run("--out", tmp_path, "--device", "meta", "--data", tmp_path / "data", record=look) == 0
-    assert seen == [(tmp_path, torch.device("meta"), str(tmp_path / "data"))]
-
-
-def test_what_is_left_out_is_the_best_device_the_data_that_are_set_and_a_folder_of_its_name(tmp_path, monkeypatch):
-    monkeypatch.setenv("HELPERS_DATA", "before")
     monkeypatch.setattr("helpers.device.best_device", lambda: torch.device("meta"))
     monkeypatch.chdir(tmp_path)
     seen = []
 
     def look(out, device):
-        seen.append((out.as_posix(), device, os.environ["HELPERS_DATA"]))
+        seen.append((out.as_posix(), device.type, os.environ["HELPERS_DATA"]))
         return TOY
 
     assert run(record=look) == 0
-    assert seen == [("runs/toy", torch.device("meta"), "before")]
     assert files(tmp_path) == ["runs/toy/toy.csv"]
-
-
-def test_the_process_s_own_command_line_is_taken_where_none_is_given(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["toy", "--out", str(tmp_path), "--device", "cpu"])
-    assert run_record("toy", "A toy.", toy) == 0
-    assert files(tmp_path) == ["toy.csv"]
+    assert run("--out", "other", "--device", "cpu", "--data", "data", record=look) == 0
+    assert seen == [("runs/toy", "meta", "before"), ("other", "cpu", "data")]
+    monkeypatch.setattr(report, "ROOT", tmp_path / "no checkout")  # nothing is measured that cannot be published
+    assert run("--publish", record=look) == 1
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(
@@ -136,14 +110,6 @@ def test_trouble_is_one_line_and_status_1(tmp_path, checkout, capsys, trouble):
     assert said.err == f"error: {trouble}\n"
     assert said.out == ""
     assert files(tmp_path) == []
-
-
-def test_a_fault_of_the_code_is_not_hushed_up(tmp_path):
-    def fail(_out, _device):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run("--out", tmp_path, "--device", "cpu", record=fail)
 
 
 def test_a_part_is_made_once_and_reads_the_same(tmp_path):
@@ -182,36 +148,19 @@ def test_even_images_choose_and_the_first_of_equals_is_taken():
     assert best_on_even(torch.ones(3, 4)) == 0
 
 
-def test_help_names_the_module_and_the_options(capsys):
-    with pytest.raises(SystemExit) as stop:
-        run("--help")
-    assert stop.value.code == 0
-    said = capsys.readouterr().out
-    assert "usage: python -m helpers.experiments.toy" in said
-    assert "A toy." in said
-    assert all(f"--{name}" in said for name in ("data", "out", "device", "publish"))
-
-
 def test_an_unknown_device_is_status_1(tmp_path, capsys):
     assert run("--out", tmp_path, "--device", "foo") == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_nothing_is_measured_that_cannot_be_published(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "ROOT", tmp_path / "no checkout")
-    monkeypatch.setattr(report, "FOLDER", tmp_path)
-    measured = []
-
-    def look(_out, _device):
-        measured.append(1)
-        return TOY
-
-    assert run("--out", tmp_path / "runs", "--device", "cpu", "--publish", record=look) == 1
-    assert capsys.readouterr().err.startswith("error: ")
-    assert measured == []
-
-
-def test_a_folder_that_cannot_be_made_is_status_1(tmp_path, capsys):
-    (tmp_path / "taken").write_text("a file")
-    assert run("--out", tmp_path / "taken", "--device", "cpu") == 1
-    assert capsys.readouterr().err.startswith("error: ")
+@pytest.mark.parametrize(
+    ("module", "data"),
+    [(background, "Tiny ImageNet"), (licnn, "Tiny ImageNet"), (similarnet, "MNIST"), (whatwhere, "MNIST")],
+)
+def test_without_the_data_a_run_says_how_to_get_it(module, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HELPERS_DATA", str(tmp_path))
+    assert module.main(["--out", str(tmp_path / "runs"), "--device", "cpu"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {data} is not in")
+    assert "To get it: python -m helpers.data" in message
+    assert files(tmp_path) == []

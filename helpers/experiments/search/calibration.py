@@ -59,6 +59,7 @@ def histogram_binning(log_p: Tensor, truth: Tensor, bins: int = BINS) -> Callabl
     edges = confidence.flatten().double().quantile(torch.arange(1, bins, dtype=torch.float64) / bins).to(confidence)
     of_bin = torch.bucketize(confidence, edges)
     right = (log_p.argmax(-1) == truth[:, None]).double()
+    # Many equal confidences may lie on an edge, and leave a bin empty: it gets the share of all views.
     shares = torch.stack([right[of_bin == k].mean() if (of_bin == k).any() else right.mean() for k in range(bins)])
     shares = shares.clamp(1 / classes + MARGIN, 1 - MARGIN).to(log_p)
 

@@ -33,7 +33,7 @@ from helpers.experiments.search.calibration import (
     best_temperature,
     histogram_binning,
 )
-from helpers.experiments.search.maps import FOUND_IOU, PARTS, THRESHOLDS, cam_from, deep_maps, localised, map_rows
+from helpers.experiments.search.maps import IOU, PARTS, THRESHOLDS, cam_from, deep_maps, localised, map_rows
 from helpers.metrics import blurred_map, center_map
 from helpers.results import Row, frame, long_table
 from helpers.retina import viewer
@@ -52,7 +52,8 @@ from helpers.training import topk_correct
 NAME = "search"
 SACCADES = 5
 TRIED = (1, 2, 4, 9, 16, 25, 49)
-# The policies that can be followed with a label map alone; "expected" needs a second network.
+# The policies that can be followed with a label map alone; "expected" needs to know how often the network is right
+# from each place, which `policies_by_calibration` learns from the other half of the images.
 FOLLOWED = tuple(name for name in POLICIES if name != "expected")
 
 
@@ -103,7 +104,7 @@ def policies(
             "alone": [summary(hits) for hits in alone.T],
             "fused": [summary(hits) for hits in fused.T],
             "fused, more than random": [summary(more) for more in (fused - by_chance).T],
-            "views": forwards,
+            "forward passes": forwards,
         }
     again = search_precomputed("information_gain_bound", glance, log_p, fixations, SACCADES, inhibit=False)
     results["information_gain_bound, returns allowed"] = {
@@ -113,8 +114,10 @@ def policies(
     return results
 
 
-def calibrated(glance: Tensor, log_p: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
-    """The policies with probabilities as they are, and calibrated in two ways, each half of the images on the other.
+def policies_by_calibration(glance: Tensor, log_p: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
+    """The policies with probabilities as they are, and calibrated by the other half of the images in two ways.
+
+    These are "by temperature", and "by confidence": histogram binning.
 
     How often the network is right from each place, for the policy "expected", is learned from the other half too.
 
@@ -156,14 +159,14 @@ def best_view(log_p: Tensor, score: Tensor) -> Tensor:
     return log_p[torch.arange(len(log_p)), score.argmax(1).to(log_p.device)]
 
 
-def tried(log_p: Tensor, others: Tensor | None, truth: Tensor) -> dict[str, Any]:
+def search_among_more(log_p: Tensor, random_log_p: Tensor | None, truth: Tensor) -> dict[str, Any]:
     """Label-driven search among ever more fixations, in random order, and its references.
 
     "wrong label found" is how often the view chosen for a label that is not there answers with that label.
 
     Args:
         log_p: log-probabilities from the grid's fixations, (N, U, K).
-        others: from as many random places, (N, U, K), or None.
+        random_log_p: from as many random places, (N, U, K), or None.
         truth: (N,).
     """
     draw = torch.Generator().manual_seed(0)
@@ -180,9 +183,9 @@ def tried(log_p: Tensor, others: Tensor | None, truth: Tensor) -> dict[str, Any]
             "any of them": right(some, truth).amax(1),
             "wrong label found": right(best_view(some, likelihood_map(some, wrong)), wrong),
         }
-        if others is not None:
-            crops = others[:, :count]
-            hits["known label, random places"] = right(best_view(crops, likelihood_map(crops, truth)), truth)
+        if random_log_p is not None:
+            elsewhere = random_log_p[:, :count]
+            hits["known label, random places"] = right(best_view(elsewhere, likelihood_map(elsewhere, truth)), truth)
         for name, values in hits.items():
             results.setdefault(name, []).append(summary(values))
     return results
@@ -208,9 +211,9 @@ def measured(model: nn.Module, images: Searched, kind: str, seed: int) -> dict[s
     logits = label_map(model, images.x, GRID, view, logits=True).cpu()  # (N, 7, 7, K)
     log_p, truth = logits.log_softmax(-1), images.labels
     glance = label_map(model, images.x, torch.zeros(1, 2), view)[:, 0].cpu()
-    others = None
-    if kind == "scenes" and seed == SEEDS[kind][0]:  # as dear as the grid: for the first network of each kind
-        others = random_places(model, images, kind, seed)
+    random_log_p = None
+    if kind == "scenes" and seed == SEEDS[kind][0]:  # as dear as the grid: the first seed of both scene networks
+        random_log_p = random_places(model, images, kind, seed)
     bound = information_gain_bound(glance, log_p)
     maps = {
         "likelihood": likelihood_map(log_p, truth),
@@ -228,8 +231,8 @@ def measured(model: nn.Module, images: Searched, kind: str, seed: int) -> dict[s
         "at the object": summary(right(at_object(model, images, kind), truth)),
         "confidence when wrong": summary(confidence[hits == 0]),
         "confidence when right": summary(confidence[hits == 1]),
-        "searches": calibrated(glance, flat, truth, logits.flatten(1, 2)),
-        "tried": tried(flat, others, truth),
+        "searches": policies_by_calibration(glance, flat, truth, logits.flatten(1, 2)),
+        "tried": search_among_more(flat, random_log_p, truth),
         "maps": localised(maps, images),
     }
 
@@ -276,8 +279,8 @@ def record(out: Path, device: torch.device) -> Record:
     """The whole record."""
     settings = {
         "grid": GRID, "saccades": SACCADES, "tried": list(TRIED), "temperatures": list(TEMPERATURES),
-        "drawers": BINS, "parts": PARTS,
-        "thresholds": list(THRESHOLDS), "found": FOUND_IOU, "reach": REACH,
+        "bins": BINS, "parts": PARTS,
+        "thresholds": list(THRESHOLDS), "found": IOU, "reach": REACH,
     }  # fmt: skip
     measurements: list[Row] = []
     shown: dict[str, Any] = {"images": {}, "size": {}}
@@ -285,6 +288,7 @@ def record(out: Path, device: torch.device) -> Record:
         images = load_images(kind, device)
         shown["images"][kind], shown["size"][kind] = len(images.x), images.x.shape[-1]
 
+        # Defaults, so that images and kind are those of now, not of the loop's end.
         def measure(model: nn.Module, seed: int, images: Searched = images, kind: str = kind) -> dict[str, Any]:
             return measured(model, images, kind, seed)
 

@@ -55,7 +55,7 @@ from helpers.experiments.similarnet.class_weights import (
 from helpers.experiments.similarnet.filter_weights import LAYER, Weights, filter_weights, heatmaps
 from helpers.experiments.similarnet.pictures import painted_digits, picture_scores
 from helpers.experiments.train.command import trained
-from helpers.experiments.train.datasets import DataSplit, data_hash, world
+from helpers.experiments.train.datasets import DataSplit, data_hash, load_split
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES
 from helpers.experiments.train.run import accuracy
 from helpers.metrics import pixel_auc
@@ -219,7 +219,7 @@ def letter_scores(model: nn.Module, weights: Weights, value: float, device: torc
 
 def gap_rows(seed: int, out: Path, device: torch.device) -> list[Row]:
     """Which of two digits was asked for, by maps of one training of digits-gap."""
-    split = world(RECIPES["digits-gap"], seed)
+    split = load_split(RECIPES["digits-gap"], seed)
     model = trained("digits-gap", seed, out, device)
     rows: list[Row] = []
     for background in DIGIT_BACKGROUNDS:
@@ -232,7 +232,7 @@ def gap_rows(seed: int, out: Path, device: torch.device) -> list[Row]:
 
 def record(out: Path, device: torch.device) -> Record:
     """Everything that is measured."""
-    split = world(RECIPES[NETWORK])
+    split = load_split(RECIPES[NETWORK])
     seeds = {NETWORK: (0, *SEEDS), "digits-gap": RECIPES["digits-gap"].seeds}
     settings = {"digits, canvases, pixels a side": {"one_digit": ONE, "two_digits": TWO, "reading": MANY}}
     about = header(

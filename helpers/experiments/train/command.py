@@ -22,9 +22,9 @@ from helpers.data import DataMissing
 from helpers.device import usable_device
 from helpers.experiments.run_files import RunError
 from helpers.experiments.train import publish
-from helpers.experiments.train.datasets import check_seed, world
+from helpers.experiments.train.datasets import check_seed, load_split
 from helpers.experiments.train.recipes import RECIPES, Recipe
-from helpers.experiments.train.run import CHECKPOINT, Machine, Run
+from helpers.experiments.train.run import CHECKPOINT, Machine, Run, run_to_end
 from helpers.networks import _store as store
 from helpers.results import FOLDER, frame
 
@@ -111,11 +111,7 @@ def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
         RunError: a checkpoint that is damaged or of another run.
         DataMissing: the recipe's data is not there.
     """
-    run = Run(RECIPES[name], world(RECIPES[name], seed), seed, run_folder(out, name, seed), Machine(device))
-    if run.checkpoint.exists():
-        run.resume()
-    run.train(progress=False)
-    return run.model.eval()
+    return run_to_end(RECIPES[name], seed, run_folder(out, name, seed), device)
 
 
 def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
@@ -136,7 +132,7 @@ def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
 
 def prepared(recipe: Recipe, seed: int, machine: Machine, options: argparse.Namespace) -> Run:
     """The run of one seed, new or where its checkpoint left it."""
-    split = world(recipe, seed, options.images)
+    split = load_split(recipe, seed, options.images)
     run = Run(recipe, split, seed, run_folder(options.out, recipe.name, seed), machine)
     if options.restart:
         run.discard()
@@ -163,7 +159,7 @@ def execute(options: argparse.Namespace) -> None:
     for run in runs:
         run.train(progress=not options.quiet)
     home = options.out / recipe.name
-    result = publish.record(recipe, runs, options.images)
+    result = publish.measured_runs(recipe, runs, options.images)
     publish.write(recipe, runs, result, home, home / "results")
     table = frame(publish.record_rows(result))
     publish.picture(recipe.name, table).savefig(home / "results" / f"{recipe.name}.png", dpi=100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -81,7 +81,7 @@ def held_out(recipe: Recipe) -> DataSplit:
     return _load(recipe, None, None)
 
 
-def world(recipe: Recipe, seed: int = 0, images: int | None = None) -> DataSplit:
+def load_split(recipe: Recipe, seed: int = 0, images: int | None = None) -> DataSplit:
     """The training and test sets of a recipe.
 
     Args:
@@ -124,15 +124,34 @@ def _empty(like: LabeledImages) -> LabeledImages:
     return LabeledImages(like.images[:0], like.labels[:0])
 
 
+def _drawn_sets(
+    draw: Callable[[int, int], LabeledImages], recipe: Recipe, seed: int | None, images: int | None
+) -> tuple[LabeledImages, LabeledImages]:
+    """The training set, empty without a seed, and the test set of what is drawn: `draw` is told how many, and a seed.
+
+    Of each set there are at most `images`.
+    """
+    test = draw(min(TEST_SCENES, images or TEST_SCENES), TEST_SEED)
+    train = _empty(test) if seed is None else draw(min(recipe.images, images or recipe.images), seed)
+    return train, test
+
+
+def _real_sets(
+    load: Callable[[str], LabeledImages], test_part: str, seed: int | None, images: int | None
+) -> tuple[LabeledImages, LabeledImages]:
+    """The same of real images: `load` gives the part "train", or the one to test on."""
+    test = _evenly_spaced(load(test_part), images)
+    train = _empty(test) if seed is None else _evenly_spaced(load("train"), images)
+    return train, test
+
+
 def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    test = _evenly_spaced(_bytes(*mnist("test")[:2]), images)
-    train = _empty(test) if seed is None else _evenly_spaced(_bytes(*mnist("train")[:2]), images)
+    train, test = _real_sets(lambda part: _bytes(*mnist(part)[:2]), "test", seed, images)
     return DataSplit(train, {"test": test}, tuple("0123456789"), "MNIST")
 
 
 def _digits(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    def drawn(n: int, seed: int) -> LabeledImages:
-        n = min(n, images or n)
+    def draw(n: int, seed: int) -> LabeledImages:
         each = -(-n // len(DIGIT_BACKGROUNDS))
         # A seed of its own for each background: the same seed would draw the same digits three times.
         parts = [
@@ -141,8 +160,7 @@ def _digits(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
         ]
         return _bytes(torch.cat([p.images for p in parts])[:n], torch.cat([p.labels[:, 0] for p in parts])[:n])
 
-    test = drawn(TEST_SCENES, TEST_SEED)
-    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    train, test = _drawn_sets(draw, recipe, seed, images)
     return DataSplit(train, {"test": test}, tuple("0123456789"), "one drawn digit, on black, noise or fragments")
 
 
@@ -153,21 +171,20 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     position = torch.full((len(CLASSES),), -1)
     position[[CLASSES.index(name) for name in names]] = torch.arange(len(names))
 
-    def drawn(n: int, seed: int, bias: float, shift: int = 0) -> LabeledImages:
+    def draw(n: int, seed: int, bias: float = recipe.bias, shift: int = 0) -> LabeledImages:
         # Every eight scenes hold each shape once: so many give n of the shapes that are wanted.
-        count = -(-min(n, images or n) // len(names)) * len(CLASSES)
-        count = min(n, images or n) if len(names) == len(CLASSES) else count
+        count = n if len(names) == len(CLASSES) else -(-n // len(names)) * len(CLASSES)
         drawn_scenes = scenes(count, seed, bias=bias, background_shift=shift)
         labels = position[drawn_scenes.labels[:, 0]]
-        rows = (labels >= 0).nonzero()[: min(n, images or n), 0]
+        rows = (labels >= 0).nonzero()[:n, 0]
         return _bytes(drawn_scenes.images[rows], labels[rows])
 
-    tests = {"test": drawn(TEST_SCENES, TEST_SEED, recipe.bias)}
+    train, test = _drawn_sets(draw, recipe, seed, images)
+    tests = {"test": test}
     if recipe.bias:
-        tests["backgrounds swapped"] = drawn(TEST_SCENES, TEST_SEED, recipe.bias, SWAP)
-        tests["backgrounds at random"] = drawn(TEST_SCENES, TEST_SEED, 0.0)
+        tests["backgrounds swapped"] = draw(len(test.images), TEST_SEED, shift=SWAP)
+        tests["backgrounds at random"] = draw(len(test.images), TEST_SEED, bias=0.0)
     what = f"scenes, bias {recipe.bias:.3g}" if recipe.bias else "scenes, backgrounds independent of the class"
-    train = _empty(tests["test"]) if seed is None else drawn(recipe.images, seed, recipe.bias)
     return DataSplit(train, tests, names, what)
 
 
@@ -178,54 +195,55 @@ def _permuted(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit
 
 
 def _places(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    def drawn(n: int, seed: int) -> LabeledImages:
-        n = min(n, images or n)
+    def draw(n: int, seed: int) -> LabeledImages:
         # Seeds of their own: the same one would put the same objects on the same grounds, large and small.
         large = scenes(n // 2, 2 * seed)
         small = scenes(n - n // 2, 2 * seed + 1, objects=(0, 1), scale=SMALL_OBJECTS)
         labels = torch.cat([large.labels[:, 0], len(CLASSES) + small.backgrounds])
         return _bytes(torch.cat([large.images, small.images]), labels)
 
-    test = drawn(TEST_SCENES, TEST_SEED)
-    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    train, test = _drawn_sets(draw, recipe, seed, images)
     what = "scenes: of an object where it is large, of their ground where it is small or missing"
     return DataSplit(train, {"test": test}, (*CLASSES, *BACKGROUNDS), what)
 
 
 def _beside(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    known = torch.tensor([CLASSES.index(name) for name in recipe.classes])
+    known = torch.tensor(sorted(CLASSES.index(name) for name in recipe.classes))  # `searchsorted` wants them sorted
 
-    def drawn(n: int, seed: int) -> LabeledImages:
-        n = min(n, images or n)
-        drawn_scenes = scenes(3 * n + 64, seed, objects=2)  # about half have one of four shapes and one other
-        mine = torch.isin(drawn_scenes.labels, known)
-        rows = (mine.sum(1) == 1).nonzero()[:n, 0]
-        shape = drawn_scenes.labels[rows][mine[rows]]
+    def draw(n: int, seed: int) -> LabeledImages:
+        # About half of the scenes have one of four shapes and one other: three a wanted one, and a margin where few
+        # are wanted, hold enough.
+        drawn_scenes = scenes(3 * n + 64, seed, objects=2)
+        is_known = torch.isin(drawn_scenes.labels, known)
+        rows = (is_known.sum(1) == 1).nonzero()[:n, 0]
+        if len(rows) < n:
+            raise RuntimeError(f"only {len(rows)} of {n} scenes have one shape that is a class and one that is not")
+        shape = drawn_scenes.labels[rows][is_known[rows]]
         return _bytes(drawn_scenes.images[rows], torch.searchsorted(known, shape))
 
-    test = drawn(TEST_SCENES, TEST_SEED)
-    train = _empty(test) if seed is None else drawn(recipe.images, seed)
-    return DataSplit(train, {"test": test}, recipe.classes, "scenes of two objects, one of another shape, never named")
+    train, test = _drawn_sets(draw, recipe, seed, images)
+    names = tuple(CLASSES[shape] for shape in known)
+    return DataSplit(train, {"test": test}, names, "scenes of two objects, one of another shape, never named")
 
 
 def _fixated(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
-    def drawn(n: int, seed: int) -> LabeledImages:
-        drawn_scenes = searched_scenes(min(n, images or n), seed)
+    def draw(n: int, seed: int) -> LabeledImages:
+        drawn_scenes = searched_scenes(n, seed)
         return _bytes(under_the_gaze(drawn_scenes, seed), drawn_scenes.labels[:, 0])
 
-    test = drawn(TEST_SCENES, TEST_SEED)
-    train = _empty(test) if seed is None else drawn(recipe.images, seed)
+    train, test = _drawn_sets(draw, recipe, seed, images)
     return DataSplit(train, {"test": test}, CLASSES, "windows of scenes, around a gaze near the object")
 
 
 def _photos(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     chosen = recipe.classes or None
     photos = tiny_imagenet("val", chosen)
-    test = _evenly_spaced(LabeledImages(photos.images, photos.labels), images)
-    train = _empty(test)
-    if seed is not None:
-        learned = tiny_imagenet("train", chosen)
-        train = _evenly_spaced(LabeledImages(learned.images, learned.labels), images)
+
+    def load(part: str) -> LabeledImages:
+        loaded = photos if part == "val" else tiny_imagenet("train", chosen)
+        return LabeledImages(loaded.images, loaded.labels)
+
+    train, test = _real_sets(load, "val", seed, images)
     what = f"Tiny ImageNet, {len(photos.classes)} classes, its validation images as test images"
     return DataSplit(train, {"test": test}, photos.names, what)
 
@@ -264,12 +282,17 @@ def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def under_the_gaze(searched: Scenes, seed: int) -> Tensor:
-    """Windows (N, 3, 64, 64) of such scenes around a gaze near the object; beyond the scene all is 0.5.
+    """Windows (N, 3, 64, 64) of scenes, each around a gaze near the object; beyond the scene all is 0.5, the mean gray.
 
     The gaze lies whole pixels from the scene's middle, so that no pixel is resampled.
+
+    Args:
+        searched: scenes of `DISPLAY` pixels a side, one object each.
+        seed: of the gazes.
     """
     draw = torch.Generator().manual_seed(seed)
     centers = box_centers(searched.boxes[:, 0])
     gaze = (centers + GAZE_PX * torch.randn(len(centers), 2, generator=draw)).round().clamp(0, DISPLAY)
     fixations = gaze * 2 / DISPLAY - 1
+    # `cartesian` fills in 0 outside: shifted, so that it is 0.5.
     return cartesian(searched.images - 0.5, fixations[:, None], WINDOW, WINDOW / DISPLAY, disc=False)[:, 0] + 0.5

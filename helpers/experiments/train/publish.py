@@ -81,7 +81,7 @@ def as_shipped(model: nn.Module) -> nn.Module:
     return rounded
 
 
-def record(recipe: Recipe, runs: Sequence[Run], images: int | None = None) -> dict[str, Any]:
+def measured_runs(recipe: Recipe, runs: Sequence[Run], images: int | None = None) -> dict[str, Any]:
     """Everything measured on the finished runs of a recipe, weights rounded as they are shipped.
 
     Args:
@@ -91,21 +91,21 @@ def record(recipe: Recipe, runs: Sequence[Run], images: int | None = None) -> di
     """
     entries = []
     for run in runs:
-        measured = measure(recipe, as_shipped(run.model), run.world.tests)
+        measured = measure(recipe, as_shipped(run.model), run.split.tests)
         entries.append(
             {
                 "seed": run.seed,
                 **measured,
                 "data": run.identity["data"],
-                "facts": run.run_environment,
+                "environment": run.run_environment,
                 "epochs": run.history,
             }
         )
     return {
         "name": recipe.name,
         "command": command(recipe, images, runs[0].machine.bfloat16),
-        "what": described(runs[0].world),
-        "classes": list(runs[0].world.classes),
+        "what": described(runs[0].split),
+        "classes": list(runs[0].split.classes),
         "recipe": recipe.plain(),
         "runs": entries,
         "published": PUBLISHED.get(recipe.name),
@@ -121,19 +121,19 @@ def described(split: DataSplit) -> str:
 def manifest(recipe: Recipe, result: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """What the manifest says: the card of the first run's network, its recipe, and the accuracy of every run."""
     first = result["runs"][0]
-    main = next(iter(run.world.tests))
+    main = next(iter(run.split.tests))
     return {
         "name": recipe.name,
         "about": recipe.about,
         "architecture": recipe.architecture,
-        "arguments": {"classes": len(run.world.classes), **recipe.plain()["arguments"]},
-        "classes": list(run.world.classes),
+        "arguments": {"classes": len(run.split.classes), **recipe.plain()["arguments"]},
+        "classes": list(run.split.classes),
         "mean": list(recipe.mean),
         "std": list(recipe.std),
         "view": recipe.view,
-        "size": list(run.world.train.images.shape[-2:]),
+        "size": list(run.split.train.images.shape[-2:]),
         "accuracy": first["accuracy"][main],
-        "test": f"{len(run.world.tests[main].labels):,} test images",
+        "test": f"{len(run.split.tests[main].labels):,} test images",
         "command": result["command"],
         "data": result["what"],
         "seed": run.seed,
@@ -142,7 +142,7 @@ def manifest(recipe: Recipe, result: Mapping[str, Any], run: Run) -> dict[str, A
             for entry in result["runs"]
         ],
         "recipe": recipe.plain(),
-        "facts": first["facts"],
+        "facts": first["environment"],  # so called in the manifests
     }
 
 
@@ -152,7 +152,7 @@ def write(recipe: Recipe, runs: Sequence[Run], result: Mapping[str, Any], weight
     Args:
         recipe: what was made.
         runs: the finished runs, one a seed; the first one's weights are written.
-        result: what `record` gives for them.
+        result: what `measured_runs` gives for them.
         weights: where weights and manifest go.
         results: where the record goes.
     """
@@ -165,23 +165,23 @@ def write(recipe: Recipe, runs: Sequence[Run], result: Mapping[str, Any], weight
 
 
 def record_header(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The header of the record that `record` gives, as its file keeps it."""
+    """The header of the record that `measured_runs` gives, as its file keeps it."""
     runs = result["runs"]
     settings = {
         "what": result["what"],
         "classes": result["classes"],
         "recipe": result["recipe"],
-        "environments": {str(run["seed"]): run["facts"] for run in runs},
+        "environments": {str(run["seed"]): run["environment"] for run in runs},
     }
     return header(
-        result["name"], runs[0]["facts"], data={f"seed {run['seed']}": run["data"] for run in runs},
+        result["name"], runs[0]["environment"], data={f"seed {run['seed']}": run["data"] for run in runs},
         seeds=[run["seed"] for run in runs], settings=settings, published=result["published"],
         command=result["command"],
     )  # fmt: skip
 
 
 def record_rows(result: Mapping[str, Any]) -> list[Row]:
-    """The rows of the record that `record` gives.
+    """The rows of the record that `measured_runs` gives.
 
     The tables: "accuracy", by test set (`set`), "top 1" or "top 5" (`metric`); "classes", the accuracy of each
     (`label`) on the first test set; "epochs" (`step`), with "loss", share of the training and of the test images that
@@ -207,14 +207,14 @@ def record_rows(result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def picture(name: str, record: pd.DataFrame) -> Any:
+def picture(name: str, table: pd.DataFrame) -> Any:
     """Accuracy against epochs, in training and on the test images; shaded from the worst to the best seed.
 
     Args:
         name: of the network.
-        record: its record, with the table "epochs", as `helpers.results.read` gives it.
+        table: its record, with the rows "epochs", as `helpers.results.read` gives it.
     """
-    epochs = record[record["table"] == "epochs"]
+    epochs = table[table["table"] == "epochs"]
     series = {}
     for metric, label in (("train", "training"), ("test", "test")):
         shares = epochs[epochs["metric"] == metric].pivot(index="step", columns="seed", values="value")

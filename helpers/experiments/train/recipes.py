@@ -122,7 +122,8 @@ def _photos(
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        # Source 001: Adam 0.001, "learning rate decay of 0.00001", batch 300, "10 iterations (200 batches per epoch)".
+        # Ghosh et al., SIMILARnet: Adam 0.001, "learning rate decay of 0.00001", batch 300, "10 iterations (200 batches
+        # per epoch)".
         Recipe(
             "lenet-mnist", "SIMILARnet's LeNet on MNIST, by the paper's protocol", "LeNet", {}, "mnist",
             batch=300, schedule="decay", lr_decay=1e-5,
@@ -157,7 +158,8 @@ RECIPES: dict[str, Recipe] = {
         _photos("photos-gmp", "photographs of 64x64 pixels, the maximum of each map", pooling="gmp"),
         # Five passes over 100,000 images are an hour on one CPU core.
         _photos("photos-200", "photographs of all 200 classes, averaged maps", classes=(), epochs=5),
-        # What another network of the same classes gets wrong is not hard for photos-200 by that choice alone.
+        # Its errors say which images are hard (`helpers.experiments.background`). Were they the errors of photos-200
+        # itself, photos-200 would be wrong on hard images by choice, whatever is done to their backgrounds.
         _photos(
             "photos-200-gmp", "photographs of all 200 classes, the maximum of each map", pooling="gmp", classes=(),
             epochs=5,

@@ -1,10 +1,10 @@
-"""The training loop of the long runs: deterministic under a seed, with checkpoints it goes on from."""
+"""A run, the training of one recipe under one seed: deterministic, with checkpoints it goes on from."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from helpers import networks
 from helpers.device import seed_everything
 from helpers.experiments.environment import run_environment
 from helpers.experiments.run_files import RunError, damage_refused, divergence_refused, write_safely, write_state
-from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, prepare
+from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, load_split, prepare
 from helpers.experiments.train.recipes import Recipe
 from helpers.retina import VIEWS
 from helpers.training import fit_batches, predict, topk_correct
@@ -65,8 +65,8 @@ def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def _schedule(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     if recipe.schedule == "decay":
         return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + recipe.lr_decay * step))
-    # The momentum (Adam's first beta) falls from 0.95 to 0.85 while the rate rises, and back. Four steps and fewer
-    # make no cycle.
+    # The momentum (Adam's first beta) falls from 0.95 to 0.85 while the rate rises, and back. `OneCycleLR`
+    # fails below five steps.
     steps = max(steps, 5)
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=WARM_UP)
 
@@ -81,12 +81,17 @@ class Run:
         folder: where the checkpoint and the history are; made if missing.
         machine: where it computes.
 
+    Attributes:
+        history: of the finished epochs, what each was like.
+        run_environment: of the machine that did the last epochs; its key "before" is that of the epochs before a
+            resume with other code or elsewhere, which may have a "before" of its own.
+
     Raises:
         RunError: on use, a checkpoint that is damaged or belongs to another recipe.
     """
 
     def __init__(self, recipe: Recipe, split: DataSplit, seed: int, folder: Path, machine: Machine) -> None:
-        self.recipe, self.world, self.seed, self.folder, self.machine = recipe, split, seed, folder, machine
+        self.recipe, self.split, self.seed, self.folder, self.machine = recipe, split, seed, folder, machine
         seed_everything(seed)
         if machine.device.type == "cuda":
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -144,7 +149,7 @@ class Run:
         state = {
             "identity": json.dumps(self.identity),
             "history": json.dumps(self.history),
-            "facts": json.dumps(self.run_environment),
+            "facts": json.dumps(self.run_environment),  # so called in the files on disk
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -158,12 +163,12 @@ class Run:
         Raises:
             RunError: the loss is no longer finite; the last checkpoint is kept.
         """
-        recipe, images = self.recipe, self.world.train.images
+        recipe, images = self.recipe, self.split.train.images
         loss_sum, hits, start = 0.0, 0, time.perf_counter()
 
         def forward(x: Tensor) -> Tensor:
             with self.machine.autocast():
-                return self.model(VIEWS[recipe.view](x).contiguous(memory_format=torch.channels_last))
+                return self.model(seen_by(recipe, x))
 
         def loss(logits: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
@@ -187,7 +192,7 @@ class Run:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, on the run's device, as the network is to see them but for its view."""
-        images, labels = self.world.train
+        images, labels = self.split.train
         # A stream of its own for every epoch: going on after a kill needs no memory of earlier draws.
         draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         for rows in torch.randperm(len(images), generator=draw).split(self.recipe.batch):
@@ -196,7 +201,7 @@ class Run:
 
     def _finish_epoch(self, loss: float, train_accuracy: float, seconds: float, progress: bool) -> None:
         """Measure the network on the first test set, and keep the epoch: mean loss (nats), shares in [0, 1]."""
-        name, test = next(iter(self.world.tests.items()))
+        name, test = next(iter(self.split.tests.items()))
         test_accuracy = accuracy(self.logits(test), test.labels)
         epoch = len(self.history) + 1
         self.history.append(
@@ -213,13 +218,40 @@ class Run:
         return logits(self.recipe, self.model, test.images)
 
 
+def run_to_end(
+    recipe: Recipe, seed: int, folder: Path, device: torch.device, initial: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """The trained network of a run, which goes on from its last checkpoint where it has one; in evaluation mode.
+
+    Args:
+        recipe: what to make.
+        seed: of the run.
+        folder: of the run.
+        device: where it is trained.
+        initial: the weights that the training starts from, by name; drawn under the seed when None.
+
+    Raises:
+        RunError: a checkpoint that is damaged or of another run, or a loss that is no longer finite.
+        DataMissing: the recipe's data is not there.
+    """
+    run = Run(recipe, load_split(recipe, seed), seed, folder, Machine(device))
+    if initial is not None:
+        run.model.load_state_dict(initial)
+    if run.checkpoint.exists():
+        run.resume()
+    run.train(progress=False)
+    return run.model.eval()
+
+
+def seen_by(recipe: Recipe, x: Tensor) -> Tensor:
+    """What a recipe's network sees of prepared images (B, C, H, W): its view, laid out channels last."""
+    return VIEWS[recipe.view](x).contiguous(memory_format=torch.channels_last)
+
+
 def logits(recipe: Recipe, model: nn.Module, images: Tensor) -> Tensor:
     """Logits (N, K) of images (N, C, H, W) as a recipe's network sees them, in evaluation mode, on the CPU."""
 
-    def seen(chunk: Tensor) -> Tensor:
-        return VIEWS[recipe.view](prepare(recipe, chunk)).contiguous(memory_format=torch.channels_last)
-
-    return predict(model, images, batch_size=TEST_BATCH, prepare=seen)
+    return predict(model, images, batch_size=TEST_BATCH, prepare=lambda batch: seen_by(recipe, prepare(recipe, batch)))
 
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:

@@ -19,7 +19,7 @@ def test_cooled_answers_stay_the_same():
     assert (cooled.amax(-1) < log_p.amax(-1)).all()
 
 
-def test_drawers_by_hand():
+def test_bins_by_hand():
     # Four views claim .6, and one of them is right; four claim .9, and three are.
     p = torch.tensor([[0.6, 0.4, 0.0], [0.9, 0.1, 0.0]]).clamp(min=1e-9)
     log_p = p.log().repeat_interleave(4, 0)[:, None]  # (8, 1, 3)
@@ -45,15 +45,15 @@ def test_drawers_by_hand():
     assert sure.exp().amax() < 1
 
 
-def test_views_of_one_drawer_keep_their_order():
+def test_views_of_one_bin_keep_their_order():
     p = torch.tensor([0.5, 0.8, 0.6, 0.9])
-    log_p = torch.stack([p, 1 - p], 1).log()[None]  # (1, 4, 2), all in one drawer
+    log_p = torch.stack([p, 1 - p], 1).log()[None]  # (1, 4, 2), all in one bin
     calibrated = C.histogram_binning(log_p, torch.zeros(1, dtype=torch.int64), bins=1)(log_p)[0, :, 0]
     assert calibrated.argsort().equal(p.argsort())
     assert calibrated.exp().max() - calibrated.exp().min() < 1e-3
 
 
-def test_drawers_that_stay_empty():
+def test_bins_that_stay_empty():
     log_p = torch.tensor([0.7, 0.3]).log().expand(5, 2, 2)  # all as sure
     probabilities = C.histogram_binning(log_p, torch.tensor([0, 0, 0, 0, 1]))(log_p).exp()
     torch.testing.assert_close(probabilities, torch.tensor([0.8, 0.2]).expand(5, 2, 2), rtol=0, atol=1e-3)

@@ -50,11 +50,6 @@ def test_even_images_choose_the_threshold_of_odd_ones(monkeypatch):
     check(scores["found"], [1, 0, 1])
 
 
-def test_thresholds_are_shares_of_the_maximum():
-    assert all(0 <= threshold < 1 for threshold in M.THRESHOLDS)
-    assert len(set(M.THRESHOLDS)) == len(M.THRESHOLDS) > 1
-
-
 def test_half_an_overlap_is_found():
     maps = torch.zeros(4, 16, 16)
     maps[:, 4:8, 4:8] = 1
@@ -160,12 +155,6 @@ def test_grad_cam_from_a_fixation(monkeypatch):
         away = ((axis - fixations[k, 0]).square() + (axis[:, None] - fixations[k, 1]).square()).sqrt()
         assert not maps[k][away > 0.52].any()  # beyond the retina
         assert maps[k].any()
-
-
-def test_the_best_fixation_by_hand():
-    at = torch.tensor([[[1.0, 2], [3, 4]], [[1, 2], [3, 4]], [[5, 5], [1, 1]], [[5, 1], [1, 5]]])
-    inside = torch.tensor([[[0, 0], [0, 1]], [[0, 0], [1, 0]], [[1, 0], [0, 0]], [[1, 0], [0, 1]]]).bool()
-    assert M.best_inside(at, inside).tolist() == [1, 0, 0, 1]  # as good as one beside the object is not better
 
 
 def test_the_class_has_the_part_that_its_signed_evidence_lies_on():

@@ -14,10 +14,11 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 from support.records import counted, numbers, read_back
-from support.rows import pick, select
+from support.rows import assert_same_rows, pick, select
 from support.searched import Middle, beliefs, check, fake_world, marked, means, noise, tiny, whole_numbers
 from support.untouched import assert_untouched
 
+from helpers import results
 from helpers.experiments import matched_pairs as P
 from helpers.experiments.search import calibration as C
 from helpers.experiments.search import measure as S
@@ -97,7 +98,7 @@ def test_policies_by_a_loop(monkeypatch):
             check(row["fused"][step], fused[:, step])
             check(row["fused, more than random"][step], fused[:, step] - by_chance[:, step])
         assert len(row["alone"]) == len(row["fused"]) == 6
-    looked = {name: row["views"] for name, row in results.items() if "views" in row}
+    looked = {name: row["forward passes"] for name, row in results.items() if "forward passes" in row}
     assert looked == {name: 6 if name in ("random", "center", "expected") else 10 for name in looked}
     _, fused, walks = followed(scores["information_gain_bound"], inhibit=False)
     again = results[again]
@@ -121,12 +122,6 @@ def test_the_whole_grid_by_a_loop():
     assert len({tuple(values) for values in right.values()}) == 3
 
 
-def test_the_chosen_view_has_the_greatest_score():
-    log_p = beliefs(3, 4, 5)
-    score = torch.tensor([[0.0, 3, 1, 2], [5, 3, 1, 2], [-4, -3, -2, -1]])
-    assert S.best_view(log_p, score).equal(torch.stack([log_p[0, 1], log_p[1, 0], log_p[2, 3]]))
-
-
 def one_good_view(images, classes, truth, where, sure):
     """All views say the class behind the true one, surely; one says the true one, a little less surely."""
     other = (truth + 1) % classes
@@ -142,7 +137,7 @@ def test_ever_more_places_are_tried():
     truth = whole_numbers(classes, images)
     log_p = one_good_view(images, classes, truth, 17, sure=0.5)
     others = log_p.roll(-17, 1)  # the good view first
-    rows = S.tried(log_p, others, truth)
+    rows = S.search_among_more(log_p, others, truth)
     assert all(len(values) == len(S.TRIED) for values in rows.values())
     # In a random order, another one for each image, n of 49 places hold the good one with n / 49.
     for number, row in zip(S.TRIED, rows["any of them"], strict=True):
@@ -156,42 +151,19 @@ def test_ever_more_places_are_tried():
     assert means(rows["known label, random places"]) == [1] * 7  # these are taken as they come
     # Of three wrong labels one is said by all views.
     assert means(rows["wrong label found"])[1:] == pytest.approx([1 / 3] * 6, abs=0.09)
-    assert set(rows) - set(S.tried(log_p, None, truth)) == {"known label, random places"}
-    assert S.tried(log_p, None, truth)["known label"] == rows["known label"]
-
-
-def test_tried_views_by_a_loop():
-    images, classes = 9, 5
-    log_p, others = beliefs(images, 49, classes), beliefs(images, 49, classes, seed=1)
-    truth = whole_numbers(classes, images)
-    rows = S.tried(log_p, others, truth)
-    everything = {name: [] for name in ("known label", "most confident", "any of them", "known label, random places")}
-    for k, label in enumerate(truth.tolist()):
-        views, beside = log_p[k].tolist(), others[k].tolist()
-        said = [int(np.argmax(view)) for view in views]
-        everything["known label"].append(said[int(np.argmax([view[label] for view in views]))] == label)
-        everything["most confident"].append(said[int(np.argmax([max(view) for view in views]))] == label)
-        everything["any of them"].append(label in said)
-        best = beside[int(np.argmax([view[label] for view in beside]))]
-        everything["known label, random places"].append(int(np.argmax(best)) == label)
-    for name, values in everything.items():
-        check(rows[name][-1], values)
-    steps = means(rows["any of them"])
-    assert all(a <= b for a, b in pairwise(steps))
+    assert set(rows) - set(S.search_among_more(log_p, None, truth)) == {"known label, random places"}
+    assert S.search_among_more(log_p, None, truth)["known label"] == rows["known label"]
 
 
 def test_a_wrong_label_is_never_the_true_one():
     truth = whole_numbers(3, 400)
     sure = (10 * F.one_hot(truth, 3).float()).log_softmax(-1)[:, None].expand(-1, 49, -1)
-    assert means(S.tried(sure, None, truth)["wrong label found"]) == [0] * 7
-    truth = whole_numbers(2, 50)
-    wrong = (10 * F.one_hot(1 - truth, 2).float()).log_softmax(-1)[:, None].expand(-1, 49, -1)
-    assert means(S.tried(wrong, None, truth)["wrong label found"]) == [1] * 7
+    assert means(S.search_among_more(sure, None, truth)["wrong label found"]) == [0] * 7
     # Every wrong label is looked for: of three, each one that is not true about as often.
     truth = torch.zeros(600, dtype=torch.int64)
     for label in (1, 2):
         said = torch.full((600, 49), label)
-        rows = S.tried((10 * F.one_hot(said, 3).float()).log_softmax(-1), None, truth)["wrong label found"]
+        rows = S.search_among_more((10 * F.one_hot(said, 3).float()).log_softmax(-1), None, truth)["wrong label found"]
         assert means(rows) == pytest.approx([0.5] * 7, abs=0.08)
 
 
@@ -205,7 +177,7 @@ def test_each_half_of_the_images_calibrates_the_other():
     log_p, truth = overconfident(41)
     logits = log_p + 3 * noise(41, 49, 1, seed=2)
     glance = (log_p[:, 24] * 0.9).log_softmax(-1)
-    results = S.calibrated(glance, log_p, truth, logits)
+    results = S.policies_by_calibration(glance, log_p, truth, logits)
     assert set(results) == {"temperatures", "as they are", "by temperature", "by confidence"}
     parity = np.arange(41) % 2
 
@@ -236,28 +208,6 @@ def test_each_half_of_the_images_calibrates_the_other():
     assert gaps[2] < 0.05
 
 
-def test_no_image_calibrates_itself():
-    log_p, truth = overconfident(40)
-    logits, glance = log_p, log_p[:, 24]
-    wrong = truth.clone()
-    wrong[1::2] = (truth[1::2] + 1) % 4  # odd images, sure and wrong, ask for another temperature
-    usual, other = (S.calibrated(glance, log_p, some, logits)["temperatures"] for some in (truth, wrong))
-    assert other[1] == usual[1]  # of odd images, chosen by even ones
-    assert other[0] == C.TEMPERATURES[-1] != usual[0]
-
-
-def test_a_search_by_score():
-    glance, log_p = beliefs(2, 3), beliefs(2, 7, 3, seed=1)
-    score = torch.tensor([[1.0, 5, 2, 9, 3, 4, 0], [9, 8, 7, 6, 5, 4, 3]])  # place 3 is the centre
-    views, fused = S.by_score(glance, log_p, score)
-    for k, walk in enumerate([[1, 5, 4, 2, 0], [0, 1, 2, 4, 5]]):
-        torch.testing.assert_close(views[k], torch.cat([glance[[k]], log_p[k, walk]]))
-        belief = glance[k].exp()
-        for step, place in enumerate(walk):
-            belief = belief * log_p[k, place].exp()
-            torch.testing.assert_close(fused[k, step + 1].exp(), belief / belief.sum())
-
-
 def test_looks_at_the_true_boxes():
     images, _ = marked()
     wide = images._replace(boxes=images.boxes + torch.tensor([0.0, 0, 1, 1]))  # its middle is not a whole pixel
@@ -267,7 +217,10 @@ def test_looks_at_the_true_boxes():
         torch.testing.assert_close(log_p.exp().sum(1), torch.ones(4))
 
 
-@pytest.mark.parametrize(("kind", "name", "seed"), [("scenes", "scenes-disc", 0), ("photos", "photos-logpolar", 1)])
+@pytest.mark.parametrize(
+    ("kind", "name", "seed"),
+    [("scenes", "scenes-disc", 0), ("scenes", "scenes-disc", 1), ("photos", "photos-logpolar", 1)],
+)
 def test_everything_about_one_network(monkeypatch, kind, name, seed):
     images, _ = marked()
     if kind == "scenes":
@@ -283,9 +236,12 @@ def test_everything_about_one_network(monkeypatch, kind, name, seed):
     # Every number of it comes into a row, none twice.
     rows = S.network_rows(row, set=kind, network=name, seed=seed)
     assert counted(rows) + Counter([float(row["maps"]["images"])]) == Counter(numbers(row))
-    # Only the first network of the scenes is asked from other places.
-    assert ("known label, random places" in row["tried"]) == (kind == "scenes")
+    # Only the first seed of the scenes' networks is asked from other places.
+    assert ("known label, random places" in row["tried"]) == (kind == "scenes" and seed == 0)
     if kind == "photos":
+        published = results.read("search").query("network == @name and table != 'baselines'")
+        assert_same_rows(rows, published, ways=("table", "variant", "method", "metric"))
+    if (kind, seed) != ("scenes", 0):
         return
     # What lies in the middle of the image is known there, the rest only under the gaze.
     check(row["glance"], [1, 0, 0, 0])
@@ -302,31 +258,10 @@ def test_everything_about_one_network(monkeypatch, kind, name, seed):
     assert crops[0]["mean"] < crops[-1]["mean"] == 1
 
 
-def test_only_the_first_seed_is_shown_random_places(monkeypatch):
-    images, _ = marked()
-    monkeypatch.setattr(S, "deep_maps", lambda model, x, truth: {})
-    asked = []
-    real = S.label_map
-
-    def label_map(model, x, fixations, view, **kw):
-        asked.append(fixations)
-        return real(model, x, fixations, view, **kw)
-
-    monkeypatch.setattr(S, "label_map", label_map)
-    assert "known label, random places" not in S.measured(Middle(), images, "scenes", 1)["tried"]
-    assert len(asked) == 3
-    asked.clear()
-    S.measured(Middle(), images, "scenes", 0)
-    crops = next(
-        fixations for fixations in asked if isinstance(fixations, torch.Tensor) and fixations.shape == (4, 49, 2)
-    )
-    assert 0.6 < crops.abs().max() <= 0.75  # as far out as the grid, whose outermost places are 6 / 8
-
-
 def small_result(number):
     """What is measured of a network, small: every mean is the number and a third."""
     mean = {"mean": number + 1 / 3, "error": 0.5}
-    policy = {"alone": [mean] * 6, "fused": [mean] * 6, "views": 6}
+    policy = {"alone": [mean] * 6, "fused": [mean] * 6, "forward passes": 6}
     search = {"policies": {"random": policy}, "whole grid": {"votes": mean}, "claimed more than right": mean}
     return {
         "glance": mean,
@@ -356,22 +291,17 @@ def test_the_record_of_searches(monkeypatch, tmp_path):
     assert settings["tried"] == [1, 2, 4, 9, 16, 25, 49]
     assert settings["images"] == {"scenes": 4, "photos": 4}
     assert settings["size"] == {"scenes": 32, "photos": 32}
-    number = 0
-    for kind, names in P.PAIRS.items():
+    members = [(kind, name, seed) for kind, names in P.PAIRS.items() for name in names for seed in P.SEEDS[kind]]
+    assert asked == [((name, seed), kind, seed) for kind, name, seed in members]
+    for number, (kind, name, seed) in enumerate(members, start=1):
+        rows = select(record, set=kind, network=name, seed=seed)
+        assert pick(rows, table="glance", metric="glance")["value"] == round(1 / 3 + number, 6)
+        assert pick(rows, table="maps", metric="in/out ratio")["n"] == 3
+        fused = select(rows, table="policies", variant="by temperature", method="random", metric="fused")
+        assert fused["step"].tolist() == [0, 1, 2, 3, 4, 5]
+        assert select(rows, table="tried", method="known label")["step"].tolist() == list(S.TRIED)
+        assert select(rows, metric="temperature")["value"].tolist() == [2, 3]
+    for kind in P.PAIRS:
         # The first square lies in the middle, the second reaches it, the last two do not.
         assert pick(record, table="baselines", set=kind, method="centre", metric="pointing game")["value"] == 0.25
         assert set(select(record, table="baselines", set=kind)["method"]) == {"centre", "blurred contrast"}
-        for name in names:
-            for seed in P.SEEDS[kind]:
-                number += 1
-                assert asked[number - 1] == ((name, seed), kind, seed)
-                rows = select(record, set=kind, network=name, seed=seed)
-                assert set(rows["table"]) == {"glance", "policies", "grid", "calibration", "tried", "maps"}
-                assert pick(rows, table="glance", metric="glance")["value"] == round(1 / 3 + number, 6)
-                assert pick(rows, table="maps", metric="in/out ratio")["n"] == 3
-                fused = select(rows, table="policies", variant="by temperature", method="random", metric="fused")
-                assert fused["step"].tolist() == [0, 1, 2, 3, 4, 5]
-                assert set(fused["error"]) == {0.5}
-                assert select(rows, table="tried", method="known label")["step"].tolist() == list(S.TRIED)
-                assert select(rows, metric="temperature")["value"].tolist() == [2, 3]
-    assert number == len(asked)

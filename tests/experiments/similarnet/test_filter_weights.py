@@ -8,7 +8,6 @@ from support.untouched import assert_untouched
 from helpers import similarnet
 from helpers.experiments.similarnet import filter_weights as W
 from helpers.experiments.similarnet.canvases import make_canvases
-from helpers.networks import load
 
 
 def test_all_the_weightings(network):
@@ -63,13 +62,6 @@ def test_all_the_weightings(network):
         name = f"positive weights at random, {k}"
         assert rows[name].equal(again[name])
         assert not rows[name].equal(other[name])
-
-
-def test_weights_follow_the_images_precision(network):
-    double = load("lenet-mnist", "cpu").double()
-    errors = similarnet.AblationErrors(torch.tensor(0.5), torch.rand(16))
-    rows = W.filter_weights(double, errors, DRAWN.images[:3].double(), DRAWN.labels[:3], 40, 3)
-    assert {w.dtype for w in rows.values()} == {torch.float64}
 
 
 def test_heat_maps_with_the_poolings_and_without(network):

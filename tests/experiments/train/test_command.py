@@ -21,6 +21,7 @@ from support.rows import select
 from helpers import results
 from helpers.experiments.environment import commit
 from helpers.experiments.train import command as train
+from helpers.experiments.train import run as run_module
 from helpers.experiments.train.run import CHECKPOINT, HISTORY, Run
 from tools.project import ROOT
 
@@ -174,8 +175,6 @@ def test_a_damaged_checkpoint_is_said_and_can_be_thrown_away(tmp_path, capsys):
         (["scenes-gap", "--images", "3"], "--images must be at least one batch (64)"),
         (["scenes-gap", "--device", "tpu"], "--device must be one that is there (cpu, cuda, mps), got 'tpu'"),
         (["photos-gap", "--data", "nowhere"], "Tiny ImageNet is not in nowhere"),
-        (["lenet-mnist", "--data", "nowhere"], "MNIST is not in nowhere"),
-        (["scenes-gap", "--seeds", "-1"], "seed"),
         (["scenes-gap", "--seeds", "0", "10000"], "seed must be less than 10,000, the seed of the test scenes"),
         (["scenes-gap", "--seeds", "1", "2", "1"], "--seeds must differ, got 1 2 1"),
         (["scenes-gap", "--images", "64", "--publish"], "--publish takes the recipe as it is"),
@@ -188,22 +187,10 @@ def test_bad_arguments_are_named(tmp_path, capsys, monkeypatch, arguments, messa
     assert not list(tmp_path.rglob(CHECKPOINT))
 
 
-def test_an_unknown_class_gets_near_names(tmp_path, capsys, real_data, monkeypatch):
-    monkeypatch.setenv("HELPERS_DATA", str(real_data))
-    message = refusal(capsys, "photos-gap", "--classes", "goldfisch", "lemon", "--out", str(tmp_path))
-    assert "goldfish" in message
-
-
-def test_an_unknown_network_is_refused_by_the_command_line(capsys):
-    with pytest.raises(SystemExit):
-        train.main(["photos"])
-    assert "photos-gap" in capsys.readouterr().err
-
-
 def test_a_network_is_trained_once_and_gone_on_with(tmp_path, monkeypatch):
     small = replace(train.RECIPES["lenet-mnist"], epochs=1, batch=50)
     monkeypatch.setitem(train.RECIPES, "lenet-mnist", small)
-    monkeypatch.setattr(train, "world", lambda recipe, seed: small_split())
+    monkeypatch.setattr(run_module, "load_split", lambda recipe, seed: small_split())
     cpu = torch.device("cpu")
     model = train.trained("lenet-mnist", 3, tmp_path, cpu)
     assert not model.training

@@ -15,7 +15,7 @@ from helpers.data import Digits, mnist, tiny_imagenet
 from helpers.experiments.train import command as train
 from helpers.experiments.train import datasets as worlds
 from helpers.experiments.train import publish
-from helpers.experiments.train.recipes import PUBLISHED, RECIPES
+from helpers.experiments.train.recipes import RECIPES
 from helpers.experiments.train.run import accuracy
 from helpers.networks import _store as store
 
@@ -102,37 +102,6 @@ def test_the_card_has_the_accuracy_of_the_first_seed_and_few_images_tell_nothing
         assert ON_FEW[name][test] == pytest.approx(share, abs=4 * (0.25 / 400) ** 0.5)  # four standard deviations
 
 
-def test_the_network_of_digits_wants_images_in_0_to_1(few_images):
-    test = worlds.held_out(RECIPES["digits-gap"]).tests["test"]
-    with torch.no_grad():
-        answers = networks.load("digits-gap", "cpu")(test.images.float() / 255).argmax(1)
-    assert (answers == test.labels).double().mean().item() == pytest.approx(ON_FEW["digits-gap"]["test"], abs=0.0041)
-
-
-def test_the_goals_are_reached_by_every_seed():
-    for name in ("scenes-gap", "scenes-gmp"):
-        assert accuracies(name)["test"].min() >= 0.95
-    goal = PUBLISHED["lenet-mnist"]["accuracy"]
-    assert accuracies("lenet-mnist")["test"].tolist() == pytest.approx([goal] * 3, abs=0.005)
-    biased = accuracies("scenes-biased")
-    assert biased["test"].min() > 0.95
-    assert (biased["test"] - biased["backgrounds swapped"]).min() > 0.1
-
-
-def test_what_the_page_says_of_the_biased_networks():
-    test = {name: accuracies(name)["test"] for name in RECIPES}
-    swapped = accuracies("scenes-biased")["backgrounds swapped"]
-
-    def spread(values):
-        return values.max() - values.min()
-
-    assert spread(swapped) > 0.2
-    # A training of scenes-last failed, which the page says.
-    assert spread(swapped) > max(spread(values) for name, values in test.items() if name != "scenes-last")
-    assert test["scenes-last"].min() < 0.35
-    assert spread(test["scenes-biased"]) < 0.05
-
-
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_the_record_and_the_manifest_tell_the_same(name):
     manifest = json.loads((store.FILES / f"{name}.json").read_text(encoding="utf8"))
@@ -155,7 +124,7 @@ def test_a_record_holds_all_that_was_measured():
     runs = [
         {
             "seed": seed, "accuracy": {"test": 0.5 + seed, "swapped": 0.25}, "by class": [0.75, None], "top 5": 0.875,
-            "data": "f" * 64, "facts": {"commit": "abc", "device": "cpu", "threads": 1, "python": "3", "torch": "2"},
+            "data": "f" * 64, "environment": dict.fromkeys(("commit", "device", "threads", "python", "torch"), "x"),
             "epochs": [{"epoch": k, "loss": 2.0 / k, "train": k / 8, "test": k / 16, "seconds": 1.5} for k in (1, 2)],
         }
         for seed in (0, 4)
@@ -164,7 +133,7 @@ def test_a_record_holds_all_that_was_measured():
     nested |= {"runs": runs, "published": None}
     record = results.from_text(results.to_text(publish.record_header(nested), publish.record_rows(nested)))
     assert record.attrs["data"] == {"seed 0": "f" * 64, "seed 4": "f" * 64}
-    assert record.attrs["settings"]["environments"]["4"] == runs[1]["facts"]
+    assert record.attrs["settings"]["environments"]["4"] == runs[1]["environment"]
     assert pick(record, table="accuracy", seed=4, metric="top 1", set="test")["value"] == 4.5
     assert select(record, table="accuracy", metric="top 5")["set"].tolist() == ["test", "test"]
     assert select(record, table="classes", seed=4)["label"].tolist() == [0, 1]

@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.records import counted, numbers, read_back
-from support.rows import pick, select
+from support.rows import assert_same_rows, pick, select
 from support.searched import CPU, noise, whole_numbers
 from support.untouched import assert_untouched
 from torch import nn
 
+from helpers import results
 from helpers.data import Digits, digits
 from helpers.experiments.run_files import RunError
 from helpers.experiments.whatwhere import measure as W
@@ -76,7 +77,7 @@ def test_training_is_adam_along_half_a_cosine(tmp_path):
     assert not model.training
 
 
-@pytest.mark.parametrize("kill", [(2, 0), (2, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("kill", [(2, 1), (3, 2)])
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, kill):
     whole, killed, path = small_net(), small_net(), tmp_path / "b.pt"
     losses = run(whole, tmp_path / "a.pt")
@@ -94,27 +95,15 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, kill):
     assert not done.training
 
 
-def test_a_kill_before_the_first_epoch_leaves_nothing(tmp_path):
-    with pytest.raises(Killed):
-        run(small_net(), tmp_path / "a.pt", drawn((0, 2)))
-    assert not list(tmp_path.iterdir())
-
-
 def test_damaged_checkpoints_are_refused(tmp_path):
     path = tmp_path / "a.pt"
     run(small_net(), path)
-    good = path.read_bytes()
     state = torch.load(path, weights_only=True)
-    for bad in (b"", b"nothing", good[: len(good) // 2], good[:-100]):
-        path.write_bytes(bad)
-        with pytest.raises(RunError, match="damaged"):
-            run(small_net(), path)
-        assert path.read_bytes() == bad
     for key in state:
         torch.save({k: v for k, v in state.items() if k != key}, path)
         with pytest.raises(RunError, match=r"a\.pt is damaged"):
             run(small_net(), path)
-    torch.save([1, 2], path)
+    path.write_bytes(b"nothing")
     with pytest.raises(RunError, match="damaged"):
         run(small_net(), path)
 
@@ -193,13 +182,10 @@ def test_the_same_seed_gives_the_same_windows():
     some_digits = digits(12, 5)
     first, again = (W.what_batches(some_digits, 3, 4) for _ in range(2))
     (x, y), (same_x, same_y) = (next(windows(2)) for windows in (first, again))
-    assert x.shape == (12, 1, 28, 28)
-    assert x.dtype == torch.float32
     assert x.equal(same_x)
     assert y.equal(same_y)
     assert -0.5 <= x.min() < -0.2
     assert 0.2 < x.max() <= 0.5
-    assert abs(x.mean()) < 0.15  # mid-gray is 0
     other, elsewhere = next(first(1)), next(W.what_batches(some_digits, 3, 5)(2))
     for windows, labels in (other, elsewhere):
         ordered = [
@@ -240,16 +226,6 @@ def test_targets_belong_to_their_views(monkeypatch):
     assert len(set(seeds)) == 9  # of 12, the last three again
 
 
-def test_targets_are_high_where_the_digit_lies():
-    accuracy = torch.full((55, 55), 0.1)
-    accuracy[22:33, 22:33] = 1.0
-    views, targets = next(W.where_batches(digits(6, 1), accuracy, 0)(0))
-    assert views.shape == (6, 1, 40, 96)
-    assert targets.shape == (6, 10, 24)
-    assert (targets.flatten(1).amax(1) > 0.3).all()
-    assert WhereNet(4)(views).shape == targets.shape
-
-
 class Side(nn.Module):
     """Right, that is 1, when what it sees is brighter on one side; else 0."""
 
@@ -263,29 +239,7 @@ class Side(nn.Module):
         return 5.0 * F.one_hot(more.long(), 2)
 
 
-class Aimed(nn.Module):
-    """Right, that is 1, when the four pixels in the middle of what it sees are bright."""
-
-    def forward(self, x):
-        side = x.shape[-1] // 2
-        return 5.0 * F.one_hot((x[:, 0, side - 1 : side + 1, side - 1 : side + 1].mean((1, 2)) > 0.3).long(), 2)
-
-
-def test_an_accuracy_map_counts_whole_pixels(monkeypatch):
-    real = V.noisy_displays
-    monkeypatch.setattr(W, "REACH_PX", 3)
-    monkeypatch.setattr(
-        W, "noisy_displays", lambda images, seed, places: real(images, seed, places=places, noise=0.0, contrast=1.0)
-    )
-    image = torch.zeros(1, 1, 28, 28)
-    image[:, :, 13:15, 13:15] = 1  # 0.5 above the ground: 0.25 in the mean of a window one pixel beside
-    accuracy = W.measured_map(Aimed(), Digits(image, torch.ones(1).long(), torch.zeros(1).long()), 0, CPU)
-    expected = torch.zeros(7, 7)
-    expected[3, 3] = 1
-    assert accuracy.equal(expected)
-
-
-@pytest.mark.parametrize(("dim", "first"), [(3, False), (3, True), (2, False), (2, True)])
+@pytest.mark.parametrize(("dim", "first"), [(3, False), (2, True)])
 def test_an_accuracy_map_tells_where_the_gaze_lies_from_the_digit(monkeypatch, dim, first):
     real, asked = V.noisy_displays, []
 
@@ -322,12 +276,6 @@ def test_profiles_by_hand(monkeypatch):
     accuracy[2, 2], accuracy[0, 1] = 0.9, 1.0
     border = [25, 2, 3, 5, 9, 10, 14, 15, 19, 21, 22, 23]
     assert W.profile(accuracy) == pytest.approx([0.9, 96 / 8 / 25, sum(border) / 12 / 25])
-    monkeypatch.undo()
-    axis = torch.arange(-27, 28)
-    away = (axis.square() + axis[:, None].square()).float().sqrt()
-    means = W.profile(away)
-    assert len(means) == 28
-    assert means == pytest.approx(list(range(28)), abs=0.5)
 
 
 @pytest.fixture
@@ -370,6 +318,7 @@ def test_the_record_of_the_what_where_model(monkeypatch, small_model, tmp_path):
     out = tmp_path / "runs"
     assert W.main(["--out", str(out), "--device", "cpu"]) == 0
     record = read_back(out / "whatwhere.csv")
+    assert_same_rows(record, results.read("whatwhere"), ways=("table", "variant", "method", "metric"))
     settings = record.attrs["settings"]
     assert settings["epochs"] == {"what": 2, "where": 1, "published what": 75, "published where": 60}
     assert settings["eccentricities (px)"] == [0, 8]
@@ -390,24 +339,12 @@ def test_the_record_of_the_what_where_model(monkeypatch, small_model, tmp_path):
         assert first != second
     for model in models:
         rows = select(record, seed=model["seed"])
-        accuracy = torch.tensor(model["accuracy map"])
-        assert accuracy.shape == (7, 7)
-        losses = select(rows, table="losses")
-        assert losses["step"].tolist() == [1, 2, 1]
-        assert losses["method"].tolist() == ["what", "what", "where"]
-        assert pick(rows, table="accuracy map", y=1, x=5)["value"] == model["accuracy map"][1][5]
-        assert pick(rows, metric="mean over the map")["value"] == pytest.approx(accuracy.mean().item())
-        profile = select(rows, table="profile", metric="accuracy")
-        assert profile["setting"].tolist() == [0, 1, 2, 3]
-        assert profile["value"].tolist() == pytest.approx(W.profile(accuracy))
+        profile = select(rows, table="profile", metric="accuracy")["value"]
+        assert profile.tolist() == pytest.approx(W.profile(torch.tensor(model["accuracy map"])))
         first = select(rows, table="curves", variant="always", set="contrast 0.7", metric="distance (px)", step=0)
         assert first["value"].tolist() == pytest.approx([0, 8], abs=0.8)
-        assert first["setting"].tolist() == [0, 8]
         assert set(select(rows, variant="always", metric="moved")["value"]) == {1}
-        assert set(select(rows, table="blurs")["value"]) <= set(V.SPOTS_PX)
-        assert set(select(rows, table="scan")["set"]) == {"contrast 0.7", "contrast 0.5"}
         assert (select(rows, table="seconds")["value"] > 0).all()
-        assert counted(W.rows(model)) == Counter(numbers(model)) - Counter([float(model["seed"])])
     assert models[0]["what loss"] != models[1]["what loss"]
     # Another call reads the finished networks and measures the same again.
     assert W.main(["--out", str(out), "--device", "cpu"]) == 0
@@ -454,9 +391,3 @@ def test_the_record_is_of_all_three_seeds(monkeypatch, small_model, tmp_path):
     record = W.record(tmp_path, CPU)
     assert record.header["seeds"] == [row["seed"] for row in record.rows] == [0, 1, 2]
     assert [len(digest) for digest in record.header["data"].values()] == [64]
-
-
-def test_without_the_digits_the_command_line_says_how_to_get_them(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HELPERS_DATA", str(tmp_path))
-    assert W.main(["--out", str(tmp_path / "runs"), "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.startswith("error: MNIST is not in")

@@ -106,28 +106,6 @@ def test_a_saccade_along_one_axis_is_one(monkeypatch, step, moved):
     assert V.searched("what", "where", digits(9, 2), 8, 0.7, 0, CPU, False, 4.0)["moved"] == moved
 
 
-def test_a_search_with_small_networks(monkeypatch):
-    monkeypatch.setattr(V, "TESTED", 6)
-    monkeypatch.setattr(V, "SACCADES", 2)
-    some_digits = digits(10, 0)
-    what = Constant(4.0 * F.one_hot(torch.tensor(3), 10))
-    where = Constant(torch.full((10, 24), -4.0))
-    where.value[2, 0] = 4.0  # far to the right
-    row = V.searched(what, where, some_digits, 12, 0.7, 1, CPU, False, 4.0)
-    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))[:6]
-    share = (some_digits.labels[order] == 3).float().mean().item()
-    assert row["alone"] == pytest.approx([share] * 3)
-    assert row["fused"] == pytest.approx([share] * 3)
-    assert row["moved"] == 1
-    assert row["distance (px)"][0] == pytest.approx(12, abs=0.8)
-    assert row["missed"] == [1, 1, 1]
-    # Of a place that promises less than the what pathway's own confidence a cautious gaze makes nothing.
-    where.value[2, 0] = -4.0
-    row = V.searched(what, where, some_digits, 12, 0.7, 1, CPU, True, 4.0)
-    assert row["moved"] == 0
-    assert row["distance (px)"] == [row["distance (px)"][0]] * 3
-
-
 def test_the_blur_that_leads_best_is_chosen(monkeypatch):
     monkeypatch.setattr(V, "TESTED", 4)
     some_digits, asked = digits(9, 2), []
