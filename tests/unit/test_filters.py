@@ -82,7 +82,7 @@ def test_the_radius_is_pillows():
 
 @pytest.mark.parametrize("size", [(31, 31), (12, 40), (2, 2), (1, 9), (1, 1)])
 @pytest.mark.parametrize("radius", [0.4, 5, 11])
-def test_a_wide_filter_reaches_as_far_as_mirroring_once_allows(size, radius):
+def test_a_wide_filter_reaches_as_far_as_mirroring_once_allows_and_keeps_range_and_constants(size, radius):
     # Mirrored once about its border pixel, a side of n pixels goes on for n - 1 pixels.
     x = images(2, 1, *size)
     reach = [min(round(3 * radius), n - 1) for n in size]
@@ -95,18 +95,12 @@ def test_a_wide_filter_reaches_as_far_as_mirroring_once_allows(size, radius):
         parts = [w * np.take(padded, np.arange(n) + far + o, axis) for w, o in zip(weights, offsets, strict=True)]
         expected = sum(parts) / weights.sum()
     close(blurred(x, radius), torch.from_numpy(expected))
-
-
-@pytest.mark.parametrize("size", [(16, 16), (5, 40), (2, 7), (1, 1), (1, 12)])
-@pytest.mark.parametrize("radius", [0.7, 10, 500, 1e6])
-def test_a_wide_filter_keeps_size_range_and_constants(size, radius):
     x = images(2, 3, *size)
-    actual = blurred(x, radius)
-    assert actual.shape == x.shape
-    assert torch.isfinite(actual).all()
-    assert actual.min() >= x.min() - 1e-12
-    assert actual.max() <= x.max() + 1e-12
-    close(blurred(torch.full_like(x, 3.7), radius), torch.full_like(x, 3.7))
+    for wide in (radius, 500, 1e6, 1e308):
+        actual = blurred(x, wide)
+        assert actual.min() >= x.min() - 1e-12
+        assert actual.max() <= x.max() + 1e-12
+        close(blurred(torch.full_like(x, 3.7), wide), torch.full_like(x, 3.7))
 
 
 @pytest.mark.parametrize("radius", [1e-3, 1e-20, 1e-50, 1e-320])

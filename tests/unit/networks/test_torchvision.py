@@ -8,37 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.bomb import Bomb
 from torch import nn
 
-from helpers.networks import (
-    LeNet,
-    WeightsError,
-    WeightsMissing,
-    load,
-    normalize,
-    rebuilt,
-)
-
-
-class Bomb:
-    """Pickles into a call that must never happen."""
-
-    def __reduce__(self):
-        return pytest.fail, ("a weight file was unpickled",)
-
-
-def test_torchvisions_networks_are_not_rebuilt(cache):
-    from torchvision.models import squeezenet1_1
-
-    torch.save(squeezenet1_1(weights=None).state_dict(), cache / "squeezenet1_1-b8a52dc0.pth")
-    with pytest.warns(UserWarning, match="not the file torchvision publishes"):
-        net = load("torchvision/squeezenet1_1", "cpu")
-    with pytest.raises(ValueError, match="network must be one of the book's"):
-        rebuilt(net, atrous=1)
-    fake = nn.Identity()
-    fake.card = "scenes-gap"
-    with pytest.raises(ValueError, match="network must be one of the book's"):
-        rebuilt(fake)
+from helpers.networks import LeNet, WeightsError, WeightsMissing, load, normalize, rebuilt
 
 
 @pytest.fixture
@@ -51,7 +24,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_torchvisions_networks_come_from_torchs_cache(cache):
+def test_torchvisions_networks_come_from_torchs_cache_and_are_not_rebuilt(cache):
     from torchvision.models import squeezenet1_1
 
     network = squeezenet1_1(weights=None).eval()
@@ -64,6 +37,11 @@ def test_torchvisions_networks_come_from_torchs_cache(cache):
     assert net.card.mean == (0.485, 0.456, 0.406)
     assert net.card.classes[0] == "tench"
     assert len(net.card.classes) == 1000
+    fake = nn.Identity()
+    fake.card = "scenes-gap"
+    for stranger in (net, fake):
+        with pytest.raises(ValueError, match="network must be one of the book's"):
+            rebuilt(stranger, atrous=1)
 
 
 @pytest.mark.parametrize("name", ["densenet121", "regnet_y_400mf", "googlenet"])

@@ -26,7 +26,6 @@ def test_the_grid_worked_out_by_hand():
         (((1, 8), 0.1, 1.0, 0.0), "n_radii must be an integer of at least 2, got 1"),
         (((8, 2.5), 0.1, 1.0, 0.0), "n_angles must be"),
         (((8, 8), 0.0, 1.0, 0.0), r"r_min must be a finite number in \(0, 1\), got 0"),
-        (((8, 8), 1.0, 1.0, 0.0), "r_min must be"),
         (((8, 8), 0.1, math.nan, 0.0), "r_max must be a finite number above 0, got nan"),
         (((8, 8), 0.1, 1.0, math.inf), "start_angle must be"),
     ],
@@ -49,11 +48,8 @@ def test_fixations_are_shared_or_one_list_an_image():
 @pytest.mark.parametrize(
     ("fixations", "message"),
     [
-        ((0, 0), "a torch tensor .*got tuple"),
         (torch.zeros(3), r"a non-empty tensor \(U, 2\) or \(2, U, 2\), got \(3,\)"),
-        (torch.zeros(0, 2), "a non-empty tensor"),
         (torch.zeros(3, 1, 2), "a non-empty tensor"),
-        (torch.tensor([[0.0, math.nan]]), "finite"),
         (torch.tensor([[0.0, 8.0]]), r"numbers in \[-1, 1\], from edge to edge of the image, got 0 \.\. 8"),
     ],
 )
