@@ -13,11 +13,14 @@ IOU = 0.5  # overlap from which on a box counts as right; ILSVRC
 
 
 class LocalizationError(NamedTuple):
-    """Shares of the images that are wrong, 0 to 1; NaN where no image has a box to compare with."""
+    """Error rates of localisation, a result and no exception: shares of the images that are wrong, 0 to 1.
+
+    NaN where no image has a box to compare with.
+    """
 
     top1: float  # the best answer is not the class, or its box is off
     top5: float  # none of the five best answers is the class, or its box is off
-    known: float  # the box is off, whatever the network answers: the map of the true class is looked at
+    known: float  # the box is off, the class being given ("GT-known"): the map of the true class is looked at
 
 
 def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:

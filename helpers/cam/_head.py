@@ -12,7 +12,7 @@ from helpers._validate import Target, check_target, check_tensor
 from helpers.capture import logits
 
 GRAD_CAM_HINT = "grad_cam(model, x, target, layer=...) needs no such head"
-POOLING = re.compile("pool|mean|amax")  # in the name of a function of torch
+POOLING = re.compile("pool|mean|amax")  # in the names of torch functions that pool; names of modules play no part
 SAME = 1e-4  # two tensors hold the same numbers up to this difference, relative to the largest of them
 
 
@@ -29,9 +29,9 @@ class Head(NamedTuple):
 def pooling_head(model: nn.Module, x: Tensor) -> Head:
     """The last feature maps of a batch, and the linear layer that reads their means or maxima.
 
-    Found by looking on during one forward, not by names: the logits must come out of a linear layer whose input is
-    the mean, or the maximum, of every feature map, for this batch. The pooling may be a module, a function or
-    `x.mean((2, 3))`; one that takes several steps (`x.mean(3).mean(2)`) is not seen.
+    Found by looking on during one forward, not by the names of modules: the logits must come out of a linear layer
+    whose input is the mean, or the maximum, of every feature map, for this batch. The pooling may be a module, a
+    function or `x.mean((2, 3))`; one that takes several steps (`x.mean(3).mean(2)`) is not seen.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
@@ -147,13 +147,16 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         if func is F.linear:
-            # A copy: a later step in place (a ReLU on the output) must leave a difference between this output and the
-            # logits. The features need no copy: changed in place, they no longer are the maps' means or maxima.
+            # A copy: after an in-place ReLU the output itself would be the logits, and the model would pass although
+            # its logits are not linear. Features are not copied: changed in place, they no longer are the maps' means
+            # or maxima, and the model is refused, which is the safe side.
             self.linear = _Linear(*_linear_arguments(*args, **(kwargs or {})), output.clone())
         elif isinstance(output, Tensor) and args and isinstance(args[0], Tensor) and args[0].ndim == 4:
             maps = args[0]
             one_a_map = output.numel() == len(maps) * maps.shape[1] and output.is_floating_point()
-            # Maps of a single place stay as they are in any step (a flatten, a ReLU): only a pooling counts there.
+            # On 1 x 1 maps every step gives one number a map, so the count proves nothing, and only a function whose
+            # name says pooling is taken: else a ReLU, a norm or a flatten behind the pooling would pass for it, and the
+            # pooled values for the last feature maps.
             if one_a_map and (maps.numel() > output.numel() or POOLING.search(getattr(func, "__name__", ""))):
                 self.pooled.append((maps, output))
         return output

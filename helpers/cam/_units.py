@@ -29,7 +29,7 @@ class Crops(NamedTuple):
 def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor, k: int = 5) -> Units:
     """The feature maps that speak most for a class, by their weight in the last linear layer.
 
-    `pooling_head` looks on at a forward; without an image the last linear layer registered is taken.
+    Unlike `pooling_head` this runs no forward: it takes the last `nn.Linear` in `model.modules()`.
 
     Args:
         model: network whose last linear layer reads one number a feature map, which is not checked.

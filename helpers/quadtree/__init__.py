@@ -11,8 +11,9 @@ By hand: take the whole image as one square; while a square's values range over 
 four. Here that is done for all squares of a level at once.
 
 A tree is an integer tensor (L, 3) of leaves (y, x, size) that tile the image, in reading order of their corners.
-Leaves never reach over the border: a square that would is cut, down to single pixels if need be. On a square image
-whose side is a power of two, the number of leaves is three times the number of cuts, plus one.
+Leaves never reach over the border: a square that would is cut, down to single pixels if need be, so that there leaves
+may be smaller than `min_size`. On a square image whose side is a power of two, the number of leaves is three times the
+number of cuts, plus one.
 
 Sources: Banik, "Image specific class saliency map" (term project slides, 2021), section "Quadtree based approach";
 Shusterman, Feder, "Image compression via improved quadtree decomposition algorithms", 1994, for the criteria

@@ -25,7 +25,8 @@ def build_quadtree(
         criterion: of a square's own pixels: "range", the largest minus the least value; "std", the standard deviation;
             "error", the squared error of painting the square with its mean, summed over its pixels. In colour the
             largest over the channels.
-        min_size: squares of this side are not cut; a power of two.
+        min_size: squares of this side are not cut, unless they reach over the border: there leaves may be smaller; a
+            power of two.
 
     Returns:
         Leaves (y, x, size), (L, 3) int64; a list of B such trees for a batch.
@@ -44,8 +45,9 @@ def build_quadtree(
 def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size: int = 1) -> Tensor:
     """The threshold at which an image's tree has as many leaves as possible, but at most so many.
 
-    The criterion "error" comes closest: it falls with every cut. A square's range, and its standard deviation the more
-    so, can be that of the enclosing square, and then both are cut at once: textures get far fewer leaves than allowed.
+    With "error" the count comes closest to `leaves`: a square's error is as a rule below that of the square it was cut
+    from (its parent). Its range may equal its parent's, its standard deviation even exceed it; then both are cut
+    at one threshold and the count jumps: textures get far fewer leaves than allowed.
 
     Args:
         image: (H, W) or (C, H, W), or a batch (B, C, H, W).
@@ -65,13 +67,14 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     smallest = [len(tree) for tree in _collect([v == torch.inf for v in values], images)]
     if max(smallest) > leaves:
         raise ValueError(f"leaves must be at least {max(smallest)}, as many as the smallest tree has, got {leaves}")
-    # A square is cut only if all enclosing ones (its ancestors) are: from the top down, no value exceeds its parent's.
-    for level in range(1, len(values)):
-        values[level] = torch.minimum(values[level], _double(values[level - 1]))
-    ranked = torch.cat([v.flatten(1) for v in values], 1).sort(1, descending=True).values
-    # Beside the squares that must be cut, every three leaves pay for one more cut: a square that may be cut or not lies
-    # wholly inside the image, so that 4 leaves take the place of 1. The threshold is the value of the first square that
-    # must stay; squares of equal value are cut together or not at all.
+    # `build_quadtree` cuts a square only if it and all its ancestors (the squares it lies in) exceed the threshold. So
+    # the least value along that path decides, and ranked by it the first n squares are the n cuts.
+    deciding = values[:1]
+    for value in values[1:]:
+        deciding.append(torch.minimum(value, _to_children(deciding[-1])))
+    ranked = torch.cat([value.flatten(1) for value in deciding], 1).sort(1, descending=True).values
+    # Start from the smallest tree, whose cuts (inf) must be made; each optional cut adds 3 leaves (4 for 1). The
+    # threshold is the value of the first square that must stay; squares of equal value are cut together or not at all.
     cuts = (ranked == torch.inf).sum(1) + (leaves - torch.tensor(smallest, device=ranked.device)) // 3
     thresholds = ranked.gather(1, cuts.clamp(max=ranked.shape[1] - 1)[:, None])[:, 0]
     thresholds = thresholds.clamp(min=0)  # -inf: only squares that must not be cut are left, and 0 cuts all others
@@ -96,13 +99,14 @@ def _criterion_values(images: Tensor, criterion: str, min_size: int) -> list[Ten
     """The criterion of every square, (B, n, n) a level, from the whole image down to the pixels.
 
     inf where a square must be cut, as it reaches over the border; -inf where it must not, as it is small enough or lies
-    beside the image.
+    wholly in the padding.
     """
     check_choice(criterion, "criterion", CRITERIA)
     if check_count(min_size, "min_size") & (min_size - 1):
         raise ValueError(f"min_size must be a power of two, got {min_size}")
     height, width = images.shape[-2:]
     side = 1 << (max(height, width) - 1).bit_length()  # the power of two that the image fits into
+    # What the padding holds does not matter: squares that touch it are overwritten below.
     levels = _padded_values(F.pad(images, [0, side - width, 0, side - height]), criterion)
     values = []
     for level, value in enumerate(levels):
@@ -118,23 +122,23 @@ def _criterion_values(images: Tensor, criterion: str, min_size: int) -> list[Ten
 def _padded_values(padded: Tensor, criterion: str) -> list[Tensor]:
     """The criterion of every square of (B, C, S, S), the largest over the channels, level by level from the whole."""
     if criterion == "range":
-        high, low = [padded], [-padded]
+        high, negated_low = [padded], [-padded]  # the greatest and minus the least value, from the pixels up
         while high[-1].shape[-1] > 1:
-            high, low = ([*levels, F.max_pool2d(levels[-1], 2)] for levels in (high, low))
-        values = [greatest + minus_least for greatest, minus_least in zip(high, low, strict=True)]
+            high, negated_low = ([*levels, F.max_pool2d(levels[-1], 2)] for levels in (high, negated_low))
+        values = [greatest + minus_least for greatest, minus_least in zip(high, negated_low, strict=True)]
     else:
         mean = padded.to(widest_float(padded.device))
         variance = torch.zeros_like(mean)
-        values = [variance]
+        values = [variance]  # from the pixels up
         # The variance of four squares together: the mean of their variances, and the variance of their means.
         while mean.shape[-1] > 1:
             coarse = F.avg_pool2d(mean, 2)
-            variance = F.avg_pool2d(variance + (mean - _double(coarse)).square(), 2)
+            variance = F.avg_pool2d(variance + (mean - _to_children(coarse)).square(), 2)
             mean = coarse
             values.append(variance)
         area = [4**level for level in range(len(values))]
         values = [v.sqrt() if criterion == "std" else v * n for v, n in zip(values, area, strict=True)]
-    return [v.amax(1) for v in reversed(values)]
+    return [v.amax(1) for v in reversed(values)]  # from the whole down to the pixels
 
 
 def _collect(cut: Sequence[Tensor], images: Tensor) -> list[Tensor]:
@@ -147,7 +151,7 @@ def _collect(cut: Sequence[Tensor], images: Tensor) -> list[Tensor]:
         b, i, j = (reached & ~cut_here).nonzero().unbind(1)
         leaves.append(torch.stack([b, i * size, j * size, torch.full_like(b, size)], 1))
         if level + 1 < len(cut):
-            reached = _double(reached & cut_here)
+            reached = _to_children(reached & cut_here)
     rows = torch.cat(leaves)  # (N, 4): image, y, x, size
     rows = rows[(rows[:, 1] < height) & (rows[:, 2] < width)]  # squares beside the image are none of its leaves
     rows = rows[((rows[:, 0] * height + rows[:, 1]) * width + rows[:, 2]).argsort()]
@@ -155,6 +159,6 @@ def _collect(cut: Sequence[Tensor], images: Tensor) -> list[Tensor]:
     return list(rows[:, 1:].split(counts))
 
 
-def _double(grid: Tensor) -> Tensor:
-    """Each cell of (..., n, n) as two by two cells."""
+def _to_children(grid: Tensor) -> Tensor:
+    """Each square's value given to its four children: (..., n, n) -> (..., 2 n, 2 n)."""
     return grid.repeat_interleave(2, -2).repeat_interleave(2, -1)

@@ -38,9 +38,9 @@ def convolve_on_leaves(
 ) -> Tensor:
     """A convolution, padded with zeros to keep the size, computed only at the places that a tree calls for.
 
-    Exact: at every place whose window reaches beyond the constant inside of its leaf, and once for each inside; equal
-    to `F.conv2d` when x is constant inside the leaves. Not exact: once a leaf, at its centre, and the result is painted
-    over the leaf, as Banik (2021) proposes.
+    Exact: at every place whose window reaches beyond the constant inside of its leaf, and at one place for all of each
+    inside; equal to `F.conv2d` when x is constant inside the leaves. Not exact: at one place a leaf, its centre, whose
+    output is painted over the leaf, as Banik (2021) proposes.
 
     Args:
         x: (C, H, W), constant in each leaf up to `margin` pixels from its edge.
@@ -49,7 +49,7 @@ def convolve_on_leaves(
         bias: (K,) or None.
         margin: how far from its edge a leaf is not constant any more after the earlier layers, in pixels: the sum of
             their k // 2; 0 for the first layer.
-        exact: compute every place that differs, or one place a leaf.
+        exact: compute at every place whose output differs, or at one place a leaf.
 
     Returns:
         (K, H, W).
@@ -67,18 +67,18 @@ def convolve_on_leaves(
     check_count(margin, "margin", 0)
     leaf_index = leaf_map(leaves, x.shape[1:])
     if exact:
-        rows, columns, source = _exact_places(leaves, leaf_index, margin + k // 2)
+        rows, columns, place_of_pixel = _exact_places(leaves, leaf_index, margin + k // 2)
     else:
-        (rows, columns), source = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), leaf_index
+        (rows, columns), place_of_pixel = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), leaf_index
     windows = F.pad(x, [k // 2] * 4).unfold(1, k, 1).unfold(2, k, 1)  # (C, H, W, k, k), a view
     patches = windows[:, rows, columns].transpose(0, 1).flatten(1)  # (places, C k k)
     outputs = patches @ weight.flatten(1).T
     outputs = outputs if bias is None else outputs + bias
-    return outputs[source].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
+    return outputs[place_of_pixel].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
 
 
 def _exact_places(leaves: Tensor, leaf_index: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns (places,) to compute at, and for each pixel (H, W) the place whose output it gets.
+    """Rows and columns of the places, (places,) each, and for each pixel (H, W) the place whose output it gets.
 
     `leaf_index` (H, W) is the leaf map; `reach` is how far from a leaf's edge the outputs may differ, in pixels.
     """
@@ -87,12 +87,12 @@ def _exact_places(leaves: Tensor, leaf_index: Tensor, reach: int) -> tuple[Tenso
     down, right = rows[:, None] - y, columns - x
     inside = (down >= reach) & (down < size - reach) & (right >= reach) & (right < size - reach)
     first = (down == reach) & (right == reach)  # the place that stands for its leaf's inside
-    places = ~inside | first
-    own = places.flatten().cumsum(0).view(places.shape) - 1  # the index of each place, in reading order
+    is_place = ~inside | first
+    place_index = is_place.flatten().cumsum(0).view(is_place.shape) - 1  # of each place, in reading order
     # Clamped: out of range only for leaves without an inside, whose entry is not used.
-    first_of_leaf = own[(y + reach).clamp(max=len(rows) - 1), (x + reach).clamp(max=len(columns) - 1)]
-    rows, columns = places.nonzero().unbind(1)
-    return rows, columns, torch.where(inside, first_of_leaf, own)
+    first_of_leaf = place_index[(y + reach).clamp(max=len(rows) - 1), (x + reach).clamp(max=len(columns) - 1)]
+    rows, columns = is_place.nonzero().unbind(1)
+    return rows, columns, torch.where(inside, first_of_leaf, place_index)
 
 
 def _check_kernel(kernel: int) -> int:

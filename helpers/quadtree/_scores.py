@@ -58,7 +58,8 @@ def occlusion_on_leaves(
         target: class index, (B,) indices, or (B, K) for K classes of every image.
         leaves: the tree (L, 3) of a single image (B = 1), or a list of B trees, which may differ in length.
         fill: what covers: a number, or images that broadcast to x.
-        batch_size: images a pass; the length of x, or 8 where x is shorter, when left out.
+        batch_size: images a pass; max(len(x), 8) when left out: as many as x holds, but not one leaf a pass for a
+            single image, which would be slow.
 
     Returns:
         Drops of the logit, (L,), or (K, L) for a (B, K) target; a list of B of them for a list of trees. Divided by

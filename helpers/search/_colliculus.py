@@ -19,22 +19,24 @@ from helpers.search._information import check_accuracy
 # The layout of Daucé et al. 2020: 10 rings from the outermost inwards, each 1.41 times as far out as the next, the
 # first at 0.8 of half the display; 24 azimuths.
 RINGS, AZIMUTHS, RATIO, REACH = 10, 24, 1.41, 0.8
-WIDTH = 0.25  # standard deviation of a cell's kernel, in its eccentricity
+WIDTH = 0.25  # standard deviation of a cell's kernel, as a share of its eccentricity
 RIDGE = 0.01  # of the pseudo-inverse, for kernels of unit norm
+CHANCE = 0.1  # accuracy of a guess: 1 / 10 digits, as published
 
 
 @lru_cache(maxsize=4)
 def _kernels(size: int) -> Tensor:
     """The weights with which each cell averages a display: (cells, size, size), those of a cell adding up to 1."""
     axis = pixel_centers(size, dtype=torch.float64)
-    centres = grid_offsets(Geometry(RINGS, AZIMUTHS, REACH / RATIO ** (RINGS - 1), REACH, 0.0)).flatten(0, 1)
+    rings = Geometry(RINGS, AZIMUTHS, r_min=REACH / RATIO ** (RINGS - 1), r_max=REACH, start_angle=0.0)
+    centres = grid_offsets(rings).flatten(0, 1)
     width = WIDTH * centres.norm(dim=1, keepdim=True)
     column, row = (torch.exp(-(((axis - centres[:, [k]]) / width) ** 2) / 2) for k in (0, 1))
     kernels = row[:, :, None] * column[:, None, :]
     return (kernels / kernels.sum((1, 2), keepdim=True)).float()
 
 
-def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance: float = 0.1) -> Tensor:
+def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance: float = CHANCE) -> Tensor:
     """What the where pathway should say: the accuracy map of the what pathway, around the object, seen by the cells.
 
     Args:
@@ -66,12 +68,14 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
     # With the object at p, looking at q is answered rightly with probability accuracy[q - p], counted from the map's
     # middle. Correlating each kernel with the map gives, for all p at once,
     # by_place[cell, p] = sum_q kernel[cell, q] (accuracy[q - p] - chance).
+    # Padded, as the transform's correlation is circular and would wrap. With chance subtracted the map is 0 beyond its
+    # edge, which the padding holds.
     padded = [size + 2 * m for m in margin]
     spectrum = torch.fft.rfft2(kernels, s=padded) * torch.fft.rfft2((accuracy.float().cpu() - chance), s=padded).conj()
     # The transform counts the map from its corner: the roll brings its middle to offset 0.
     by_place = torch.fft.irfft2(spectrum, s=padded).roll(margin, dims=(1, 2))[:, :size, :size]
-    # Places are counted from the centre, which lies between the pixels size / 2 - 1 and size / 2: an object at place 0
-    # is looked at best from there, so the mean over the four pixels around it stands for it.
+    # Place 0, the centre of the display, is the corner between four pixels, and so is every place: the mean over the
+    # four stands for it.
     pixels = places.cpu() + size // 2
     around = [by_place[:, pixels[:, 1] - i, pixels[:, 0] - j] for i in (0, 1) for j in (0, 1)]
     cells = chance + torch.stack(around).mean(0).T
@@ -80,15 +84,17 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
 
 @lru_cache(maxsize=4)
 def _map_from_cells(size: int) -> Tensor:
-    """Pseudo-inverse of the kernels, (cells, size * size): from cells to the map of least norm that would give them."""
+    """Pseudo-inverse of the kernels, (cells, size * size): from cells to the smallest map that nearly gives them."""
+    # Kernels add up to 1, so small ones have large norms; scaled to norm 1, one ridge weighs on all alike. Cells /
+    # norms are the responses of the unit kernels; because of the ridge the map gives them only nearly.
     kernels = _kernels(size).flatten(1).double()
     norms = kernels.norm(dim=1, keepdim=True)
-    unit = kernels / norms  # else the fovea's small kernels would outweigh all others
+    unit = kernels / norms
     gram = unit @ unit.T + RIDGE * torch.eye(len(unit), dtype=torch.float64)
     return (torch.linalg.solve(gram, unit) / norms).float()
 
 
-def predicted_map(cells: Tensor, size: int = 128, chance: float = 0.1) -> Tensor:
+def predicted_map(cells: Tensor, size: int = 128, chance: float = CHANCE) -> Tensor:
     """A map of cells as a map of the display: the accuracies of the what pathway that would give these cells.
 
     Args:
@@ -108,7 +114,7 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = 0.1) -> Tensor
     return unchecked_predicted_map(cells, size, chance)
 
 
-def unchecked_predicted_map(cells: Tensor, size: int, chance: float = 0.1) -> Tensor:
+def unchecked_predicted_map(cells: Tensor, size: int, chance: float = CHANCE) -> Tensor:
     """`predicted_map` of arguments that were checked."""
     maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
     axis = pixel_centers(size, device=cells.device)

@@ -53,13 +53,14 @@ def label_map(
         x: images, (B, C, H, W), normalised as the network expects them.
         fixations: n for `fixation_grid(n)`, or (U, 2), or (B, U, 2), other ones for each image; in [-1, 1].
         view: what is seen from fixations, called as `view(x, fixations)`, for example `retina.log_polar` or
-            `retina.cartesian`, which returns (B, U, C, h, w); None for one of the book's networks, which know their
-            own (`retina.viewer`).
+            `retina.cartesian`, which returns (B, U, C, h, w); None for one of the book's networks, whose card
+            (`networks.Card`, the record of a trained network: view, size, classes ...) says what it is shown.
         batch_size: views that are computed at once: bounds the memory, whatever the number of images and fixations.
-        logits: return these as they are.
+        logits: True returns the logits, without log-softmax.
 
     Returns:
-        (B, n, n, K) for a number, (B, U, K) for a list: log-probabilities (log-softmax of the logits).
+        (B, n, n, K) for a number, (B, U, K) for a list: log-probabilities (log-softmax of the logits), or
+        the logits.
 
     Raises:
         ValueError: bad images or fixations, a network without a card where `view` is None, a batch size below 1, or a
@@ -76,7 +77,7 @@ def unchecked_label_map(
     model: nn.Module, x: Tensor, fixations: Tensor, view: View, batch_size: int, logits: bool = False
 ) -> Tensor:
     """`label_map` of arguments that were checked: fixations (B or 1, U, 2) on the CPU -> (B, U, K)."""
-    fixations = fixations.double().expand(len(x), -1, -1)
+    fixations = fixations.double().expand(len(x), -1, -1)  # positions are computed in float64
     count = fixations.shape[1]
     parts = []
     with preserved(model), torch.no_grad():
@@ -207,8 +208,8 @@ def accuracy_map(
         x: images, (B, C, H, W).
         target: their labels, an int or (B,).
         offsets: of the fixation from the object, x and y in half the image's width and height: n for
-            `fixation_grid(n)`, or (n, m, 2) or (U, 2). For `collicular_target` they are whole pixels, the middle one 0:
-            x and y from `torch.arange(-27, 28) * 2 / side` give a map of 55 x 55.
+            `fixation_grid(n)`, or (n, m, 2) or (U, 2). For `collicular_target` choose offsets one pixel apart, the
+            middle one 0: x and y from `torch.arange(-27, 28) * 2 / side`, `side` being the images' in pixels.
         places: (B, 2), where the objects are, in [-1, 1]; None is the centre. Fixations beyond the edge are moved onto
             it.
         view: as in `label_map`.

@@ -64,7 +64,7 @@ def redundancy(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Te
         ValueError: as `fuse`.
     """
     check_belief(belief, log_p, prior)
-    return _joint(belief, log_p, prior)[1]
+    return _unnormalised_fusion(belief, log_p, prior)[1]
 
 
 def information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -90,13 +90,14 @@ def information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None = None)
 
 
 def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None = None, constant: bool = True) -> Tensor:
-    """The source's bound: what the gain would be if the two views had nothing in common.
+    """The source's bound: what the gain would be, were Z(u) = 1, that is, had the two views nothing in common.
 
     Implements :eq:`eq-igub`: IGUB(u) = sum_k p(k | x_0, x_u) log p(k | x_u), chapter 7, and adds the constant
     - sum_k p(k | x_0, x_u) log p(k).
 
-    - With the constant it equals `information_gain` + `redundancy`.
-    - It bounds the mean gain from above, if the posteriors are exact; for a single pair of views it may be less.
+    - With the constant it equals `information_gain` + `redundancy`, IG(u) + log Z(u).
+    - It bounds only the mean gain: log Z(u) is at least 0 on average over pairs of views, if the posteriors are exact,
+      but not for every pair.
     - Without the constant it is at most 0, and no bound.
 
     Args:
@@ -119,8 +120,8 @@ def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None =
 def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
     """What a look is worth on average, before looking: the mutual information of the label and the answer.
 
-    The answer at u is taken for the label with probability a(u), else for any of the others, all alike. With a
-    uniform belief and a(u) = 1/K the look is worth nothing; with a(u) = 1 it is worth the belief's entropy.
+    Model of a look: the answer at u is the true label with probability a(u), and each of the K - 1 others with
+    probability (1 - a(u)) / (K - 1). With a(u) = 1/K the look is worth nothing, with a(u) = 1 the belief's entropy.
 
     Implements :eq:`eq-expected-gain`: H(answer) - H(answer | label), chapter 7.
 
@@ -142,13 +143,13 @@ def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
 
 def unchecked_fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
     """`fuse` of arguments that were checked."""
-    return _joint(belief, log_p, prior)[0].log_softmax(-1)
+    return _unnormalised_fusion(belief, log_p, prior)[0].log_softmax(-1)
 
 
 def unchecked_information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
     """`information_gain` of arguments that were checked."""
     fused = unchecked_fuse(belief, log_p, prior)
-    return _mean(fused, fused - _beside(belief, log_p)).clamp(min=0)  # rounding may leave a hair less
+    return _mean(fused, fused - _with_view_axes(belief, log_p)).clamp(min=0)  # rounding may leave a hair less
 
 
 def unchecked_information_gain_bound(
@@ -165,9 +166,10 @@ def unchecked_expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
     wrong_labels = belief.shape[1] - 1
     right = accuracy.to(belief)[..., None]  # (B, U, 1)
     wrong = (1 - right) / wrong_labels
-    answer = wrong + belief.exp()[:, None] * (right - wrong)  # (B, U, K): probability of each answer
-    noise = torch.special.entr(right) + wrong_labels * torch.special.entr(wrong)
-    return (torch.special.entr(answer).sum(-1) - noise[..., 0]).clamp(min=0)
+    # p(answer k) = p(k) right + (1 - p(k)) wrong, (B, U, K)
+    answer = wrong + belief.exp()[:, None] * (right - wrong)
+    entropy_given_label = torch.special.entr(right) + wrong_labels * torch.special.entr(wrong)  # whichever it is
+    return (torch.special.entr(answer).sum(-1) - entropy_given_label[..., 0]).clamp(min=0)
 
 
 def _mean(log_weights: Tensor, values: Tensor) -> Tensor:
@@ -182,14 +184,14 @@ def _log_prior(prior: Tensor | None, log_p: Tensor) -> Tensor:
     return log_p.new_full((labels,), -math.log(labels)) if prior is None else prior.to(log_p).log()
 
 
-def _beside(belief: Tensor, log_p: Tensor) -> Tensor:
+def _with_view_axes(belief: Tensor, log_p: Tensor) -> Tensor:
     """The belief (B, K) with as many axes as the views' log-probabilities (B, ..., K)."""
     return belief.view(len(belief), *[1] * (log_p.ndim - 2), -1)
 
 
-def _joint(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> tuple[Tensor, Tensor]:
+def _unnormalised_fusion(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logarithm of p(k | x_0) p(k | x_u) / p(k), (B, ..., K), and of its sum over k, (B, ...)."""
-    joint = _beside(belief, log_p) + log_p - _log_prior(prior, log_p)
+    joint = _with_view_axes(belief, log_p) + log_p - _log_prior(prior, log_p)
     total = joint.logsumexp(-1)
     if bool(total.isinf().any()):
         raise ValueError("belief and log_p must leave a label possible, got two that exclude each other")

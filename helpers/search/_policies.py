@@ -71,10 +71,12 @@ def _target_index(state: SearchState) -> Tensor:
 
 
 def _known_label(state: SearchState) -> Tensor:
+    """Log-probability of the true label, from each view alone."""
     return state.need("log_p").gather(2, _target_index(state))[..., 0]
 
 
 def _oracle(state: SearchState) -> Tensor:
+    """Margin of the true label over the likeliest other one: above 0 where the view's own answer is right."""
     others = state.need("log_p").scatter(2, _target_index(state), float("-inf"))
     return _known_label(state) - others.amax(-1)
 
@@ -108,7 +110,11 @@ def _center(state: SearchState) -> Tensor:
 
 
 POLICIES: dict[str, Policy] = {
-    "oracle": Policy(_oracle, "where the right label leads most: right if any candidate is", needs_target=True),
+    "oracle": Policy(
+        _oracle,
+        "where the true label's margin over the next one is largest: that view's own answer is right if any is",
+        needs_target=True,
+    ),
     "known_label": Policy(_known_label, "where the known label is likeliest", needs_target=True),
     "max_confidence": Policy(_max_confidence, "where any label is likeliest"),
     "fused_confidence": Policy(_fused_confidence, "where the belief would become surest"),

@@ -66,10 +66,10 @@ def search(
     """Look at images once, then again where a policy says, and fuse what is seen.
 
     Args:
-        models: the network that names what it sees, or a pair (what, predict_accuracy), whose second member predicts
-            from the whole image how probably each candidate's answer is right, for the policy "expected": it is called
-            as `predict_accuracy(x, fixations)` with (B, U, 2) and returns (B, U) in [0, 1]. It is not a `WhereNet`:
-            with one of these `dual_pathway` searches.
+        models: the network that names what it sees, or a pair (what_net, predict_accuracy), whose second member
+            predicts from the whole image how probably each candidate's answer is right, for the policy "expected": it
+            is called as `predict_accuracy(x, fixations)` with (B, U, 2) and returns (B, U) in [0, 1]. A `WhereNet` does
+            not fit here; use `dual_pathway` for it.
         x: images, (B, C, H, W), normalised as the network expects them.
         policy: a name in `POLICIES`.
         saccades: how many, from 0 on.
@@ -92,15 +92,16 @@ def search(
     """
     check_images(x)
     check_choice(policy, "policy", POLICIES)
-    what, predict_accuracy = models if isinstance(models, tuple) else (models, None)
-    view, batch_size = resolve_view(view, what), check_count(batch_size, "batch_size")
+    what_net, predict_accuracy = models if isinstance(models, tuple) else (models, None)
+    view, batch_size = resolve_view(view, what_net), check_count(batch_size, "batch_size")
+    # float32, as `Trace` returns them; the positions to sample at are computed from them in float64.
     fixations = as_candidates(fixations, len(x))[0].float().expand(len(x), -1, -1)  # (B, U, 2)
     start = as_start(start, len(x))  # (B, 2)
     visited = _visited(fixations, start, inhibit)
     saccades = _check_saccades(saccades, visited)
 
     def look(fixations: Tensor) -> Tensor:
-        return unchecked_label_map(what, x, fixations, view, batch_size)
+        return unchecked_label_map(what_net, x, fixations, view, batch_size)
 
     glance = look(start[:, None])[:, 0]  # (B, K)
     if predict_accuracy is not None and accuracy is None and POLICIES[policy].needs_accuracy:

@@ -21,13 +21,17 @@ from helpers.search._colliculus import AZIMUTHS, RATIO, REACH, RINGS, unchecked_
 from helpers.search._fixations import BATCH_SIZE, View, as_start, unchecked_label_map
 from helpers.search._information import unchecked_fuse
 
-ORIENTATIONS, PHASES = 6, 2  # of the published filters, whose place 12 learned ones take
+FILTERS = 12  # as many as the published 6 orientations x 2 phases
 HIDDEN = 1000
 PER_CELL = 4  # samples of the dorsal retina for each cell of the map, along either axis
-# Four samples a cell, its centre in their middle: the retina reaches 1.5 samples farther out and in than the rings of
-# cells. A ring is 4 samples wide: 1.5 samples are 3/8 of a ring, a factor of RATIO ** (3 / 8).
+# Radially cell i lies in the middle of its 4 samples (row 4 i + 1.5): the retina reaches 1.5 samples, 3/8 of a ring,
+# beyond the outermost and the innermost ring. Along the azimuth cell j lies on a sample (column 4 j).
 DORSAL_RETINA = Geometry(
-    RINGS * PER_CELL, AZIMUTHS * PER_CELL, REACH / RATIO ** (RINGS - 1 + 3 / 8), REACH * RATIO ** (3 / 8), 0.0
+    RINGS * PER_CELL,
+    AZIMUTHS * PER_CELL,
+    r_min=REACH / RATIO ** (RINGS - 1 + 3 / 8),
+    r_max=REACH * RATIO ** (3 / 8),
+    start_angle=0.0,
 )
 
 
@@ -35,7 +39,8 @@ def dorsal_view(x: Tensor, fixations: Tensor | None = None) -> Tensor:
     """What the where pathway sees around fixations: gray, log-polar, anti-aliased, four by four samples for each cell.
 
     Args:
-        x: images, (B, C, H, W), whose mean is 0; colours are averaged.
+        x: images, (B, C, H, W), normalised so that 0 is the mean of their pixels, since what lies outside an image is
+            seen as 0; colours are averaged.
         fixations: (U, 2) or (B, U, 2), in [-1, 1]; None is the centre.
 
     Returns:
@@ -70,11 +75,16 @@ class WhereNet(nn.Module):
     def __init__(self, hidden: int = HIDDEN) -> None:
         super().__init__()
         hidden = check_count(hidden, "hidden")
-        filters, side = ORIENTATIONS * PHASES, 2 * PER_CELL + 1
+        # A filter spans its middle sample and a cell's width, 4 samples, to either side: 9. Radially its middle is row
+        # 4 i, not the cell's 4 i + 1.5, which does not matter, as it is learned.
+        side = 2 * PER_CELL + 1
         self.retina = nn.Sequential(
-            AngularPad2d(PER_CELL), nn.Conv2d(1, filters, side, PER_CELL, (PER_CELL, 0)), nn.ReLU(), nn.Flatten()
+            AngularPad2d(PER_CELL),  # the azimuth is a circle: padded with its other end, not with zeros
+            nn.Conv2d(1, FILTERS, side, stride=PER_CELL, padding=(PER_CELL, 0)),
+            nn.ReLU(),
+            nn.Flatten(),
         )
-        features = filters * RINGS * AZIMUTHS
+        features = FILTERS * RINGS * AZIMUTHS
         self.layers = nn.Sequential(
             nn.BatchNorm1d(features),
             nn.Linear(features, hidden), nn.ReLU(), nn.BatchNorm1d(hidden),
@@ -91,8 +101,8 @@ class WhereNet(nn.Module):
 class WhatNet(Chain):
     """The published what pathway, a LeNet for windows of 28 x 28 pixels: (B, 1, 28, 28) -> logits (B, classes).
 
-    Two convolutions of 5 x 5 (20 and 50 maps, the article says three, its code has two), 500 hidden units; 431,080
-    parameters for ten classes.
+    Two convolutions of 5 x 5, 20 and 50 maps (the article speaks of three convolutions, its code has two), 500 hidden
+    units; 431,080 parameters for ten classes.
 
     Args:
         classes: number of logits.
@@ -139,10 +149,12 @@ def dual_pathway(
 ) -> Glimpses:
     """Look, ask the where pathway for a better fixation, go there, look again.
 
+    Where no cell says anything, the where pathway's map holds an accuracy of 0.1, whatever the number of labels K.
+
     Args:
         what: maps a view to logits (B, K).
         where: a `WhereNet`.
-        x: images, (B, C, H, H), square, whose mean is 0; what the where pathway sees.
+        x: images, (B, C, H, H), square, which the where pathway sees; normalised as for `dorsal_view`.
         saccades: how many, from 0 on.
         view: what the what pathway sees from a fixation, as in `label_map`.
         what_images: what the what pathway looks at, (B, C', H, H), when it is not `x`: in colour, for example.
@@ -189,16 +201,19 @@ def dual_pathway(
     )
 
 
-def _where_cells(where: nn.Module, x: Tensor, fixation: Tensor, batch_size: int) -> Tensor:
+def _where_cells(where_net: nn.Module, x: Tensor, fixation: Tensor, batch_size: int) -> Tensor:
     """The accuracies that the where pathway predicts around one fixation an image, (B, 2) -> (B, 10, 24)."""
     batches = zip(x.split(batch_size), fixation.double()[:, None].split(batch_size), strict=True)
-    with preserved(where), torch.no_grad():
-        return torch.cat([where(_dorsal_view(images, points)[:, 0]) for images, points in batches]).sigmoid()
+    with preserved(where_net), torch.no_grad():
+        return torch.cat([where_net(_dorsal_view(images, points)[:, 0]) for images, points in batches]).sigmoid()
 
 
 def _best_step(cells: Tensor, size: int, batch_size: int) -> tuple[Tensor, Tensor]:
     """The greatest accuracy that cells promise, (B,), and the way there in whole pixels, right and down, (B, 2)."""
-    # Means of four neighbouring pixels, so that the gaze moves by whole pixels and a window need not be resampled.
-    means = [F.avg_pool2d(unchecked_predicted_map(part, size), 2, 1) for part in cells.cpu().split(batch_size)]
-    promised, best = torch.cat(means).flatten(1).max(1)
+    # Means of four neighbouring pixels, so that the gaze moves by whole pixels and a window need not be resampled:
+    # pixel i lies i + 1/2 - size / 2 from the fixation, the middle of pixels i and i + 1 lies i + 1 - size / 2, a whole
+    # number. A row has size - 1 of these means.
+    maps = (unchecked_predicted_map(part, size) for part in cells.cpu().split(batch_size))
+    means = torch.cat([F.avg_pool2d(batch, kernel_size=2, stride=1) for batch in maps])
+    promised, best = means.flatten(1).max(1)
     return promised, torch.stack([best % (size - 1), best // (size - 1)], 1) + 1 - size // 2
