@@ -10,6 +10,7 @@ import ipywidgets
 import pytest
 import torch
 from matplotlib.image import imread
+from support.refuses import refuses
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
@@ -101,8 +102,10 @@ def test_colours_are_given_back_one_by_one(networks, shown):
     torch.testing.assert_close(shown[0][0][1], seen, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(128, 128), (64, 128), (150, 90)])
-@pytest.mark.parametrize(("gaze", "r_max"), [((0.0, 0.0), 0.5), ((0.5, -0.25), 0.25), ((1.0, 1.0), 1.0)])
+@pytest.mark.parametrize(
+    ("shape", "gaze", "r_max"),
+    [((128, 128), (0.0, 0.0), 0.5), ((64, 128), (0.5, -0.25), 0.25), ((150, 90), (1.0, 1.0), 1.0)],
+)
 def test_the_ring_is_a_circle_in_pixels_around_what_is_seen(networks, shown, shape, gaze, r_max):
     height, width = shape
     image = torch.zeros(3, height, width)
@@ -126,15 +129,6 @@ def test_images_that_are_not_square_are_seen(networks, shown, kind):
     assert text == check_seen(shown[0], networks[kind], image, [0.5, -0.5], 0.8)
 
 
-@each_kind
-def test_a_frame_changes_nothing_that_is_given(networks, kind):
-    image, gaze = IMAGES[0].clone(), torch.tensor([0.3, 0.4])
-    with assert_untouched(networks[kind]):
-        gaze_frame(networks[kind], image, gaze)
-    assert image.equal(IMAGES[0])
-    assert gaze.tolist() == torch.tensor([0.3, 0.4]).tolist()
-
-
 def test_a_gaze_in_double_precision_or_whole_numbers_is_taken(networks):
     network = networks["scenes-logpolar"]
     _, said = gaze_frame(network, IMAGES[0], torch.tensor([0.0, 1.0]))
@@ -147,13 +141,6 @@ def test_a_network_in_training_mode_is_read_in_evaluation_and_left_in_training(n
     with assert_untouched(trained):
         _, said = gaze_frame(trained, IMAGES[0], torch.zeros(2))
     assert said == gaze_frame(networks["scenes-disc"], IMAGES[0], torch.zeros(2))[1]
-
-
-def test_images_in_double_precision_are_taken(networks):
-    network = networks["scenes-logpolar"]
-    assert (
-        gaze_frame(network, IMAGES[0].double(), torch.zeros(2))[1] == gaze_frame(network, IMAGES[0], torch.zeros(2))[1]
-    )
 
 
 def test_fewer_than_five_classes_are_all_said(networks):
@@ -174,24 +161,14 @@ def test_fewer_than_five_classes_are_all_said(networks):
     ("image", "gaze", "message"),
     [
         (IMAGES, torch.zeros(2), "images must be a non-empty"),
-        (IMAGES[0, :1], torch.zeros(2), "images must be a non-empty"),
         (IMAGES[0] + 1, torch.zeros(2), r"images must lie in \[0, 1\]"),
-        (IMAGES[0] * float("nan"), torch.zeros(2), "images must lie in"),
         (IMAGES[0], torch.tensor([0.0, 1.1]), r"fixations must be .* in \[-1, 1\]"),
-        (IMAGES[0], torch.tensor([0.0, float("nan")]), "fixations must be"),
         (IMAGES[0], torch.zeros(3), "gaze must be"),
     ],
 )
 def test_a_bad_image_or_gaze_is_refused(networks, image, gaze, message):
     with pytest.raises(ValueError, match=message):
         gaze_frame(networks["scenes-logpolar"], image, gaze)
-
-
-@each_kind
-@pytest.mark.parametrize("r_max", [0, -1.0, float("inf"), "wide"])
-def test_a_bad_radius_is_refused(networks, kind, r_max):
-    with pytest.raises(ValueError, match="r_max"):
-        gaze_frame(networks[kind], IMAGES[0], torch.zeros(2), r_max)
 
 
 # a film
@@ -246,21 +223,11 @@ def check_view(view, drawn, network, image, gaze, r_max):
     assert view.value.endswith(f"<p>{said}</p>")
 
 
-@each_kind
-def test_it_starts_in_the_middle_of_the_first_image(networks, shown, kind):
-    controls, view = parts(gaze_explorer(networks[kind], IMAGES, 0.5))
-    assert {name: control.value for name, control in controls.items()} == {"which": 0, "right": 0, "down": 0}
-    assert len(shown) == 1
-    check_view(view, shown[0], networks[kind], IMAGES[0], [0.0, 0.0], 0.5)
-
-
-def test_the_whole_disc_is_seen_unless_told_otherwise(networks, shown):
-    gaze_explorer(networks["scenes-disc"], IMAGES)
-    check_seen(shown[0], networks["scenes-disc"], IMAGES[0], [0.0, 0.0], 1.0)
-
-
 def test_the_sliders_run_from_edge_to_edge(networks):
-    controls, _ = parts(gaze_explorer(networks["scenes-logpolar"], IMAGES))
+    box = gaze_explorer(networks["scenes-logpolar"], IMAGES)
+    known = {getattr(ipywidgets, name) for name in ("VBox", "Dropdown", "FloatSlider", "HTML")}
+    assert {type(control) for control in (box, *box.children)} == known  # of ipywidgets 7.7, as Colab has
+    controls, _ = parts(box)
     assert list(controls["which"].options) == [0, 1]
     for name in ("right", "down"):
         slider = controls[name]
@@ -271,7 +238,11 @@ def test_the_sliders_run_from_edge_to_edge(networks):
 @each_kind
 def test_every_control_draws_once(networks, shown, kind):
     network = networks[kind]
+    gaze_explorer(network, IMAGES)  # the whole disc is seen unless told otherwise
+    check_seen(shown.pop(), network, IMAGES[0], [0.0, 0.0], 1.0)
     controls, view = parts(gaze_explorer(network, IMAGES, 0.5))
+    assert {name: control.value for name, control in controls.items()} == {"which": 0, "right": 0, "down": 0}
+    check_view(view, shown[0], network, IMAGES[0], [0.0, 0.0], 0.5)
     moves = [("right", 0.5), ("down", -0.25), ("which", 1), ("right", -1.0), ("down", 1.0), ("which", 0)]
     state, before = {"which": 0, "right": 0.0, "down": 0.0}, view.value
     for number, (name, value) in enumerate(moves, start=2):
@@ -281,13 +252,6 @@ def test_every_control_draws_once(networks, shown, kind):
         check_view(view, shown[-1], network, IMAGES[state["which"]], [state["right"], state["down"]], 0.5)
         assert view.value != before
         before = view.value
-
-
-def test_images_that_are_not_square_are_explored(networks, shown):
-    network, wide = networks["scenes-logpolar"], IMAGES[:, :, 10:90]
-    controls, view = parts(gaze_explorer(network, wide, 0.5))
-    controls["down"].value = 0.5
-    check_view(view, shown[-1], network, wide[0], [0.0, 0.5], 0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.uint8])
@@ -305,12 +269,6 @@ def test_names_of_classes_are_escaped(networks):
     assert view.value.count("&lt;b&gt;&quot;") == 10  # five in the alternative text, five below
 
 
-def test_only_the_widgets_of_7_7_are_used(networks):
-    box = gaze_explorer(networks["scenes-logpolar"], IMAGES)
-    known = {getattr(ipywidgets, name) for name in ("VBox", "Dropdown", "FloatSlider", "HTML")}
-    assert {type(control) for control in (box, *box.children)} == known
-
-
 @each_kind
 def test_nothing_that_is_given_is_changed(networks, kind):
     images = IMAGES.clone()
@@ -319,46 +277,14 @@ def test_nothing_that_is_given_is_changed(networks, kind):
         controls["which"].value = 1
         controls["down"].value = 0.5
     assert images.equal(IMAGES)
-
-
-def test_a_network_that_fails_is_left_as_it_was(networks):
     broken = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), Boom()).train()
-    broken.card = networks["scenes-disc"].card
+    broken.card = networks[kind].card
     with assert_untouched(broken), pytest.raises(RuntimeError, match="boom"):
         gaze_explorer(broken, IMAGES)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@each_kind
-def test_a_network_on_another_device_sees_the_same(networks, kind):
-    said = gaze_frame(networks[kind], IMAGES[0], torch.zeros(2), 0.5)[1]
-    assert gaze_frame(load(kind, "cuda"), IMAGES[0], torch.zeros(2), 0.5)[1] == said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"images": IMAGES[0]}, r"images must be a non-empty tensor \(B, 3, H, W\)"),
-        ({"images": IMAGES[:0]}, "images must be a non-empty"),
-        ({"images": IMAGES[:, :1]}, "images must be a non-empty"),
-        ({"images": list(IMAGES)}, "images must be .* got list"),
-        ({"images": IMAGES + 1}, r"images must lie in \[0, 1\]"),
-        ({"images": -IMAGES}, "images must lie"),
-        ({"images": IMAGES * float("nan")}, "images must lie"),
-        ({"images": (IMAGES * 255).long()}, "images must be uint8 or floating-point"),
-        ({"model": nn.Linear(1, 1)}, "model must come from load.* got None"),
-        ({"model": load("scenes-gap", "cpu")}, "model must .* see discs or log-polar views, got Card"),
-        ({"model": load("photos-gap", "cpu")}, "model must .* see discs or log-polar views"),
-        ({"model": "scenes-disc"}, "model must come from load"),
-        ({"r_max": 0}, "r_max"),
-        ({"r_max": -0.5}, "r_max"),
-    ],
-)
-def test_bad_input_names_the_argument(networks, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        gaze_explorer(**{"model": networks["scenes-logpolar"], "images": IMAGES} | arguments)
-
-
-def test_later_images_are_checked_too(networks):
-    with pytest.raises(ValueError, match="images must lie"):
-        gaze_explorer(networks["scenes-logpolar"], torch.stack([IMAGES[0], IMAGES[1] + 1]))
+def test_bad_input_names_the_argument(networks):
+    good = {"model": networks["scenes-logpolar"], "images": IMAGES}
+    refuses(gaze_explorer, good, model=nn.Linear(1, 1), images=IMAGES[0], r_max=-0.5)
+    refuses(gaze_explorer, good, model=load("scenes-gap", "cpu"), images=torch.stack([IMAGES[0], IMAGES[1] + 1]))
+    refuses(gaze_explorer, good, images=(IMAGES * 255).long())
