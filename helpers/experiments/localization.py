@@ -1,7 +1,7 @@
 """How well boxes from maps fit: `python -m helpers.experiments.localization`, on Tiny ImageNet's validation images.
 
-Every map is turned into boxes at many thresholds. Images with an even number choose a threshold, those with an odd
-number tell its score. To compare mapping resolutions, photos-gap is first trained further, for a few epochs as it is
+Every map is turned into boxes at many thresholds. Images at even positions choose a threshold, those at odd
+ones tell its score. To compare mapping resolutions, photos-gap is first trained further, for a few epochs as it is
 and in two other shapes, in runs that go on where they were stopped.
 """
 

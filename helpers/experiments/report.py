@@ -123,7 +123,7 @@ def box_overlaps(boxes: Sequence[Tensor], truth: Tensor) -> Tensor:
 
 
 def best_on_even(scores: Tensor) -> int:
-    """Which setting is best on the images with even numbers; those with odd numbers then judge it.
+    """Which setting is best on the images at even positions; those at odd ones then judge it.
 
     Args:
         scores: of every setting and image, greater is better, (S, N).

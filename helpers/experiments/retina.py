@@ -54,8 +54,9 @@ def transformed(x: Tensor, at: Tensor, turn: float = 0.0, zoom: float = 1.0) -> 
     pixels = (at * size / 2).round().long()
     rows = torch.arange(size, device=x.device)
     padded = torch.nn.functional.pad(x, [size // 2] * 4)
-    y, z = (pixels[:, k, None].to(x.device) + rows + size // 2 for k in (1, 0))
-    moved = padded.permute(0, 2, 3, 1)[torch.arange(len(x))[:, None, None], y[:, :, None], z[:, None]].movedim(3, 1)
+    across, down = (pixels[:, k, None].to(x.device) + rows + size // 2 for k in (0, 1))  # (N, S) columns, rows
+    channels_last, image = padded.permute(0, 2, 3, 1), torch.arange(len(x))[:, None, None]
+    moved = channels_last[image, down[:, :, None], across[:, None]].movedim(3, 1)
     return affine(moved, turn, [0, 0], zoom, [0.0, 0.0], InterpolationMode.BILINEAR)
 
 
@@ -113,7 +114,7 @@ def measured(model: nn.Module, images: Searched, kind: str) -> dict[str, Any]:
         for sigma in tqdm(BLURS_PX, desc="blurs", leave=False)
     ]
     shifted = [displaced(model, images, at, kind, px) for px in tqdm(SHIFTS_PX, desc="shifts", leave=False)]
-    middle = zoomed[ZOOMS.index(1.0)]
+    unchanged = zoomed[ZOOMS.index(1.0)]
     extra = {}
     if model.card.view == "log-polar":
         clean = partial(log_polar, r_min=R_MIN * REACH[kind], r_max=REACH[kind], antialias=True)
@@ -124,7 +125,7 @@ def measured(model: nn.Module, images: Searched, kind: str) -> dict[str, Any]:
         "blurred": [summary(right) for right in smoothed],
         "shifted": [summary(right) for right in shifted],
         "lost by the worst turn": summary(turned[0] - min(turned, key=lambda right: right.mean())),
-        "lost by half the size": summary(middle - zoomed[0]),
+        "lost by half the size": summary(unchanged - zoomed[0]),
         "lost by 16 px": summary(shifted[0] - shifted[SHIFTS_PX.index(16)]),
         **extra,
     }

@@ -176,12 +176,12 @@ def search_among_more(log_p: Tensor, random_log_p: Tensor | None, truth: Tensor)
     mixed = log_p.gather(1, order[..., None].expand_as(log_p).to(log_p.device))
     results: dict[str, list[Any]] = {}
     for count in TRIED:
-        some = mixed[:, :count]
+        views = mixed[:, :count]
         hits = {
-            "known label": right(best_view(some, likelihood_map(some, truth)), truth),
-            "most confident": right(best_view(some, some.amax(-1)), truth),
-            "any of them": right(some, truth).amax(1),
-            "wrong label found": right(best_view(some, likelihood_map(some, wrong)), wrong),
+            "known label": right(best_view(views, likelihood_map(views, truth)), truth),
+            "most confident": right(best_view(views, views.amax(-1)), truth),
+            "any of them": right(views, truth).amax(1),
+            "wrong label found": right(best_view(views, likelihood_map(views, wrong)), wrong),
         }
         if random_log_p is not None:
             elsewhere = random_log_p[:, :count]

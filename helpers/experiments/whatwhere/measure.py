@@ -39,6 +39,9 @@ PART = 2000  # displays made at once
 MAP_DIGITS = 100  # digits an accuracy map is measured with, each at 3,025 places (published: 1,000 at each place)
 ECCENTRICITIES_PX = tuple(range(0, 44, 4))
 CONTRASTS = (0.7, 0.5, 0.3)
+# Seeds of draws: every model's lie so far apart that none of its epochs (below 500 each) or displays has another's.
+EPOCH_SEEDS, DISPLAY_SEEDS = 1009, 7919
+WHERE_SEED, BLUR_SEED, SCAN_SEED = 500, 6007, 4001  # the first of each kind's own, counted from the model's
 
 # Daucé, Albiges and Perrinet, Journal of Vision 20(8):22, 2020: text, figures and released code.
 PUBLISHED: dict[str, Any] = {
@@ -58,7 +61,7 @@ def what_batches(digits: Digits, epochs: int, seed: int) -> Batches:
     """Windows around digits that shift ever farther; mean 0."""
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = torch.Generator().manual_seed(seed * 1009 + epoch)
+        draw = torch.Generator().manual_seed(seed * EPOCH_SEEDS + epoch)
         spread = SPREAD_PX * epoch / max(1, epochs - 1)
         for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
             shift = (spread * torch.randn(len(chunk), 2, generator=draw)).round().clamp(-REACH_PX, REACH_PX).long()
@@ -73,7 +76,7 @@ def where_batches(digits: Digits, accuracy: Tensor, seed: int) -> Batches:
     """Dorsal views (B, 1, 40, 96) of displays, and what the where pathway should say of each, (B, 10, 24)."""
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = torch.Generator().manual_seed(seed * 1009 + 500 + epoch)
+        draw = torch.Generator().manual_seed(seed * EPOCH_SEEDS + WHERE_SEED + epoch)
         for chunk in torch.randperm(len(digits.images), generator=draw).split(PART):
             displays = noisy_displays(digits.images[chunk], int(torch.randint(2**31, (), generator=draw)))
             seen = dorsal_view(displays.images - 0.5)[:, 0]
@@ -164,8 +167,7 @@ def trained_pathways(
     what_loss = train(what, batches, F.cross_entropy, WHAT_EPOCHS, steps, out / f"what-{seed}.pt", device, identity)
     # The map to learn from is measured on training digits, the one to report on test digits.
     half = len(train_set.images) // 2
-    some = slice(half, half + MAP_DIGITS)
-    learned = Digits(train_set.images[some], train_set.labels[some], train_set.fonts[some])
+    learned = Digits(*(part[half : half + MAP_DIGITS] for part in train_set))
     accuracy = measured_map(what, learned, seed, device)
     torch.manual_seed(seed + 100)
     where = WhereNet().to(device)
@@ -181,11 +183,12 @@ def measured(seed: int, train_set: Digits, test_set: Digits, out: Path, device: 
     """One what/where model: trained, its maps, its curves."""
     what, where, losses = trained_pathways(seed, train_set, out, device)
     accuracy = measured_map(what, Digits(*(part[:MAP_DIGITS] for part in test_set)), seed + 1, device)
-    blurs = {c: best_blur(what, train_set, c, 7919 * seed + 6007, device) for c in CONTRASTS}
+    first = DISPLAY_SEEDS * seed
+    blurs = {c: best_blur(what, train_set, c, first + BLUR_SEED, device) for c in CONTRASTS}
     curves = {
         name: {
             str(contrast): [
-                searched(what, where, test_set, px, contrast, 7919 * seed + px, device, cautious, blurs[contrast])
+                searched(what, where, test_set, px, contrast, first + px, device, cautious, blurs[contrast])
                 for px in tqdm(ECCENTRICITIES_PX, desc=f"seed {seed}, contrast {contrast}", leave=False)
             ]
             for contrast in CONTRASTS
@@ -200,7 +203,7 @@ def measured(seed: int, train_set: Digits, test_set: Digits, out: Path, device: 
         "mean over the map": accuracy.mean().item(),
         "blur of the lightest spot (px)": {str(c): px for c, px in blurs.items()},
         "curves": curves,
-        "scan": {str(c): scanned(what, where, test_set, c, 7919 * seed + 4001, device) for c in CONTRASTS},
+        "scan": {str(c): scanned(what, where, test_set, c, first + SCAN_SEED, device) for c in CONTRASTS},
     }
 
 
