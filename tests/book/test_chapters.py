@@ -165,68 +165,48 @@ def test_a_right_chapter_has_no_problems(tmp_path: Path) -> None:
     assert problems_of(tmp_path, right_cells()) == []
 
 
-FAULTS = {
+MATHS = "$$a$$ (eq-one) implemented by `helpers.m.{}`"
+ONE = 'claim("a", 1, equals=1, text="t")'
+FAULTS = {  # the cell, what is changed in it, and what is said; a text alone is another source
     "a stored output": (4, {"outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}]}, "stored output"),
     "an execution count": (4, {"execution_count": 3}, "execution count"),
-    "a setup cell of another place": (1, {"source": SETUP.replace("owner", "other")}, "does not install from"),
+    "a setup cell of another place": (1, SETUP.replace("owner", "other"), "does not install from"),
     "no imports cell": (2, {"metadata": {}}, "no cell is tagged imports"),
-    "an import from elsewhere": (2, {"source": "import numba"}, "imports numba"),
-    "an import of experiments": (2, {"source": "from helpers.experiments import licnn"}, "imports helpers.experiments"),
-    "an import of experiments as a name": (2, {"source": "from helpers import experiments"}, "imports helpers.experim"),
-    "experiments imported whole": (
-        2,
-        {"source": "import helpers.experiments.licnn as l"},
-        "imports helpers.experiments",
-    ),
+    "an import from elsewhere": (2, "import numba", "imports numba"),
+    "an import of experiments": (2, "from helpers.experiments import licnn", "imports helpers.experiments"),
+    "an import of experiments as a name": (2, "from helpers import experiments", "imports helpers.experim"),
+    "experiments imported whole": (2, "import helpers.experiments.licnn as l", "imports helpers.experiments"),
     "no alt text": (4, {"metadata": {"mystnb": {"figure": ABOUT["mystnb"]["figure"]}}}, "draws without alt text"),
     "no caption": (4, {"metadata": {"mystnb": {"image": {"alt": "a"}, "figure": {"name": "n"}}}}, "a figure caption"),
     "a widget on the page": (6, {"metadata": {}}, "without the tag remove-output"),
     "an equation without a function": (
-        3,
-        {"source": "$$a$$ (eq-one) and $$b$$ (eq-two) implemented by `helpers.m.g`"},
-        "equation eq-one: the text after it does not say",
+        3, "$$a$$ (eq-one) and $$b$$ (eq-two) implemented by `helpers.m.g`", "eq-one: the text after it does not say",
     ),
-    "an equation of no function": (
-        3,
-        {"source": "$$a$$ (eq-one) implemented by `helpers.m.none`"},
-        "there is no helpers.m.none",
-    ),
-    "an equation of another function": (
-        3,
-        {"source": "$$a$$ (eq-one) implemented by `helpers.m.g`"},
-        "docstring of helpers.m.g does not name it",
-    ),
-    "a docstring of no equation": (
-        3,
-        {"source": "$$a$$ (eq-one) implemented by `helpers.m.f`"},
-        "names eq-two, which no chapter has",
-    ),
-    "a claim without a bound": (5, {"source": 'claim("a", 1, text="t")'}, "lacks a bound"),
-    "a claim without a text": (5, {"source": 'claim("a", 1, equals=1)'}, "lacks a text"),
-    "a claim with a made-up id": (5, {"source": 'claim(f"a{1}", 1, equals=1, text="t")'}, "lacks an id"),
-    "a claim made twice": (5, {"source": 'claim("a", 1, equals=1, text="t")\n' * 2}, "claim a stands 2 times"),
-    "a stub without a message": (8, {"source": STUB.replace('"return x"', "")}, "lacks raise NotImplementedError"),
-    "a stub without a check": (8, {"source": STUB.replace("check", "print")}, "lacks a cell that ends in check"),
-    "a check of another exercise": (8, {"source": STUB.replace("1.1", "1.2")}, "under its own number"),
-    "no hint": (
-        9,
-        {"source": f"<details><summary>Solution</summary>\n\n{SOLUTION}\n</details>"},
-        "lacks a folded hint",
-    ),
-    "no solution": (9, {"source": HINT}, "lacks a folded solution"),
-    "a heading of another form": (7, {"source": "### Exercise 1.1"}, "1 checks, but 0 headings"),
-    "a long cell": (5, {"source": "x = 1\n" * 26}, "26 lines, 25 at most"),
-    "a wide cell": (5, {"source": "x = " + "1" * 85}, "more than 88 columns"),
+    "an equation of no function": (3, MATHS.format("none"), "there is no helpers.m.none"),
+    "an equation of another function": (3, MATHS.format("g"), "docstring of helpers.m.g does not name it"),
+    "a docstring of no equation": (3, MATHS.format("f"), "names eq-two, which no chapter has"),
+    "a claim without a bound": (5, 'claim("a", 1, text="t")', "lacks a bound"),
+    "a claim without a text": (5, 'claim("a", 1, equals=1)', "lacks a text"),
+    "a claim with a made-up id": (5, 'claim(f"a{1}", 1, equals=1, text="t")', "lacks an id"),
+    "a claim made twice": (5, f"{ONE}\n{ONE}\n", "claim a stands 2 times"),
+    "a stub without a message": (8, STUB.replace('"return x"', ""), "lacks raise NotImplementedError"),
+    "a stub without a check": (8, STUB.replace("check", "print"), "lacks a cell that ends in check"),
+    "a check of another exercise": (8, STUB.replace("1.1", "1.2"), "under its own number"),
+    "no hint": (9, f"<details><summary>Solution</summary>\n\n{SOLUTION}\n</details>", "lacks a folded hint"),
+    "no solution": (9, HINT, "lacks a folded solution"),
+    "a heading of another form": (7, "### Exercise 1.1", "1 checks, but 0 headings"),
+    "a long cell": (5, "x = 1\n" * 26, "26 lines, 25 at most"),
+    "a wide cell": (5, "x = " + "1" * 85, "more than 88 columns"),
     "no cell id": (0, {"id": None}, "no id"),
     "a cell id used twice": (0, {"id": "cell-1"}, "cell id cell-1 stands 2 times"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_named(fault: str, tmp_path: Path) -> None:
     index, change, reason = FAULTS[fault]
     cells = right_cells()
-    cells[index] |= change
+    cells[index] |= {"source": change} if isinstance(change, str) else change
     problems = problems_of(tmp_path, cells)
     assert any(reason in line for line in problems), problems
 

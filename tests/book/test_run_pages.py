@@ -21,7 +21,7 @@ import os
 import helpers
 import torch
 
-assert os.listdir() == ["ch01_alone.ipynb"], os.listdir()
+assert os.listdir() == ["ch01_passes.ipynb"], os.listdir()
 assert importlib.util.find_spec("tools") is None
 assert importlib.util.find_spec("tests") is None
 assert torch.get_num_threads() == 1
@@ -50,10 +50,9 @@ def results(tmp_path_factory: pytest.TempPathFactory, packages: Path) -> tuple[P
     """A folder where three pages were run, one of which fails, and how each ended."""
     root = tmp_path_factory.mktemp("pages")
     pages = {
-        "ch01_alone": [code(ALONE), code(REFUSED)],
-        "ch02_outputs": [markdown("# Two"), code(OUTPUTS), code(CLAIM), code("None"), code("5;"), code("_ + 1")],
-        "ch03_fails": [code("print('before')"), code("raise RuntimeError('planted')"), code("never_defined")],
-        "ch04_text": [markdown("# Four")],
+        "ch01_passes": [markdown("# One"), *map(code, (OUTPUTS, CLAIM, "None", "5;", "_ + 1", ALONE, REFUSED))],
+        "ch02_fails": [code("print('before')"), code("raise RuntimeError('planted')"), code("never_defined")],
+        "ch03_text": [markdown("# Three")],
     }
     for name, cells in pages.items():
         write_notebook(root / f"{name}.ipynb", cells)
@@ -71,14 +70,13 @@ def cells_of(root: Path, name: str) -> list[Any]:
 
 def test_a_page_runs_alone_with_the_wheel_offline(results: Any, packages: Path) -> None:
     root, runs = results
-    assert runs["ch01_alone"].passed, runs["ch01_alone"].output
-    assert cells_of(root, "ch01_alone")[0].outputs[0].text == f"{packages / 'helpers' / '__init__.py'}\n"
+    assert runs["ch01_passes"].passed, runs["ch01_passes"].output
+    assert cells_of(root, "ch01_passes")[5].outputs[0].text == f"{packages / 'helpers' / '__init__.py'}\n"
 
 
 def test_every_output_is_kept(results: Any) -> None:
-    root, runs = results
-    assert runs["ch02_outputs"].passed, runs["ch02_outputs"].output
-    first, _, nothing, hidden, after = cells_of(root, "ch02_outputs")
+    root, _ = results
+    first, _, nothing, hidden, after, *_ = cells_of(root, "ch01_passes")
     assert [(out.output_type, out.get("name")) for out in first.outputs] == [
         ("stream", "stdout"), ("display_data", None), ("stream", "stderr"), ("execute_result", None),
     ]  # fmt: skip
@@ -88,14 +86,14 @@ def test_every_output_is_kept(results: Any) -> None:
     assert nothing.outputs == []
     assert hidden.outputs == [], "a semicolon hides the value"
     assert after.outputs[0].data["text/plain"] == "5", "the last value shown was 4"
-    assert json.loads((root / "ch02_outputs.ipynb").read_text())["cells"][1]["outputs"] == []
+    assert json.loads((root / "ch01_passes.ipynb").read_text())["cells"][1]["outputs"] == []
 
 
 def test_a_page_that_fails_is_not_kept_and_says_why(results: Any) -> None:
     root, runs = results
-    assert not runs["ch03_fails"].passed
-    assert not run_pages.executed(run_pages.run_dir(root), "ch03_fails").exists()
-    said = run_pages.failure(runs["ch03_fails"])
+    assert not runs["ch02_fails"].passed
+    assert not run_pages.executed(run_pages.run_dir(root), "ch02_fails").exists()
+    said = run_pages.failure(runs["ch02_fails"])
     assert "RuntimeError" in said
     assert "planted" in said
     assert "\x1b" not in said
@@ -104,20 +102,20 @@ def test_a_page_that_fails_is_not_kept_and_says_why(results: Any) -> None:
 
 
 def test_a_page_without_code_passes(results: Any) -> None:
-    assert results[1]["ch04_text"].passed
+    assert results[1]["ch03_text"].passed
 
 
 def test_time_memory_and_claims_are_logged(results: Any) -> None:
     root, _ = results
     costs = run_pages.costs(root)
-    assert list(costs) == ["ch01_alone", "ch02_outputs", "ch03_fails"]
-    row = costs["ch01_alone"]
-    assert row["cell"] == 2
+    assert list(costs) == ["ch01_passes", "ch02_fails"]
+    row = costs["ch01_passes"]
+    assert row["cell"] == 7
     assert 0 < row["total_seconds"] < 120
     assert 0 < row["cpu_seconds"] < 60
     assert row["peak_bytes"] is None or 10e6 < row["peak_bytes"] < 4e9
     (claim,) = run_pages.read_log(run_pages.run_dir(root) / "claims.jsonl")
-    assert (claim["id"], claim["holds"], claim["notebook"]) == ("two", True, "ch02_outputs")
+    assert (claim["id"], claim["holds"], claim["notebook"]) == ("two", True, "ch01_passes")
 
 
 def test_an_old_page_does_not_pass_for_a_new_one(results: Any, tmp_path: Path, packages: Path) -> None:
