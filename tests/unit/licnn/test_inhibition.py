@@ -9,7 +9,15 @@ from support.licnn import noise, slow_inhibition, slow_mask, slow_rms
 from support.refuses import refuses
 from support.tensors import NAN, needs_cuda
 
-from helpers.licnn import inhibition_kernel, inhibition_mask, lateral_inhibition, max_channel, rms_mask, unit_norm
+from helpers.licnn import (
+    center_surround_mask,
+    inhibition_kernel,
+    inhibition_mask,
+    lateral_inhibition,
+    max_channel,
+    rms_mask,
+    unit_norm,
+)
 
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-10)
 
@@ -229,7 +237,8 @@ def test_bad_arguments_are_refused():
     refuses(max_channel, {}, gradients=torch.zeros(3, 4))
     for k, weight in ((0, -0.1), (8, float("inf"))):
         for maps in (torch.zeros(5), torch.zeros(4, 4, dtype=torch.int64), torch.tensor([[1.0, NAN]])):
-            refuses(rms_mask, {}, maps=maps)
+            for method in (rms_mask, unit_norm, center_surround_mask):
+                refuses(method, {}, maps=maps)
             for method in (lateral_inhibition, inhibition_mask, partial(inhibition_mask, normalize=False)):
                 refuses(method, {"maps": noise(5, 5)}, maps=maps, k=k, a=weight, b=weight)
 
