@@ -102,6 +102,11 @@ class Chapter:
         return [Cell(index, raw) for index, raw in enumerate(self.raw["cells"])]
 
     @property
+    def core_seconds(self) -> float:
+        """What its metadata says that it takes on one core; pages run in this order until they have been timed here."""
+        return self.raw["metadata"].get("core_seconds", len(self.code))
+
+    @property
     def title(self) -> str:
         """Its first heading, without markup."""
         return next((title for cell in self.cells if cell.is_markdown for title in headings(cell.source)), self.name)

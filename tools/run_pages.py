@@ -143,7 +143,7 @@ def run_pages(
     """
     last_time, run = costs(root), run_dir(root)
     packages = prepare(root, packages)
-    order = sorted(pages, key=lambda page: -last_time.get(page.name, {}).get("total_seconds", len(page.code)))
+    order = sorted(pages, key=lambda page: -last_time.get(page.name, {}).get("total_seconds", page.core_seconds))
     with ThreadPoolExecutor(workers()) as own_pool:
         futures: list[Future[PageRun]] = [(pool or own_pool).submit(run_page, page, run, packages) for page in order]
         ended = {}
