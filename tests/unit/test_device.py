@@ -45,8 +45,10 @@ def test_one_seed_serves_python_numpy_and_torch():
     assert torch.equal(own, torch.rand(3, generator=torch.Generator().manual_seed(7)))
     assert seed_everything(np.int64(7)).initial_seed() == 7
     assert _draws() == first
-    with pytest.raises(ValueError, match="seed must be an integer in 0"):
-        seed_everything(-1)
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match="seed must be an integer in 0"):
+            seed_everything(seed)
+    assert seed_everything(2**32 - 1).initial_seed() == 2**32 - 1
     seed_everything(8)
     assert all(a != b for a, b in zip(_draws(), first, strict=True))
 

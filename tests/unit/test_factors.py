@@ -200,7 +200,7 @@ START = rand(6, 2, seed=1), rand(2, 5, seed=2)
 
 def test_what_cannot_be_factorised_is_named():
     refuses(nmf, {"v": V, "k": 2, "iterations": 1}, v=V - 0.5, k=0, iterations=-1, seed=0.5, start=START[:1])
-    refuses(nmf, {"v": V, "k": 2}, v=V[0], start=(START[0], START[1].T))
+    refuses(nmf, {"v": V, "k": 2}, v=V[0], seed=2**70, start=(START[0], START[1].T))
     refuses(nmf, {"v": V, "k": 2}, start=(START[0] - 1, START[1]))
 
 
