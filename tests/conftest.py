@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,16 @@ NO_CHROMIUM = (
 def site() -> Path:
     """The folder of the book's site.
 
-    `tools.check` builds it before the tests and says in HELPERS_SITE how that ended. Without that it is built here,
+    `tools.check` builds it beside the first tests and says in a file how that ended. Without that it is built here,
     unless the one that is there is fresh; the other workers wait.
     """
-    state = os.environ.get("HELPERS_SITE")
-    if state == "failed":
-        pytest.skip("the site was not built; why stands above the tests")
-    if state != "built":
+    if os.environ.get("HELPERS_SITE") == "building":
+        state = book.site_state(ROOT)
+        while not state.exists():
+            time.sleep(0.2)
+        if state.read_text(encoding="utf8") != "built":
+            pytest.skip("the site was not built; why stands above the tests")
+    else:
         (ROOT / "_build").mkdir(exist_ok=True)
         with FileLock(ROOT / "_build" / "site.lock"):
             if not book.is_fresh(ROOT):

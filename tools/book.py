@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,20 @@ def is_fresh(root: Path) -> bool:
     return mark.exists() and mark.read_text(encoding="utf8") == fingerprint(root)
 
 
+def site_state(root: Path) -> Path:
+    """Where `tools.check` says how the site ended, "built" or "failed", to the tests that wait for it."""
+    return run_dir(root) / "site"
+
+
+def say_state(root: Path, state: str) -> None:
+    """Say how the site ended, in one step: who waits must not read half of it."""
+    path = site_state(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name("site.part")
+    part.write_text(state, encoding="utf8")
+    part.replace(path)
+
+
 def build(
     root: Path,
     chapter: str | None = None,
@@ -78,6 +93,7 @@ def build(
     packages: Path | None = None,
     pool: Executor | None = None,
     quiet: bool = False,
+    pages_ended: threading.Event | None = None,
 ) -> Build:
     """Run the pages, then write the site from their outputs.
 
@@ -90,6 +106,7 @@ def build(
         packages: a folder where the wheel of `helpers` is installed; None builds and installs it.
         pool: what runs the pages, as in `tools.run_pages.run_pages`.
         quiet: keep what the site builder says instead of printing it.
+        pages_ended: set when the pages have run and the site is being written, which leaves all cores but one idle.
 
     Returns:
         How it ended.
@@ -105,6 +122,8 @@ def build(
     chosen = [page for page in pages if chapter in (None, page.name)]
     print("Time and peak memory of the pages:", flush=True)
     runs = run_pages(root, chosen, packages, pool)
+    if pages_ended:
+        pages_ended.set()
     done = write_site(root, quiet=quiet)
     result = Build([run for run in runs if not run.passed], done.returncode, done.stdout or "")
     if result.passed and not chapter:

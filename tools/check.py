@@ -11,6 +11,7 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,7 @@ from tools.project import ROOT
 from tools.run_pages import THREADS, failure, workers
 
 PYTHON = (sys.executable, "-m")
+TESTS = ("tests/unit", "tests/experiments", "tests/book")  # those of the site last: it is written meanwhile
 LINT_IMPORTS = (sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 
@@ -38,7 +40,13 @@ def readings() -> dict[str, list[str]]:
 def test_command(everything: bool, arguments: list[str]) -> list[str]:
     """The command of the tests: those given, or all, without those marked slow unless `everything` is asked for."""
     chosen = [] if everything else ["-m", "not slow"]
-    return [*PYTHON, "pytest", "-n", str(workers()), "--dist", "loadfile", *chosen, *(arguments or ["tests"])]
+    return [*PYTHON, "pytest", "-n", str(workers()), "--dist", "loadfile", *chosen, *(arguments or TESTS)]
+
+
+def run_tests(command: list[str]) -> int:
+    """Run the tests; those that need the site wait until it is written."""
+    variables = environment() | {"HELPERS_SITE": "building"}
+    return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
 
 
 def environment() -> dict[str, str]:
@@ -79,17 +87,25 @@ def main(arguments: list[str] | None = None) -> int:
         done = read(command)
         note(part, done.returncode == 0, done.stdout)
 
-    with ThreadPoolExecutor(workers()) as pool:
+    pages_ended = threading.Event()
+    with ThreadPoolExecutor(2) as whole, ThreadPoolExecutor(workers()) as pool:
         running = [pool.submit(note_reading, part, command) for part, command in readings().items()]
-        built = book.build(ROOT, pool=pool, quiet=True)
+        building = whole.submit(book.build, ROOT, pool=pool, quiet=True, pages_ended=pages_ended)
+        building.add_done_callback(lambda _: pages_ended.set())
         for future in running:
             future.result()  # raises what went wrong in it
-    for page in built.failed_pages:
-        note(page.name, False, failure(page))
-    note("site", built.site_code == 0, built.output)
-    variables = environment() | {"HELPERS_SITE": "built" if built.passed else "failed"}
-    code = subprocess.run(test_command(options.all, tests), cwd=ROOT, env=variables, check=False).returncode
-    note("tests", code == 0)
+        pages_ended.wait()
+        testing = whole.submit(run_tests, test_command(options.all, tests))
+        built, state = None, "failed"
+        try:
+            built = building.result()
+            state = "built" if built.passed else "failed"
+        finally:
+            book.say_state(ROOT, state)
+        for page in built.failed_pages:
+            note(page.name, False, failure(page))
+        note("site", built.site_code == 0, built.output)
+        note("tests", testing.result() == 0)
     return 1 if failed else 0
 
 

@@ -20,7 +20,7 @@ def finished(code: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What each part returns, and how the tests were called; nothing is run."""
     state: dict[str, Any] = {"codes": {}, "built": book.Build([], 0, ""), "tests": 0}
     readings = check.readings()
@@ -34,18 +34,20 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return finished(state["tests"])
 
     monkeypatch.setattr(check, "read", read)
-    monkeypatch.setattr(check.book, "build", lambda root, pool, quiet: state["built"])
+    monkeypatch.setattr(check.book, "build", lambda root, pool, quiet, pages_ended: state["built"])
+    monkeypatch.setattr(check.book, "site_state", lambda root: tmp_path / "site")
     monkeypatch.setattr(check.subprocess, "run", run)
     return state
 
 
-def test_all_is_well(parts: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_is_well(parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([]) == 0
     assert "FAILED" not in capsys.readouterr().out
-    assert parts["variables"]["HELPERS_SITE"] == "built"
+    assert parts["variables"]["HELPERS_SITE"] == "building"
+    assert (tmp_path / "site").read_text() == "built"
     assert parts["variables"]["OMP_NUM_THREADS"] == "1"
     assert "not slow" in parts["command"]
-    assert parts["command"][-1] == "tests"
+    assert tuple(parts["command"][-3:]) == check.TESTS
 
 
 def test_slow_tests_are_asked_for(parts: dict[str, Any]) -> None:
@@ -62,19 +64,19 @@ def test_a_reading_that_fails_is_said(part: str, parts: dict[str, Any], capsys: 
     said = capsys.readouterr().out
     assert f"== {part}: FAILED" in said
     assert "what it said" in said
-    assert parts["command"][-1] == "tests", "the rest runs all the same"
+    assert tuple(parts["command"][-3:]) == check.TESTS, "the rest runs all the same"
 
 
 @pytest.mark.parametrize(
     "built", [book.Build([PageRun("ch01", False, "its traceback")], 0, ""), book.Build([], 1, "its traceback")]
 )
 def test_a_book_that_is_not_built_is_said(
-    built: book.Build, parts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    built: book.Build, parts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts["built"] = built
     assert check.main([]) == 1
     assert "its traceback" in capsys.readouterr().out
-    assert parts["variables"]["HELPERS_SITE"] == "failed"
+    assert (tmp_path / "site").read_text() == "failed"
 
 
 def test_failed_tests_are_enough(parts: dict[str, Any]) -> None:
