@@ -11,10 +11,12 @@ from matplotlib.image import imread
 from helpers.networks import LeNet
 from tools import cover
 
+pytestmark = pytest.mark.slow  # it trains a network
+
 
 @pytest.fixture(scope="module")
 def net() -> LeNet:
-    """The network of the picture; it takes half a minute to train."""
+    """The network of the picture; it takes a quarter of a minute to train."""
     return cover.network()
 
 

@@ -35,7 +35,12 @@ def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
         assert row["ours_peak_mb"] is None
 
 
-@pytest.mark.parametrize("name", CASES)
+LONG = "integrated gradients, 50 steps"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == LONG else []) for name in CASES]
+)
 def test_ours_and_the_peer_compute_the_same(name):
     pytest.importorskip("captum")
     if "SmoothGrad" in name:
