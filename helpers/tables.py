@@ -41,11 +41,13 @@ class Table(pd.DataFrame):
     def _repr_html_(self) -> str:
         """Numbers to the right, text to the left, every cell escaped."""
         numeric = self._numeric()
-        text = [name for name in self if name not in numeric]
         style = pd.DataFrame(self).style.format(format_cell, escape="html").format_index(escape="html", axis="columns")
         style.hide(axis="index").set_table_attributes('class="dataframe"')
-        style.set_properties(subset=numeric, **{"text-align": "right"})
-        return style.set_properties(subset=text, **{"text-align": "left"}).to_html()
+        sides = ["right" if name in numeric else "left" for name in self]
+        # Header and cells of a column alike: both carry the class of its position.
+        return style.set_table_styles(
+            [{"selector": f".col{i}", "props": f"text-align: {side}"} for i, side in enumerate(sides)]
+        ).to_html()
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> Table:
