@@ -21,7 +21,8 @@ from tools.project import ROOT
 from tools.run_pages import THREADS, failure, workers
 
 PYTHON = (sys.executable, "-m")
-TESTS = ("tests/unit", "tests/experiments", "tests/book")  # those of the site last: it is written meanwhile
+# Few and long ones first, so that no core is idle at the end; those of the site last: it is written meanwhile.
+TESTS = ("tests/book/test_build.py", "tests/book/test_run_pages.py", "tests/experiments", "tests/unit", "tests/book")
 LINT_IMPORTS = (sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 
@@ -40,7 +41,17 @@ def readings() -> dict[str, list[str]]:
 def test_command(everything: bool, arguments: list[str]) -> list[str]:
     """The command of the tests: those given, or all, without those marked slow unless `everything` is asked for."""
     chosen = [] if everything else ["-m", "not slow"]
-    return [*PYTHON, "pytest", "-n", str(workers()), "--dist", "loadfile", *chosen, *(arguments or TESTS)]
+    return [
+        *PYTHON,
+        "pytest",
+        "-n",
+        str(workers()),
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+        *chosen,
+        *(arguments or TESTS),
+    ]
 
 
 def run_tests(command: list[str]) -> int:

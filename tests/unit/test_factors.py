@@ -324,3 +324,33 @@ F = rand(2, 3, 4, 4)
 def test_features_that_cannot_be_factorised_are_named():
     refuses(deep_feature_factorization, {"features": F, "k": 2}, features=F - 0.5, k=0, iterations=-1, seed="0")
     refuses(deep_feature_factorization, {"features": F, "k": 2}, features=F[0])
+
+
+def test_nmf_equals_the_formula_written_out():
+    v, w, h = (matrix.tolist() for matrix in (rand(4, 3), rand(4, 2, seed=1), rand(2, 3, seed=2)))
+    start = torch.tensor(w, dtype=torch.float64), torch.tensor(h, dtype=torch.float64)
+    rows, columns, parts = range(4), range(3), range(2)
+    for _ in range(3):
+        wh = [[sum(w[i][a] * h[a][j] for a in parts) for j in columns] for i in rows]
+        w = [
+            [
+                w[i][a] * sum(v[i][j] * h[a][j] for j in columns) / sum(wh[i][j] * h[a][j] for j in columns)
+                for a in parts
+            ]
+            for i in rows
+        ]
+        wh = [[sum(w[i][a] * h[a][j] for a in parts) for j in columns] for i in rows]
+        h = [
+            [h[a][j] * sum(w[i][a] * v[i][j] for i in rows) / sum(w[i][a] * wh[i][j] for i in rows) for j in columns]
+            for a in parts
+        ]
+    actual = nmf(torch.tensor(v, dtype=torch.float64), 2, 3, start=start)
+    torch.testing.assert_close(actual, (torch.tensor(w, dtype=torch.float64), torch.tensor(h, dtype=torch.float64)))
+
+
+def test_more_factors_than_the_rank():
+    v = rand(6, 2) @ rand(2, 5, seed=1)
+    w, h = nmf(v, 7, 400)
+    assert w.shape == (6, 7)
+    assert h.shape == (7, 5)
+    assert error(v, w, h) < 1e-4 * v.square().sum()

@@ -11,6 +11,14 @@ from support.refuses import refuses
 
 from helpers.data._displays import DISPLAY_PX, Displays, band_noise, noisy_displays
 
+
+def spectrum(image):
+    """Amplitudes of a texture (S, S), and the frequency of each in cycles a pixel."""
+    side = image.shape[-1]
+    steps = np.fft.fftfreq(side)
+    return np.abs(np.fft.fft2(image.double().numpy())), np.hypot(steps[:, None], steps[None, :])
+
+
 # --- noise ------------------------------------------------------------------------------------------------------------
 
 
@@ -231,3 +239,30 @@ def test_places_in_small_integers_do_not_wrap_around(dtype, place):
 def test_digits_may_lie_on_the_gpu():
     displays = noisy_displays(digits().cuda(), 3)
     assert displays.images.equal(noisy_displays(digits(), 3).images)
+
+
+@pytest.mark.parametrize("settings", [{}, {"size": 8}, {"size": 65}, {"bandwidth": 0.02}, {"frequency": 0.4}])
+def test_noise_has_mean_0_and_greatest_value_1(settings):
+    noise = band_noise(3, 0, **settings)
+    assert noise.mean((1, 2)).abs().max() < 1e-5
+    torch.testing.assert_close(noise.abs().amax((1, 2)), torch.ones(3))
+
+
+@pytest.mark.parametrize("frequency", [0.05, 0.1, 0.25])
+def test_noise_has_its_frequency_in_all_orientations(frequency):
+    noise = band_noise(20, 0, frequency=frequency, bandwidth=0.01)
+    power = np.mean([spectrum(first)[0] ** 2 for first in noise], 0)
+    _, f = spectrum(noise[0])
+    assert (power * f).sum() / power.sum() == pytest.approx(frequency, rel=0.1)
+    # Horizontal, vertical and both diagonal quarters get a quarter each: orientation, of half a turn.
+    steps = np.fft.fftfreq(128)
+    angle = np.arctan2(steps[:, None], steps[None, :]) % math.pi
+    quarters = [power[(angle - k * math.pi / 4 + math.pi / 8) % math.pi < math.pi / 4].sum() for k in range(4)]
+    assert np.array(quarters) / sum(quarters) == pytest.approx([0.25] * 4, abs=0.06)
+
+
+def test_noise_is_periodic_at_its_edges():
+    noise = band_noise(8, 1)
+    inner = noise.diff(dim=-1).abs()
+    assert (noise[:, :, 0] - noise[:, :, -1]).abs().mean() == pytest.approx(inner.mean().item(), rel=0.25)
+    assert (noise[:, 0] - noise[:, -1]).abs().mean() == pytest.approx(noise.diff(dim=-2).abs().mean().item(), rel=0.25)

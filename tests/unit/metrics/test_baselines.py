@@ -12,8 +12,11 @@ from support.metrics import IMAGES, NAN, close, draw, exactly, float64
 
 from helpers.metrics import (
     blurred_map,
+    box_mask,
     center_map,
     edge_map,
+    pixel_auc,
+    pointing_game,
     random_map,
 )
 
@@ -201,3 +204,41 @@ def test_edge_map_keeps_shape_dtype_input_and_batches(dtype):
     for number in range(3):
         torch.testing.assert_close(edge_map(x[number : number + 1]), actual[number : number + 1])
     torch.testing.assert_close(edge_map(5 * x + 3), 5 * actual)
+
+
+def test_center_maps_of_a_batch_do_not_share_memory():
+    actual = center_map(torch.zeros(2, 1, 3, 3))
+    actual[0] = 9
+    assert actual[1].max() == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (17, 23), (40, 3)])
+def test_a_constant_image_has_a_blurred_map_of_nothing(shape):
+    actual = blurred_map(torch.tensor([0.37, -2.0, 5.0]).view(1, 3, 1, 1).expand(2, -1, *shape))
+    assert actual.shape == (2, *shape)
+    assert actual.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_blurred_map_finds_what_stands_out(sign):
+    x = torch.zeros(1, 3, 30, 40)
+    mask = box_mask(torch.tensor([[25, 8, 33, 16]]), (30, 40))
+    x[:, 1][mask] = sign
+    actual = blurred_map(x)
+    assert pointing_game(actual, mask) == 1
+    assert pixel_auc(actual, mask) > 0.99
+    close(actual[0, 12, 29], actual.max())
+
+
+def test_even_parts_of_an_image_have_no_edges():
+    x = torch.full((1, 3, 8, 12), 0.1)
+    x[..., 6:] = 0.7
+    assert (edge_map(x)[0] > 0).tolist() == [[False] * 5 + [True] * 2 + [False] * 5] * 8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_edge_map_on_a_gpu_is_as_precise():
+    x = torch.randn(3, 2, 7, 9, generator=seeded(2))
+    actual = edge_map(x.cuda())
+    assert actual.device.type == "cuda"
+    torch.testing.assert_close(actual.cpu(), edge_map(x), rtol=1e-5, atol=1e-6)

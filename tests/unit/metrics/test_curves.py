@@ -10,7 +10,7 @@ from support.refuses import refuses
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
-from helpers.metrics import deletion, insertion
+from helpers.metrics import deletion, insertion, random_map
 
 # the score while pixels go
 
@@ -262,3 +262,21 @@ def test_curves_are_the_same_on_the_gpu():
         result = curve(tiny().cuda(), IMAGES.cuda(), [0, 1, 2], MAPS.cuda(), fill=IMAGES.flip(0))
         assert result.auc.is_cuda
         close(result.auc.cpu(), curve(tiny(), IMAGES, [0, 1, 2], MAPS, fill=IMAGES.flip(0)).auc)
+
+
+def test_the_area_is_as_precise_as_the_scores():
+    x = torch.tensor([[[[1.0, 2.0, 3.0]]]]).double()
+    auc, scores = deletion(linear(torch.ones(1, 3)), x, 0, x[:, 0], steps=3, score="logit")
+    exactly(scores, [[6, 3, 1, 0]])
+    close(auc, float64([7 / 3]), rtol=1e-14, atol=0)
+
+
+def test_the_perfect_order_beats_chance_on_a_linear_network():
+    weights, x = draw(8, 9), draw(4, 1, 8, 9, seed=1)
+    net, downsampled_truth = linear(weights), weights * x[:, 0]
+    best = [curve(net, x, 0, downsampled_truth, score="logit") for curve in (deletion, insertion)]
+    for seed in range(5):
+        chance = random_map(x, seed)
+        assert (best[0].auc < deletion(net, x, 0, chance, score="logit").auc).all()
+        assert (best[1].auc > insertion(net, x, 0, chance, score="logit").auc).all()
+        assert (best[0].scores <= deletion(net, x, 0, chance, score="logit").scores + 1e-9).all()

@@ -184,3 +184,11 @@ def test_detections_are_the_same_on_the_gpu():
         assert all(
             part.is_cuda and torch.equal(part.cpu(), on_cpu) for part, on_cpu in zip(actual, expected, strict=True)
         )
+
+
+def test_the_first_of_equal_boxes_counts():
+    check(detections(boxes([B, A, A]), boxes([A])), [[True]], [[1]], [2])
+
+
+def test_edges_may_lie_between_pixels():
+    check(detections(boxes([[0.25, 0, 10, 4.4]]), boxes([[0.25, 0, 10, 4.4]]), iou=1), [[True]], [[0]], [0])

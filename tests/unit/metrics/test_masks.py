@@ -303,3 +303,14 @@ def test_the_best_place_is_on_the_object():
     maps = torch.tensor([[[1.0, 2], [3, 4]], [[1, 2], [3, 4]], [[5, 5], [1, 1]], [[5, 1], [1, 5]]])
     masks = torch.tensor([[[0, 0], [0, 1]], [[0, 0], [1, 0]], [[1, 0], [0, 0]], [[1, 0], [0, 1]]]).bool()
     assert best_inside(maps, masks).tolist() == [1, 0, 0, 1]  # as good as one beside the object is not better
+
+
+def test_mass_in_mask_does_not_depend_on_the_scale():
+    for scale in (1e-37, 1e-20, 1e20):
+        close(mass_in_mask(M * scale, OBJECT), torch.tensor(0.4))
+
+
+def test_mass_in_mask_survives_sums_beyond_the_largest_number():
+    even = torch.full((100, 100), 10.0, dtype=torch.float16)
+    exactly(mass_in_mask(even, torch.ones(100, 100, dtype=torch.bool)), 1)
+    close(mass_in_mask(M / 5 * 3e38, OBJECT), torch.tensor(0.4))

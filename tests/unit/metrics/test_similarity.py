@@ -231,3 +231,26 @@ MAPS = torch.arange(24.0).view(2, 3, 4)
 def test_map_similarity_refuses(a, b, match):
     with pytest.raises(ValueError, match=match):
         map_similarity(a, b)
+
+
+@each_size
+def test_the_sign_counts_for_the_signed_ranks_alone(shape):
+    a, b = pair(shape)
+    close(map_similarity(a, -a), OPPOSED)
+    plain, turned = map_similarity(a, b), map_similarity(a, -b)
+    close(turned, plain | {"spearman": -plain["spearman"]})
+
+
+@each_size
+def test_either_map_may_come_first(shape):
+    a, b = pair(shape)
+    close(map_similarity(b, a), map_similarity(a, b))
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (28, 28)], ids=str)
+def test_a_batch_is_what_its_maps_are_one_by_one(shape):
+    a, b = pair(shape, count=3)
+    actual = map_similarity(a, b)
+    for number in range(3):
+        alone = map_similarity(a[number : number + 1], b[number : number + 1])
+        assert all(torch.equal(actual[measure][number : number + 1], alone[measure]) for measure in MEASURES)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.networks import LeNet, SmallVGG
+from helpers.networks import LeNet, SmallVGG, load, normalize, rebuilt
+
+MIXED = {"stages": ((4, 5), (6,), (7, 8)), "channels": 2}
 
 
 def test_lenet_is_table_1_of_similarnet():
@@ -228,3 +230,20 @@ def test_a_network_is_taken_apart_by_slices(net):
     x = torch.rand(2, next(net.parameters()).shape[1], 28, 28)
     assert torch.equal(back(front(x)), net(x))
     assert [type(part) for part in net.features] == [type(part) for part in net[: len(net.features)]]
+
+
+@pytest.mark.parametrize("atrous", [1, 2])
+def test_stages_of_several_convolutions_behind_the_first_dense_pooling(atrous):
+    plain, dense = plain_and_dense(atrous, **MIXED)
+    x = noise(2, 2, 24, 32)
+    close(dense.features(x)[..., :: 2**atrous, :: 2**atrous], plain.features(x))
+
+
+@pytest.mark.parametrize("atrous", [1, 2, 3])
+@pytest.mark.parametrize("name", ["scenes-gap", "photos-gap"])
+def test_dense_maps_of_the_shipped_networks(name, atrous):
+    net = load(name, "cpu").double()
+    dense = rebuilt(net, atrous=atrous)
+    x = normalize(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64), net)
+    with torch.no_grad():
+        close(dense.features(x)[..., :: 2**atrous, :: 2**atrous], net.features(x))
