@@ -209,7 +209,7 @@ def unseen_rows(out: Path, device: torch.device) -> list[Row]:
 
 
 def as_trained(name: str, images: Tensor, device: torch.device) -> Tensor:
-    """Images in [0, 1] as a network saw them in its training: rounded to bytes, then normalised."""
+    """Images (B, C, H, W) in [0, 1] as a network saw them in its training: rounded to bytes, then normalised."""
     return networks.normalize((images * 255).round().byte(), name).to(device)
 
 

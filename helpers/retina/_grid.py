@@ -94,7 +94,7 @@ def check_fixations(fixations: Any, batch: int) -> Tensor:
 
 
 def check_inside(points: Tensor, name: str) -> Tensor:
-    """Return points unchanged if all of their coordinates lie in [-1, 1], that is inside the image."""
+    """Return points (..., 2) unchanged if all of their coordinates lie in [-1, 1], that is inside the image."""
     if points.min() < -1 or points.max() > 1:
         reach = f"{points.min().item():.7g} .. {points.max().item():.7g}"
         raise ValueError(f"{name} must be numbers in [-1, 1], from edge to edge of the image, got {reach}")

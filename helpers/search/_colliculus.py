@@ -115,7 +115,7 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = CHANCE) -> Ten
 
 
 def unchecked_predicted_map(cells: Tensor, size: int, chance: float = CHANCE) -> Tensor:
-    """`predicted_map` of arguments that were checked."""
+    """`predicted_map` of cells (N, rings, azimuths) that were checked: (N, size, size)."""
     maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
     axis = pixel_centers(size, device=cells.device)
     return torch.where(axis.square() + axis[:, None].square() <= 1, maps, chance)

@@ -142,12 +142,12 @@ def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def unchecked_fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
-    """`fuse` of arguments that were checked."""
+    """`fuse` of a belief (B, K) and views (B, ..., K) that were checked."""
     return _unnormalised_fusion(belief, log_p, prior)[0].log_softmax(-1)
 
 
 def unchecked_information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
-    """`information_gain` of arguments that were checked."""
+    """`information_gain` of a belief (B, K) and views (B, ..., K) that were checked."""
     fused = unchecked_fuse(belief, log_p, prior)
     return _mean(fused, fused - _with_view_axes(belief, log_p)).clamp(min=0)  # rounding may leave a hair less
 
@@ -155,14 +155,14 @@ def unchecked_information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | No
 def unchecked_information_gain_bound(
     belief: Tensor, log_p: Tensor, prior: Tensor | None, constant: bool = True
 ) -> Tensor:
-    """`information_gain_bound` of arguments that were checked."""
+    """`information_gain_bound` of a belief (B, K) and views (B, ..., K) that were checked."""
     fused = unchecked_fuse(belief, log_p, prior)
     bound = _mean(fused, log_p)
     return bound - _mean(fused, _log_prior(prior, log_p).expand_as(fused)) if constant else bound
 
 
 def unchecked_expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
-    """`expected_gain` of arguments that were checked."""
+    """`expected_gain` of a belief (B, K) and accuracies (B, U) that were checked: (B, U)."""
     wrong_labels = belief.shape[1] - 1
     right = accuracy.to(belief)[..., None]  # (B, U, 1)
     wrong = (1 - right) / wrong_labels
@@ -233,7 +233,7 @@ def check_prior(prior: Tensor | None, labels: int) -> None:
 
 
 def check_accuracy(accuracy: Tensor, *layouts: str) -> Tensor:
-    """Return probabilities of a right answer unchanged; ValueError unless they lie in [0, 1]."""
+    """Return probabilities of a right answer, (B, U) or as `layouts` say, unchanged; ValueError unless in [0, 1]."""
     check_tensor(accuracy, "accuracy", *layouts, kind="real")
     if accuracy.min() < 0 or accuracy.max() > 1:
         got = f"{accuracy.min().item():.4g} .. {accuracy.max().item():.4g}"
