@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from support.server import serving
 from support.small_book import small_book
+from support.watched import DESKTOP, Watched
 
 from tools import book
 from tools.project import ROOT
@@ -78,6 +79,20 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def watch(chromium: Any, served: str) -> Any:
+    """A function that opens a watched page; it is closed after the test."""
+    opened = []
+
+    def start(viewport: dict[str, int] = DESKTOP, scheme: str = "light") -> Watched:
+        opened.append(Watched(chromium, served, viewport, scheme))
+        return opened[-1]
+
+    yield start
+    for watched in opened:
+        watched.context.close()
 
 
 @pytest.fixture(scope="session")

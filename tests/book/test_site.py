@@ -11,18 +11,12 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from support.server import serving
+from support.watched import CHAPTERS, PAGES, PHONE, Watched
 
-from tools.chapters import chapters, pages
 from tools.project import ROOT, repository
 
-ALLOWED_EXTERNAL = ()  # beginnings of the addresses outside the site that a page may load
-PHONE = {"width": 390, "height": 844}
-DESKTOP = {"width": 1280, "height": 900}
-PAGES = [*(f"{page}.html" for page in pages(ROOT)), "search.html", "genindex.html"]
-CHAPTERS = [chapter.name for chapter in chapters(ROOT)]
 READABLE_CONTRAST = 4.5  # WCAG AA for text of normal size
 
-NO_ALT = "[...document.images].filter((image) => !image.alt.trim()).map((image) => image.src)"
 # The contrast of the text of an article with what lies behind it, by WCAG's formula.
 CONTRAST = """() => {
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -38,59 +32,10 @@ CONTRAST = """() => {
 }"""
 
 
-class Watched:
-    """A page of the browser that remembers everything that goes wrong on it."""
-
-    def __init__(self, browser: Any, served: str, viewport: dict[str, int], scheme: str = "light") -> None:
-        self.served, self.troubles, self.external = served, [], []
-        self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda m: m.type == "error" and self.troubles.append(f"console: {m.text}"))
-        self.page.on("pageerror", lambda error: self.troubles.append(f"page error: {error}"))
-        self.page.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
-        self.page.on("response", lambda r: r.status >= 400 and self.troubles.append(f"{r.status}: {r.url}"))
-        self.page.on("request", self.see)
-
-    def see(self, request: Any) -> None:
-        """Note a request that leaves the site."""
-        if not request.url.startswith((self.served, "data:", "blob:", *ALLOWED_EXTERNAL)):
-            self.external.append(request.url)
-
-    def open(self, path: str) -> Any:
-        """Go to a page of the site and wait until it is quiet."""
-        self.page.goto(self.served + path)
-        self.page.wait_for_load_state("networkidle")
-        return self.page
-
-    def problems(self) -> list[str]:
-        """What is wrong with the page that is open."""
-        width, wide = self.page.viewport_size["width"], self.page.evaluate("document.documentElement.scrollWidth")
-        problems = [*self.troubles, *(f"external: {url}" for url in self.external)]
-        problems += [f"{wide} px wide in a window of {width} px"] if wide > width else []
-        problems += [f"no alt text: {src}" for src in self.page.evaluate(NO_ALT)]
-        problems += [] if self.page.title().strip() else ["no title"]
-        return problems + ([] if self.page.evaluate("document.documentElement.lang") == "en" else ["no language"])
-
-
-@pytest.fixture
-def watch(chromium: Any, served: str) -> Any:
-    """A function that opens a watched page; it is closed after the test."""
-    opened = []
-
-    def start(viewport: dict[str, int] = DESKTOP, scheme: str = "light") -> Watched:
-        opened.append(Watched(chromium, served, viewport, scheme))
-        return opened[-1]
-
-    yield start
-    for watched in opened:
-        watched.context.close()
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_a_page_loads_without_error_and_fits(path: str, viewport: dict[str, int], watch: Any) -> None:
-    watched = watch(viewport)
+def test_a_page_loads_without_error_and_fits(path: str, watch: Any) -> None:
+    watched = watch()
     watched.open(path)
     assert watched.problems() == []
 
@@ -113,24 +58,6 @@ def test_what_is_wrong_with_a_page_is_seen(chromium: Any, tmp_path: Path) -> Non
         assert fault in problems
     for fault in ("external: http://192.0.2.1/x.js", "500 px wide", "no alt text: ", "no title", "no language"):
         assert fault in problems
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_maths_is_typeset(name: str, watch: Any) -> None:
-    page = watch().open(f"book/{name}.html")
-    page.wait_for_selector("mjx-container", timeout=10_000)
-    assert page.locator("mjx-merror").count() == 0
-    assert page.locator("article .math.notranslate:not(:has(mjx-container))").count() == 0
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_hints_and_solutions_are_closed(name: str, watch: Any) -> None:
-    page = watch().open(f"book/{name}.html")
-    folded = page.locator("article details:has(> summary:text-matches('Hint|Solution'))")
-    assert folded.count() >= 2 * len(next(c for c in chapters(ROOT) if c.name == name).exercises)
-    assert page.locator("article details[open]:has(> summary:text-matches('Hint|Solution'))").count() == 0
 
 
 @pytest.mark.browser
