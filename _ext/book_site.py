@@ -65,10 +65,9 @@ def fill_in(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def network_list() -> str:
-    """The shipped networks: a table, then a section each; their learning curves are drawn."""
-    from tools.networks_page import draw_curves, overview, sections  # torch: only where the page is there
+    """The shipped networks: a table, then a section each; `tools.book` has drawn their learning curves."""
+    from tools.networks_page import overview, sections  # pandas: only where the page is there
 
-    draw_curves(ROOT)
     return f"## At a glance\n\n{overview(ROOT)}\n\n## One by one\n\n{sections(ROOT)}"
 
 

@@ -42,8 +42,8 @@ class BlurHits(NamedTuple):
 
     Attributes:
         original: (T, N) bool, without blur.
-        outside: (R, T, N) bool, everything outside the region blurred.
-        inside: (R, T, N) bool, the region blurred.
+        outside: (R, T, N) bool, everything outside the region blurred; (M, R, T, N) for M regions an image.
+        inside: like `outside`, the region blurred.
     """
 
     original: Tensor
@@ -91,7 +91,7 @@ def blur_outside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True)
         ValueError: bad `x` or radius, or a region that is not bool (B, H, W).
     """
     region = _check_region(x, region)
-    return _blurred_where(x, ~region, radius, leak)
+    return _blurred_where(x, ~region, radius, blurred(x, radius) if leak else None)
 
 
 def blur_inside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) -> Tensor:
@@ -110,7 +110,7 @@ def blur_inside(x: Tensor, region: Tensor, radius: float, *, leak: bool = True) 
         ValueError: bad `x` or radius, or a region that is not bool (B, H, W).
     """
     region = _check_region(x, region)
-    return _blurred_where(x, region, radius, leak)
+    return _blurred_where(x, region, radius, blurred(x, radius) if leak else None)
 
 
 def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"] = "shift", *, seed: int = 0) -> Tensor:
@@ -175,7 +175,8 @@ def accuracy_under_blur(
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (N, C, H, W), normalised as the network expects.
         y: (N,), the true classes.
-        region: (N, H, W) bool, the objects: `salient_region` of a map, a true mask, or `same_area_control` of either.
+        region: (N, H, W) bool, the objects: `salient_region` of a map, a true mask, or `same_area_control` of either;
+            (M, N, H, W) for M of them side by side: what they share is computed once.
         radii: of the blur, standard deviations in pixels.
         top: an image is right when its class is among so many largest logits.
         leak: as for `blur_outside`.
@@ -187,7 +188,8 @@ def accuracy_under_blur(
     Raises:
         ValueError: bad `x`, `y`, `region`, radii or batch_size, or a `top` above the number of classes.
     """
-    region = _check_region(x, region)
+    region = _check_region(x, region, several=True)
+    regions = region if region.ndim == 4 else region[None]  # (M, N, H, W)
     check_tensor(y, "y", f"{len(x)}", kind="integer")
     for name, values in (("radii", radii), ("top", top)):
         if not isinstance(values, Sequence) or not values:
@@ -195,9 +197,14 @@ def accuracy_under_blur(
     ranks = [check_count(n, "top") for n in top]
     check_count(batch_size, "batch_size")
     original = _hits(model, x, y, ranks, batch_size)
-    outside = [_hits(model, blur_outside(x, region, radius, leak=leak), y, ranks, batch_size) for radius in radii]
-    inside = [_hits(model, blur_inside(x, region, radius, leak=leak), y, ranks, batch_size) for radius in radii]
-    return BlurHits(original, torch.stack(outside), torch.stack(inside))
+    outside, inside = [], []  # R of (M, T, N)
+    for radius in radii:
+        soft = blurred(x, radius) if leak else None
+        for side, blurs in ((outside, ~regions), (inside, regions)):
+            shown = (_blurred_where(x, where, radius, soft) for where in blurs)
+            side.append(torch.stack([_hits(model, images, y, ranks, batch_size) for images in shown]))
+    hits = BlurHits(original, torch.stack(outside, 1), torch.stack(inside, 1))  # (M, R, T, N)
+    return hits if region.ndim == 4 else BlurHits(original, hits.outside[0], hits.inside[0])
 
 
 def _hits(model: nn.Module, images: Tensor, y: Tensor, top: Sequence[int], batch_size: int) -> Tensor:
@@ -211,17 +218,18 @@ def _hits(model: nn.Module, images: Tensor, y: Tensor, top: Sequence[int], batch
     return torch.stack([topk_correct(scores, y.cpu(), k) for k in top])
 
 
-def _blurred_where(x: Tensor, where: Tensor, radius: float, leak: bool) -> Tensor:
-    """Images blurred at the places `where`; without `leak` from the colours at those places alone."""
-    if leak:
-        return torch.where(where[:, None], blurred(x, radius), x)
+def _blurred_where(x: Tensor, where: Tensor, radius: float, soft: Tensor | None) -> Tensor:
+    """Images blurred at the places `where`: as in the blurred `soft`, or, where that is None, from the colours there."""
+    if soft is not None:
+        return torch.where(where[:, None], soft, x)
     weight = where[:, None].to(x)
     share = blurred(weight, radius)  # of the filter that lies at such places
     mean = blurred(x * weight, radius) / torch.where(share > 0, share, 1)
     return torch.where(where[:, None], mean, x)
 
 
-def _check_region(x: Tensor, region: Tensor) -> Tensor:
-    """The region on the device of x, if it is one mask an image, of its size."""
+def _check_region(x: Tensor, region: Tensor, several: bool = False) -> Tensor:
+    """The region on the device of x, if it is one mask an image, of its size; or `several` of them, (M, B, H, W)."""
     count, _, height, width = check_images(x).shape
-    return check_tensor(region, "region", f"{count} {height} {width}", kind="bool").to(x.device)
+    layouts = [f"{count} {height} {width}", *([f"M {count} {height} {width}"] if several else [])]
+    return check_tensor(region, "region", *layouts, kind="bool").to(x.device)

@@ -14,17 +14,18 @@ import shutil
 import subprocess
 import sys
 import threading
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.chapters import chapters
-from tools.run_pages import COLOUR, PageRun, failure, run_dir, run_pages
+from tools.run_pages import COLOUR, PageRun, failure, run_dir, run_pages, workers
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = ("_config.yml", "_toc.yml", "pyproject.toml", "requirements.lock")
 INPUTS = (*SETTINGS, "_ext", "assets", "book", "helpers", "tools")
 PASSED_OVER = {"__pycache__", ".ipynb_checkpoints"}
+NETWORKS = Path("book", "appendix", "networks.md")
 # The installed command by its entry point: it may not be on PATH, and the package has no __main__.
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
@@ -121,7 +122,11 @@ def build(
     before = fingerprint(root)
     chosen = [page for page in pages if chapter in (None, page.name)]
     print("Time and peak memory of the pages:", flush=True)
-    runs = run_pages(root, chosen, packages, pool)
+    with ThreadPoolExecutor(workers()) as own_pool:
+        pool = pool or own_pool
+        drawing = pool.submit(draw_curves, root)
+        runs = run_pages(root, chosen, packages, pool)
+        drawing.result()  # raises what went wrong in it
     if pages_ended:
         pages_ended.set()
     done = write_site(root, quiet=quiet)
@@ -129,6 +134,13 @@ def build(
     if result.passed and not chapter:
         (run_dir(root) / "fingerprint").write_text(before, encoding="utf8")
     return result
+
+
+def draw_curves(root: Path) -> None:
+    """Draw the learning curves for the page of the networks, if the book has it."""
+    if (root / NETWORKS).exists():
+        command = [sys.executable, "-m", "tools.networks_page", str(root)]
+        subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, check=True)
 
 
 def write_site(root: Path, *, quiet: bool = False) -> subprocess.CompletedProcess[str]:

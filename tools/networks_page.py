@@ -1,14 +1,17 @@
-"""The appendix page of the book's networks, out of their manifests and records: nothing on it is typed by hand."""
+"""The appendix page of the book's networks, out of their manifests and records: nothing on it is typed by hand.
+
+`python -m tools.networks_page ROOT` draws its pictures, in a process of its own, beside the runs of the pages.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from helpers.experiments.train.publish import picture
 from helpers.results import from_text
 
 CURVES = Path("_build", "curves")  # below the root: the pictures of the learning curves, drawn for each site
@@ -39,6 +42,8 @@ def part(full: pd.DataFrame, table: str, columns: str | list[str]) -> pd.DataFra
 
 def draw_curves(root: Path) -> None:
     """Draw the learning curves of all networks into the folder `CURVES`."""
+    from helpers.experiments.train.publish import picture  # torch: the words of the page do without
+
     (root / CURVES).mkdir(parents=True, exist_ok=True)
     for manifest in manifests(root):
         name = manifest["name"]
@@ -159,3 +164,7 @@ def figure(full: pd.DataFrame) -> str:
     caption += several if len(last) > 1 else ""
     options = f":name: fig-{name}\n:width: 480px\n:alt: {alt}"
     return f"```{{figure}} /{(CURVES / name).as_posix()}.png\n{options}\n\n{caption}\n```"
+
+
+if __name__ == "__main__":
+    draw_curves(Path(sys.argv[1]))

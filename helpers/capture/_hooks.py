@@ -12,7 +12,7 @@ from typing import NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_choice, check_fit, check_images, check_target, describe
+from helpers._validate import Target, all_finite, check_choice, check_fit, check_images, check_target, describe
 from helpers.capture._scores import Score, check_logits, class_scores
 from helpers.capture._state import INPUT, named_modules, preserved
 
@@ -290,6 +290,6 @@ def _check_mask(mask: Tensor | float, output: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"masks[{name!r}] must be a number or broadcast to {tuple(output.shape)}, got {describe(mask)}"
         )
-    if not torch.isfinite(values).all():
+    if not all_finite(values):
         raise ValueError(f"masks[{name!r}] must be finite, got NaN or infinite values")
     return values

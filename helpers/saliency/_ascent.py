@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_classes, check_count, check_fill, check_number, describe
+from helpers._validate import all_finite, check_classes, check_count, check_fill, check_number, describe
 from helpers.capture import INPUT, gradients
 
 
@@ -59,12 +59,12 @@ def class_model(
     x = check_fill(start, like.new_empty((len(classes), *shape)), "start").clone()
     objectives = []
     for step in range(steps + 1):
-        if not torch.isfinite(x).all():
+        if not all_finite(x):
             raise ValueError(f"lr must be lower: the image is no longer finite after {step} steps, got {lr}")
         ascent = gradients(model, x, classes, INPUT)
         score = ascent.logits.gather(1, classes.to(x.device)[:, None])[:, 0]
         objectives.append(score - l2 * x.square().sum((1, 2, 3)))
-        if not torch.isfinite(objectives[-1]).all():
+        if not all_finite(objectives[-1]):
             raise ValueError(f"lr must be lower: the objective is no longer finite after {step} steps, got {lr}")
         if step < steps:
             x = x + lr * (ascent.gradients[INPUT] - 2 * l2 * x)

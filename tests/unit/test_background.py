@@ -478,6 +478,21 @@ def test_no_pass_holds_more_images_than_the_batch():
 
 
 @each_leak
+def test_several_regions_are_each_alone_and_the_original_runs_once(leak):
+    net, shown = tiny(), []
+    net.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
+    regions = torch.stack([REGION, ~REGION, somewhere(N, 21, 18, seed=8)])
+    actual = accuracy_under_blur(net, X, Y, regions, (1, 2.7), leak=leak)
+    assert sum(shown) == N * (1 + 3 * 2 * 2)
+    for row, region in enumerate(regions):
+        alone = accuracy_under_blur(net, X, Y, region, (1, 2.7), leak=leak)
+        assert actual.original.equal(alone.original)
+        assert actual.outside[row].equal(alone.outside)
+        assert actual.inside[row].equal(alone.inside)
+    assert not actual.outside[0].equal(actual.outside[2])
+
+
+@each_leak
 def test_without_blur_everything_is_the_original(leak):
     actual = accuracy_under_blur(tiny(), X, Y, REGION, (0,), leak=leak)
     assert actual.outside[0].equal(actual.original)

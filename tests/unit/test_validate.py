@@ -56,10 +56,17 @@ def test_images_come_back_as_they_are(dtype):
         (X.to(torch.complex64), "be floating point, got torch.complex64; images of bytes are x.float() / 255"),
         (X / 0, "be finite, got NaN or infinite values"),
         (X * NAN, "be finite, got NaN or infinite values"),
+        (torch.tensor([[[[INF, -INF]]]]), "be finite, got NaN or infinite values"),
     ],
 )
 def test_images_of_another_kind_are_refused(x, message):
     assert refusal(check_images, x) == f"x must {message}"
+
+
+def test_finite_images_whose_sum_overflows_are_taken():
+    x = torch.full((1, 1, 2, 2), 60_000.0, dtype=torch.float16)
+    assert x.sum().isinf()
+    assert check_images(x) is x
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Loopback addresses and Unix sockets pass, because Jupyter talks to its kernels t
 import errno
 import ipaddress
 import socket
+import sys
 from typing import Any
 
 
@@ -56,3 +57,7 @@ def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
 socket.socket.connect = connect
 socket.socket.connect_ex = connect_ex
 socket.getaddrinfo = getaddrinfo
+
+# nbformat and Jupyter Book import jsonschema, which imports this parser of addresses if there is one, for a check that
+# neither asks for. It takes two seconds in each of their processes.
+sys.modules["rfc3987_syntax"] = None  # what import takes for "there is none"
