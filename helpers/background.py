@@ -219,7 +219,7 @@ def _hits(model: nn.Module, images: Tensor, y: Tensor, top: Sequence[int], batch
 
 
 def _blurred_where(x: Tensor, where: Tensor, radius: float, soft: Tensor | None) -> Tensor:
-    """Images blurred at the places `where`: as in the blurred `soft`, or, where that is None, from the colours there."""
+    """Images blurred at the places `where`: as in the blurred `soft`, or, if that is None, from the colours there."""
     if soft is not None:
         return torch.where(where[:, None], soft, x)
     weight = where[:, None].to(x)
