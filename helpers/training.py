@@ -228,7 +228,12 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     logits = predict(model, images)
     if logits.isnan().any():
         raise ValueError("the logits are NaN: check images for NaN and infinite values")
-    return topk_correct(logits, labels).double().mean().item()
+    return share_right(logits, labels)
+
+
+def share_right(logits: Tensor, labels: Tensor, k: int = 1) -> float:
+    """Share of labels that are among the k largest logits, in [0, 1]; the arguments are those of `topk_correct`."""
+    return topk_correct(logits, labels, k).double().mean().item()
 
 
 def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:

@@ -20,13 +20,14 @@ and `receptive_field_crop` cuts out what excites them.
 Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning deep features for discriminative localization", CVPR 2016.
 """
 
-from helpers.cam._boxes import LocalizationError, largest_component_box, localization_error
+from helpers.cam._boxes import IOU, LocalizationError, largest_component_box, localization_error
 from helpers.cam._gradient import grad_cam
 from helpers.cam._head import Head, class_activation_map, pooling_head, weighted_maps
 from helpers.cam._units import Crops, Units, class_specific_units, receptive_field_crop
 from helpers.filters import upsample
 
 __all__ = [
+    "IOU",
     "Crops",
     "Head",
     "LocalizationError",

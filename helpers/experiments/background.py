@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.background import BlurHits, accuracy_under_blur, salient_region, same_area_control
@@ -28,9 +27,9 @@ from helpers.capture import in_batches, logits
 from helpers.experiments.environment import run_environment
 from helpers.experiments.objects import ObjectImages, drawn_scenes, photographs
 from helpers.experiments.report import Record, header, run_record, summary
-from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import SWAP, data_hash, held_out
 from helpers.experiments.train.recipes import BIAS_OF_95_PERCENT, RECIPES
+from helpers.experiments.train.run import shipped_or_trained
 from helpers.licnn import saliency_map
 from helpers.results import long_table
 from helpers.results._format import Row, frame
@@ -110,10 +109,10 @@ def experiment_rows(model: nn.Module, images: ObjectImages, sets: dict[str, Tens
         constants: columns that are the same in all rows.
     """
     sharp = regions(model, images)
-    hits = {
-        name: accuracy_under_blur(model, images.x, images.labels, region, RADII, TOPS, batch_size=BATCH)
-        for name, region in tqdm(sharp.items(), desc="regions")
-    }
+    parts = torch.stack(list(sharp.values()))  # (regions, N, H, W)
+    every = accuracy_under_blur(model, images.x, images.labels, parts, RADII, TOPS, batch_size=BATCH)
+    by_region = zip(sharp, every.outside, every.inside, strict=True)
+    hits = {name: BlurHits(every.original, outside, inside) for name, outside, inside in by_region}
     object_area = images.masks.flatten(1).sum(1)
     covered = ((sharp["LICNN"] & images.masks).flatten(1).sum(1) / object_area).cpu()
     area = {name: region.flatten(1).float().mean(1).cpu() for name, region in sharp.items()}
@@ -152,7 +151,7 @@ def scene_rows(out: Path, device: torch.device) -> list[Row]:
     rows: list[Row] = []
     for name in SCENE_NETWORKS:
         for seed in SEEDS:
-            model = networks.load(name, device) if seed == 0 else trained(name, seed, out, device)
+            model = shipped_or_trained(name, seed, out, device)
             for ground, options in GROUNDS.items():
                 images = drawn_scenes(name, SCENES, SEED, device, **options)
                 sets = {ground: torch.ones(len(images.x), dtype=torch.bool)}

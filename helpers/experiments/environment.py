@@ -1,17 +1,22 @@
-"""On what a result was measured: the code's commit, the versions, the machine."""
+"""On what a result was measured: the code, the versions, the machine, the data."""
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import helpers
 
-ROOT = Path(helpers.__file__).resolve().parents[1]
+PACKAGE = Path(helpers.__file__).resolve().parent
+ROOT = PACKAGE.parent
 WRITTEN = (":!helpers/networks/files", ":!helpers/results/*.csv")  # by the runs themselves, with --publish
 
 
@@ -41,3 +46,20 @@ def run_environment(device: torch.device) -> dict[str, Any]:
         "device": kind,
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def code_hash() -> str:
+    """sha256 over the package's modules as they are when it is first asked for: changes that no commit holds count."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def tensors_hash(tensors: Iterable[Tensor]) -> str:
+    """sha256 over the bytes of tensors, one after the other, wherever they lie."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(memoryview(tensor.detach().cpu().reshape(-1).contiguous().numpy()).cast("B"))
+    return digest.hexdigest()

@@ -33,11 +33,11 @@ from helpers.capture import in_batches, layer_names, logits
 from helpers.compare import attribution_methods, compare_attention, two_object_methods, two_object_test
 from helpers.data import CLASSES, mnist, scenes, two_object_scenes
 from helpers.experiments.environment import run_environment
-from helpers.experiments.objects import ObjectImages, drawn_scenes, evenly_spaced, photographs
+from helpers.experiments.objects import ObjectImages, drawn_scenes, photographs
 from helpers.experiments.report import Record, header, run_record, summary
-from helpers.experiments.train.command import trained
-from helpers.experiments.train.datasets import data_hash, held_out
+from helpers.experiments.train.datasets import data_hash, evenly_spaced, held_out
 from helpers.experiments.train.recipes import RECIPES
+from helpers.experiments.train.run import trained
 from helpers.licnn import VARIANTS, attention_map, rule_agreement, saliency_map
 from helpers.metrics import map_similarity, mass_in_mask, pointing_game
 from helpers.results import long_table

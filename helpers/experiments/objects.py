@@ -51,9 +51,3 @@ def photographs(name: str, device: torch.device) -> ObjectImages:
     photos = tiny_imagenet("val", RECIPES[name].classes or None)
     x = normalize(photos.images, name).to(device)
     return ObjectImages(x, photos.labels.to(device), box_mask(photos.boxes, (x.shape[-2], x.shape[-1])).to(device))
-
-
-def evenly_spaced(total: int, count: int) -> Tensor:
-    """So many of the numbers 0 .. total - 1, evenly spaced, (count,) int64; all where there are fewer."""
-    count = min(count, total)
-    return torch.arange(count) * total // count

@@ -1,12 +1,14 @@
-"""The command line of the long runs whose results a chapter prints."""
+"""What the long runs share: their command line, and what a record is made of."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from helpers.data import DataMissing
+from helpers.data import DataMissing, data_dir
 from helpers.device import usable_device
 from helpers.experiments.environment import ROOT
-from helpers.experiments.run_files import RunError, write_safely
+from helpers.experiments.run_files import RunError, values_refused, write_safely
 from helpers.metrics import box_iou
+from helpers.networks import WeightsError
 from helpers.results import FOLDER
 from helpers.results._format import Row, to_text
 
@@ -83,31 +86,98 @@ def run_record(
         arguments: the command line, by default the process's own.
 
     Returns:
-        The exit status: 0, or 1 after saying what is wrong.
+        The exit status, see `exit_status`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m helpers.experiments.{name}", description=about)
-    parser.add_argument("--data", metavar="DIR", help="folder of the real data (default: $HELPERS_DATA)")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs", name), help="where the runs lie")
     parser.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
     parser.add_argument("--publish", action="store_true", help="make the record that of the book (checkout)")
     options = parser.parse_args(arguments)
-    if options.data:
-        os.environ["HELPERS_DATA"] = options.data
-    try:
-        device = _device(options.device)
-        # All that can fail is tried before the hours of measuring.
+    kept = f"what is finished is kept in {options.out}: the same command goes on from there"
+
+    def make() -> None:
+        # The device, the folder and the checkout are looked at before the hours of measuring.
+        device = chosen_device(options.device)
         options.out.mkdir(parents=True, exist_ok=True)
-        folder = FOLDER if options.publish else options.out
-        if options.publish and not (ROOT / "book").is_dir():
-            raise RunError(f"--publish works in a checkout of the book only: there is no {ROOT / 'book'}")
-        result = record(options.out, device)
-    except (RunError, DataMissing, OSError) as error:
+        if options.publish:
+            check_checkout()
+        path = (FOLDER if options.publish else options.out) / f"{name}.csv"
+        write_safely(path, to_text(*record(options.out, device)).encode())
+        print(path)
+
+    return exit_status(make, options.data, lambda: kept)
+
+
+def exit_status(work: Callable[[], None], data: Path | None, kept: Callable[[], str]) -> int:
+    """Work for a command line, and say in one line why it did not end; a bug keeps its traceback.
+
+    Args:
+        work: what is to be done.
+        data: folder of the real data, None for $HELPERS_DATA.
+        kept: says after an interruption, by Ctrl-C or SIGTERM, what is left of the work.
+
+    Returns:
+        0; 1 after saying what is wrong; 130 when interrupted.
+    """
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        with data_folder(data):
+            work()
+    except (RunError, DataMissing, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    path = folder / f"{name}.csv"
-    write_safely(path, to_text(*result).encode())
-    print(path)
+    except KeyboardInterrupt:
+        print(f"\nstopped; {kept()}", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _as_interrupt(_signum: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def data_folder(folder: Path | None) -> Iterator[None]:
+    """Read real data from a folder, or where $HELPERS_DATA says when None; the variable is put back afterwards.
+
+    Raises:
+        RunError: it begins with the home of a user who is not there.
+    """
+    before = os.environ.get("HELPERS_DATA")
+    if folder is not None:
+        os.environ["HELPERS_DATA"] = str(folder)
+    try:
+        with values_refused():
+            data_dir()
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("HELPERS_DATA", None)
+        else:
+            os.environ["HELPERS_DATA"] = before
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device of the command line, or the best there is.
+
+    Raises:
+        RunError: there is no such device.
+    """
+    with values_refused():
+        return usable_device(name, "--device")
+
+
+def check_checkout() -> None:
+    """Refuse to publish where there is no book.
+
+    Raises:
+        RunError: the package is installed without one.
+    """
+    if not (ROOT / "book" / "index.md").exists():
+        raise RunError("--publish works in a checkout of the book only: this is an installed package")
 
 
 def summary(values: Tensor) -> dict[str, float]:
@@ -135,13 +205,16 @@ def best_on_even(scores: Tensor) -> int:
     return means.index(max(means))
 
 
-def cached_part(path: Path, make: Callable[[], dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+def cached_part(
+    path: Path, make: Callable[[], dict[str, Any]], depends_on: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """A part of a long record: what an earlier run left in a file, or made now and left there for the next one.
 
     Args:
         path: of the file, JSON.
         make: makes the part, of what JSON knows.
-        settings: what the part depends on beside the code; a file with other settings is made anew.
+        depends_on: all that the part depends on, of what JSON knows; where it is no longer what the file says, the part
+            is made anew. It is asked again once that is done: a network may have been trained for it.
 
     Raises:
         RunError: a file that is damaged.
@@ -149,18 +222,11 @@ def cached_part(path: Path, make: Callable[[], dict[str, Any]], settings: dict[s
     if path.exists():
         try:
             cache = json.loads(path.read_text(encoding="utf8"))
-            if cache["settings"] == settings:
+            if cache["settings"] == json.loads(json.dumps(depends_on())):
                 return cache["part"]
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error!s:.80}): remove it") from error
-    text = json.dumps({"settings": settings, "part": make()})
+    part = make()
+    text = json.dumps({"settings": depends_on(), "part": part})
     write_safely(path, text.encode())
     return json.loads(text)["part"]  # what the next run will read: keys are strings, tuples lists
-
-
-def _device(name: str | None) -> torch.device:
-    """The device of the command line, or the best there is; RunError where there is no such device."""
-    try:
-        return usable_device(name, "--device")
-    except ValueError as error:
-        raise RunError(str(error)) from error

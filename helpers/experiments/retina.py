@@ -168,7 +168,7 @@ def record(out: Path, device: torch.device) -> Record:
         images = load_images(kind, device)
 
         # Defaults, so that images and kind are those of now, not of the loop's end.
-        def measure(model: nn.Module, seed: int, images: Searched = images, kind: str = kind) -> dict[str, Any]:
+        def measure(model: nn.Module, _seed: int, images: Searched = images, kind: str = kind) -> dict[str, Any]:
             return measured(model, images, kind)
 
         results = by_network(NAME, kind, images, measure, settings, out, device)

@@ -18,6 +18,19 @@ class RunError(Exception):
 
 
 @contextmanager
+def values_refused() -> Iterator[None]:
+    """Say what a check of the command line's values says; around such checks alone, so that no bug loses its traceback.
+
+    Raises:
+        RunError: a ValueError inside.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+@contextmanager
 def damage_refused(checkpoint: Path, remedy: str) -> Iterator[None]:
     """Say that a checkpoint is damaged, and what to do, whatever goes wrong while it is read.
 

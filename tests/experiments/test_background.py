@@ -175,11 +175,7 @@ def test_networks_of_scenes(monkeypatch, tmp_path):
     monkeypatch.setattr(B, "SEEDS", (0, 3))
     models, measured = [], []
 
-    def load(name, device):
-        models.append((name, "shipped"))
-        return models[-1]
-
-    def trained(name, seed, out, device):
+    def network_of(name, seed, out, device):
         assert (out, device) == (tmp_path, CPU)
         models.append((name, seed))
         return models[-1]
@@ -189,18 +185,17 @@ def test_networks_of_scenes(monkeypatch, tmp_path):
         assert [chosen.tolist() for chosen in sets.values()] == [[True] * 5]
         return [len(measured)]
 
-    monkeypatch.setattr(B.networks, "load", load)
-    monkeypatch.setattr(B, "trained", trained)
+    monkeypatch.setattr(B, "shipped_or_trained", network_of)
     monkeypatch.setattr(B, "experiment_rows", rows_of)
     assert B.scene_rows(tmp_path, CPU) == list(range(1, 13))
-    assert models == [("scenes-gap", "shipped"), ("scenes-gap", 3), ("scenes-biased", "shipped"), ("scenes-biased", 3)]
+    assert models == [("scenes-gap", 0), ("scenes-gap", 3), ("scenes-biased", 0), ("scenes-biased", 3)]
     options = {"matched": {"bias": 33 / 35}, "swapped": {"bias": 33 / 35, "background_shift": 4}, "at random": {}}
     calls = iter(measured)
     for model in models:
         for ground, bias in options.items():
             used, images, named = next(calls)
             assert used == model
-            assert named == (model[0], 0 if model[1] == "shipped" else model[1], [ground])
+            assert named == (*model, [ground])
             drawn = scenes(5, B.SEED, **bias)
             torch.testing.assert_close(images.x, (drawn.images - 0.5) / 0.25)
             assert images.labels.equal(drawn.labels[:, 0])
@@ -214,7 +209,9 @@ def test_the_record_has_the_form_of_the_published_one(monkeypatch, tmp_path):
     monkeypatch.setattr(B, "SCENES", 3)
     monkeypatch.setattr(B, "SEEDS", (0, 1))
     monkeypatch.setattr(B.networks, "load", lambda name, device: tiny_network(seed=len(name), dtype=torch.float32))
-    monkeypatch.setattr(B, "trained", lambda name, seed, out, device: tiny_network(seed=seed, dtype=torch.float32))
+    monkeypatch.setattr(
+        B, "shipped_or_trained", lambda name, seed, out, device: tiny_network(seed=seed, dtype=torch.float32)
+    )
     asked = []
 
     def photographs(name, device):

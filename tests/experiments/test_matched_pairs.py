@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,39 +13,88 @@ from support.records import read_back
 from support.rows import select
 from support.searched import CPU, fake_world, whole_numbers
 
-from helpers import networks
+from helpers import networks, results
 from helpers.data import Photos, scenes
 from helpers.experiments import matched_pairs as P
 from helpers.experiments import retina as R
+from helpers.experiments.environment import tensors_hash
 from helpers.experiments.run_files import RunError
 from helpers.experiments.search import measure as S
+from helpers.experiments.train.run import CHECKPOINT, run_folder
 from helpers.results import long_table
 
 
-def test_only_the_first_seed_is_shipped(monkeypatch, tmp_path):
-    asked = []
-    cards = {name: networks.card(name) for members in P.PAIRS.values() for name in members}
+@pytest.fixture
+def few_scenes(monkeypatch):
+    """Three scenes of a seed, and a network's measurement that says what it was given."""
+    monkeypatch.setattr(P, "SCENES", 3)
+    return P.load_images("scenes", CPU)
 
-    def load(name, device):
-        asked.append(("load", name, device))
-        return SimpleNamespace(card=cards[name], number=len(asked))
 
-    def trained(name, seed, out, device):
-        asked.append(("trained", name, seed, out, device))
-        return SimpleNamespace(number=len(asked))
+def measured_pairs(monkeypatch, images, out, **settings):
+    """What `by_network` gives of the scenes' pair, and what was loaded for it."""
+    loaded = []
 
-    monkeypatch.setattr(P.networks, "load", load)
-    monkeypatch.setattr(P, "trained", trained)
-    for kind in P.PAIRS:
-        asked.clear()
-        networks_of_pair = list(P.pair(kind, tmp_path, CPU))
-        expected = [(name, seed) for name in P.PAIRS[kind] for seed in P.SEEDS[kind]]
-        assert [(name, seed) for name, seed, _ in networks_of_pair] == expected
-        assert asked == [
-            ("load", name, CPU) if seed == 0 else ("trained", name, seed, tmp_path, CPU) for name, seed in expected
-        ]
-        assert [model.number for *_, model in networks_of_pair] == list(range(1, len(expected) + 1))
-        assert all(model.card == cards[name] for name, _, model in networks_of_pair)
+    def network_of(name, seed, runs, device):
+        loaded.append((name, seed))
+        checkpoint = run_folder(runs, name, seed) / CHECKPOINT
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if seed and not checkpoint.exists():
+            checkpoint.write_bytes(b"weights")
+        return (name, seed, runs, device)
+
+    monkeypatch.setattr(P, "shipped_or_trained", network_of)
+    parts = P.by_network("toy", "scenes", images, lambda model, seed: {"of": [*model[:2], seed]}, settings, out, CPU)
+    return parts, loaded
+
+
+def test_a_network_is_loaded_only_where_it_is_not_measured(monkeypatch, tmp_path, few_scenes):
+    everyone = [(name, seed) for name in ("scenes-disc", "scenes-logpolar") for seed in (0, 1, 2)]
+    parts, loaded = measured_pairs(monkeypatch, few_scenes, tmp_path)
+    assert parts == {name: {str(s): {"of": [name, s, s]} for s in (0, 1, 2)} for name in P.PAIRS["scenes"]}
+    assert loaded == everyone
+    assert measured_pairs(monkeypatch, few_scenes, tmp_path) == (parts, [])
+
+    # Anything that a number depends on, and it is measured anew; what does not hang on it is not.
+    run_folder(tmp_path, "scenes-disc", 2).joinpath(CHECKPOINT).write_bytes(b"other weights")
+    assert measured_pairs(monkeypatch, few_scenes, tmp_path)[1] == [("scenes-disc", 2)]
+    shipped, cards = networks.card("scenes-logpolar"), networks.card
+    other = replace(shipped, sha256="0" * 64)
+    monkeypatch.setattr(networks, "card", lambda name: other if name == shipped.name else cards(name))
+    assert measured_pairs(monkeypatch, few_scenes, tmp_path)[1] == [("scenes-logpolar", 0)]
+    monkeypatch.setattr(P, "code_hash", lambda: "other code")
+    assert measured_pairs(monkeypatch, few_scenes, tmp_path)[1] == everyone
+    for change in ("x", "labels", "boxes"):
+        images = few_scenes._replace(**{change: getattr(few_scenes, change) + 1})
+        assert measured_pairs(monkeypatch, images, tmp_path)[1] == everyone, change
+    assert measured_pairs(monkeypatch, few_scenes, tmp_path, sizes=2)[1] == everyone
+    assert measured_pairs(monkeypatch, few_scenes, tmp_path, sizes=2)[1] == []
+
+
+def test_a_header_tells_the_images_that_were_measured(monkeypatch):
+    monkeypatch.setattr(P, "SCENES", 3)
+    photos = Photos(whole_numbers(256, 2, 3, 64, 64).byte(), torch.tensor([7, 3]), torch.zeros(2, 4), (), ())
+    monkeypatch.setattr(P, "tiny_imagenet", lambda split, classes: photos)
+    about = P.pair_header("toy", CPU, {"sizes": [1]})
+    drawn = scenes(3, P.SEED, size=128, scale=(1 / 8, 1 / 4))
+    pictures = (drawn.images * 255).round().byte()
+    expected = {"scenes": (pictures, drawn.labels[:, 0]), "photos": (photos.images, photos.labels)}
+    for kind, parts in expected.items():
+        content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
+        assert about["data"][kind] == hashlib.sha256(content).hexdigest()
+    assert about["settings"] == {"sizes": [1], "seed of the scenes": P.SEED}
+    assert about["seeds"] == {"scenes": [0, 1, 2], "photos": [0, 1]}
+
+
+@pytest.mark.parametrize("kind", ["scenes", "photos"])
+def test_the_records_are_of_the_images_that_the_code_draws_or_loads(kind, request, monkeypatch):
+    if kind == "photos":
+        monkeypatch.setenv("HELPERS_DATA", str(request.getfixturevalue("real_data")))
+    stored = P.stored_images(kind)
+    for name in (R.NAME, S.NAME):
+        header = results.read(name).attrs
+        assert header["data"][kind] == tensors_hash([stored.x, stored.labels]), name
+        assert header["settings"]["seed of the scenes"] == P.SEED, name
 
 
 def test_scenes_to_be_searched(monkeypatch):

@@ -45,10 +45,3 @@ def test_scenes_as_a_network_sees_them(options):
     close(x, (expected.images - 0.5) / 0.25, 1e-6)
     assert labels.equal(expected.labels[:, 0])
     assert masks.equal(expected.masks[:, 0])
-
-
-def test_evenly_spaced():
-    assert objects.evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
-    assert objects.evenly_spaced(10, 10).tolist() == list(range(10))
-    assert objects.evenly_spaced(10, 1).tolist() == [0]
-    assert objects.evenly_spaced(4, 6).tolist() == [0, 1, 2, 3]  # none counts twice

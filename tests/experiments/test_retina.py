@@ -198,7 +198,7 @@ def test_the_record_of_turns_and_zooms(monkeypatch, tmp_path):
     record = read_back(tmp_path / "runs" / "retina.csv")
     assert_same_rows(record, results.read("retina"), ways=("table", "set", "metric", "network"))
     assert record.attrs["seeds"] == {"scenes": [0, 1, 2], "photos": [0, 1]}
-    assert set(record.attrs["data"]) == {"scenes-disc", "photos-disc"}
+    assert set(record.attrs["data"]) == {"scenes", "photos"}
     assert len(set(record.attrs["data"].values())) == 2
     assert record.attrs["settings"]["turns"] == [0, 90]
     assert set(record["n"]) == {4}

@@ -71,14 +71,8 @@ def held(recipe):
 def fake_world(monkeypatch, module, make):
     """Pairs of small networks and four images for a record."""
     monkeypatch.setattr(module, "load_images", lambda kind, device: marked()[0])
-    monkeypatch.setattr(P, "held_out", held)
-
-    def pair(kind, out, device):
-        for name in P.PAIRS[kind]:
-            for seed in P.SEEDS[kind]:
-                yield name, seed, make(name, seed)
-
-    monkeypatch.setattr(P, "pair", pair)
+    monkeypatch.setattr(P, "stored_images", lambda kind: marked(side=64 if kind == "photos" else 128)[0])
+    monkeypatch.setattr(P, "shipped_or_trained", lambda name, seed, out, device: make(name, seed))
 
 
 def tiny(name, seed=0):

@@ -8,7 +8,7 @@ from support.untouched import Boom
 from torch import nn
 
 from helpers.device import seed_everything
-from helpers.training import LossError, accuracy, fit, fit_batches, predict, topk_correct
+from helpers.training import LossError, accuracy, fit, fit_batches, predict, share_right, topk_correct
 
 
 def blobs(n=200, seed=0):
@@ -101,6 +101,8 @@ def test_the_label_among_the_largest_logits():
         [False, False], [True, False], [True, True], [True, True],
     ]  # fmt: skip
     assert topk_correct(logits, torch.tensor([0, 2])).tolist() == [True, True]
+    assert [share_right(logits, labels, k) for k in (1, 2, 3, 4)] == [0, 0.5, 1, 1]
+    assert share_right(logits, torch.tensor([0, 1])) == 0.5
     views = torch.stack([logits, logits.flip(1)], dim=1)  # two images, two views
     assert topk_correct(views, labels[:, None], 2).tolist() == [[True, False], [False, True]]
     for k in (0, 5, 1.5):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 TEMPERATURES = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
 BINS = 10  # of confidence, as many views in each
-MARGIN = 1e-3  # of a bin's probability from 1, and above chance
+# How far a bin's probability stays from 1, which no later view could ever outweigh, and above chance, 1 / K, at which
+# the answer would no longer be the likeliest label.
+MARGIN = 1e-3
 TIE = 1e-4  # of the old confidence added to the new one: within a bin the surer view stays the surer one
 
 

@@ -54,12 +54,10 @@ from helpers.experiments.similarnet.class_weights import (
 )
 from helpers.experiments.similarnet.filter_weights import LAYER, Weights, filter_weights, heatmaps
 from helpers.experiments.similarnet.pictures import painted_digits, picture_scores
-from helpers.experiments.train.command import trained
 from helpers.experiments.train.datasets import DataSplit, data_hash, load_split
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES
-from helpers.experiments.train.run import accuracy
+from helpers.experiments.train.run import shipped_or_trained, trained
 from helpers.metrics import pixel_auc
-from helpers.networks import load
 from helpers.results import long_table
 from helpers.results._format import Row
 from helpers.similarnet import (
@@ -70,7 +68,7 @@ from helpers.similarnet import (
     heatmap,
     importance_weights,
 )
-from helpers.training import predict, topk_correct
+from helpers.training import predict, share_right, topk_correct
 
 NAME, NETWORK = "similarnet", "lenet-mnist"
 SEEDS = (1, 2, 3, 4)  # of LeNets beside the shipped one, whose seed is 0
@@ -95,9 +93,9 @@ def accuracy_rows(model: nn.Module, split: DataSplit, seed: int) -> list[Row]:
     test = split.tests["test"]
     scores = predict(model, test.images.float() / 255)
     members = [test.labels == label for label in range(scores.shape[1])]
-    by_class = [accuracy(scores[own], test.labels[own]) for own in members]
+    by_class = [share_right(scores[own], test.labels[own]) for own in members]
     where = {"table": "accuracy", "network": NETWORK, "seed": seed, "set": "test"}
-    return long_table(accuracy(scores, test.labels), **where) + long_table(by_class, "label", **where)
+    return long_table(share_right(scores, test.labels), **where) + long_table(by_class, "label", **where)
 
 
 def ablated(
@@ -245,7 +243,7 @@ def record(out: Path, device: torch.device) -> Record:
     )
     rows = long_table(torch.bincount(split.tests["test"].labels), "label", table="test_images", set="test")
     for seed in tqdm(seeds[NETWORK], desc="LeNets"):
-        model = trained(NETWORK, seed, out, device) if seed else load(NETWORK, device)
+        model = shipped_or_trained(NETWORK, seed, out, device)
         assert isinstance(model, nn.Sequential), "a LeNet is a chain, which can be slid"
         rows += lenet_rows(model, split, seed, device)
     baselines = {kind: without_network(make_canvases(kind, *ONE, device)) for kind in KINDS}

@@ -7,55 +7,56 @@ A run that was killed goes on with --resume and ends with the same weights as on
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from helpers.data import DataMissing
-from helpers.device import usable_device
-from helpers.experiments.run_files import RunError
+from helpers.experiments.report import check_checkout, chosen_device, exit_status
+from helpers.experiments.run_files import RunError, values_refused
 from helpers.experiments.train import publish
 from helpers.experiments.train.datasets import check_seed, load_split
 from helpers.experiments.train.recipes import RECIPES, Recipe
-from helpers.experiments.train.run import CHECKPOINT, Machine, Run, run_to_end
+from helpers.experiments.train.run import CHECKPOINT, Machine, Run, run_folder
 from helpers.networks import _store as store
 from helpers.results import FOLDER, frame
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser(
+    command_line = argparse.ArgumentParser(
         prog="python -m helpers.experiments.train",
         description="Train one of the book's networks, with checkpoints after every epoch.",
         epilog="networks:\n" + "\n".join(f"  {name:<16} {recipe.about}" for name, recipe in RECIPES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("name", metavar="NAME", choices=list(RECIPES), help="the network, see below")
-    options.add_argument("--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)")
-    options.add_argument("--classes", metavar="CLASS", nargs="+", help="photos: first names or ids, or: all")
-    options.add_argument("--epochs", type=int, help="passes over the training images")
-    options.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
-    options.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)")
-    options.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
-    options.add_argument("--bfloat16", action="store_true", help="forward passes under bfloat16 autocast")
-    options.add_argument(
+    command_line.add_argument("name", metavar="NAME", choices=list(RECIPES), help="the network, see below")
+    command_line.add_argument(
+        "--data", metavar="DIR", type=Path, help="folder of the real data (default: $HELPERS_DATA)"
+    )
+    command_line.add_argument(
+        "--classes", metavar="CLASS", nargs="+", help="of the photo networks: names (goldfish) or WordNet ids, or: all"
+    )
+    command_line.add_argument("--epochs", type=int, help="passes over the training images")
+    command_line.add_argument("--images", metavar="N", type=int, help="at most N images of each set, to try things out")
+    command_line.add_argument(
+        "--seeds", metavar="SEED", type=int, nargs="+", help="one run a seed (default: the recipe's)"
+    )
+    command_line.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
+    command_line.add_argument(
+        "--bfloat16", action="store_true", help="forward passes of the training under bfloat16 autocast"
+    )
+    command_line.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("runs"), help="where the runs lie (default: runs)"
     )
-    again = options.add_mutually_exclusive_group()
+    again = command_line.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     again.add_argument("--restart", action="store_true", help="throw the run that is there away")
-    options.add_argument(
+    command_line.add_argument(
         "--publish", action="store_true", help="afterwards make the results those of the book (checkout)"
     )
-    options.add_argument("--quiet", action="store_true", help="no progress bar, no line an epoch")
-    return options
+    command_line.add_argument("--quiet", action="store_true", help="no progress bar, no line an epoch")
+    return command_line
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
@@ -81,62 +82,35 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
     return replace(recipe, **changes)
 
 
-def chosen_machine(options: argparse.Namespace) -> Machine:
-    """Device and precision of the command line.
-
-    Raises:
-        RunError: there is no such device.
-    """
-    try:
-        return Machine(usable_device(options.device, "--device"), options.bfloat16)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-
-
-def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Where the run of one seed lies."""
-    return out / name / f"seed-{seed}"
-
-
-def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
-    """A network of the book, trained under a seed.
-
-    Args:
-        name: of its recipe.
-        seed: of the run.
-        out: folder of the runs, which go on from their last checkpoints.
-        device: where it is trained.
-
-    Raises:
-        RunError: a checkpoint that is damaged or of another run.
-        DataMissing: the recipe's data is not there.
-    """
-    return run_to_end(RECIPES[name], seed, run_folder(out, name, seed), device)
-
-
-def check_folders(recipe: Recipe, options: argparse.Namespace) -> None:
-    """Refuse seeds that are given twice or kept for testing, and runs that would be overwritten.
+def check_runs(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Refuse seeds that are given twice or that a recipe cannot have, and runs that would be overwritten.
 
     Raises:
         RunError: saying which.
-        ValueError: a seed kept for testing.
     """
     if len(set(recipe.seeds)) < len(recipe.seeds):
         raise RunError(f"--seeds must differ, got {' '.join(map(str, recipe.seeds))}")
     for seed in recipe.seeds:
-        check_seed(recipe, seed)
+        with values_refused():
+            check_seed(recipe, seed)
         folder = run_folder(options.out, recipe.name, seed)
         if (folder / CHECKPOINT).exists() and not options.restart and not options.resume:
             raise RunError(f"there is a run in {folder}: go on with --resume, or throw it away with --restart")
 
 
-def prepared(recipe: Recipe, seed: int, machine: Machine, options: argparse.Namespace) -> Run:
-    """The run of one seed, new or where its checkpoint left it."""
-    split = load_split(recipe, seed, options.images)
+def new_or_resumed(recipe: Recipe, seed: int, machine: Machine, options: argparse.Namespace) -> Run:
+    """The run of one seed, new or where its checkpoint left it.
+
+    Raises:
+        RunError: an unknown class, or a checkpoint that is damaged or of another run.
+        DataMissing: the recipe's data is not there.
+    """
+    with values_refused():  # classes are known by their data alone
+        split = load_split(recipe, seed, options.images)
     run = Run(recipe, split, seed, run_folder(options.out, recipe.name, seed), machine)
     if options.restart:
         run.discard()
-    elif run.checkpoint.exists():
+    elif run.checkpoint.exists():  # --resume was given, see `check_runs`
         run.resume()
     return run
 
@@ -148,14 +122,14 @@ def execute(options: argparse.Namespace) -> None:
         RunError: what cannot be done, with what to do instead.
         DataMissing: the recipe's data is not there.
     """
-    recipe, machine = chosen_recipe(options), chosen_machine(options)
+    recipe, machine = chosen_recipe(options), Machine(chosen_device(options.device), options.bfloat16)
     if options.publish:
-        publish.check_checkout()
+        check_checkout()
         if recipe != RECIPES[options.name] or options.images is not None:
             raise RunError("--publish takes the recipe as it is: change it in recipes.py, then publish")
-    check_folders(recipe, options)
+    check_runs(recipe, options)
     # All of them before the first is trained: a checkpoint that cannot be used is better known now than in an hour.
-    runs = [prepared(recipe, seed, machine, options) for seed in recipe.seeds]
+    runs = [new_or_resumed(recipe, seed, machine, options) for seed in recipe.seeds]
     for run in runs:
         run.train(progress=not options.quiet)
     home = options.out / recipe.name
@@ -171,31 +145,12 @@ def execute(options: argparse.Namespace) -> None:
         print(f"seed {entry['seed']}: " + ", ".join(f"{name} {value:.2%}" for name, value in entry["accuracy"].items()))
 
 
-def _as_interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0; 1 after saying what is wrong; 130 when interrupted."""
+    """Run the command line and return its exit status, see `helpers.experiments.report.exit_status`."""
     options = parser().parse_args(arguments)
-    data = os.environ.get("HELPERS_DATA")
-    if options.data is not None:
-        os.environ["HELPERS_DATA"] = str(options.data)
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        execute(options)
-    except (RunError, DataMissing, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+
+    def kept() -> str:
         any_epoch = any((options.out / options.name).glob(f"seed-*/{CHECKPOINT}"))
-        what = "the last finished epoch is kept, --resume goes on from there" if any_epoch else "no epoch was finished"
-        print(f"\nstopped; {what}", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        if data is None:
-            os.environ.pop("HELPERS_DATA", None)
-        else:
-            os.environ["HELPERS_DATA"] = data
-    return 0
+        return "the last finished epoch is kept, --resume goes on from there" if any_epoch else "no epoch was finished"
+
+    return exit_status(lambda: execute(options), options.data, kept)

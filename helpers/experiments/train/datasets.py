@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import normalize
 
-from helpers._validate import check_choice
+from helpers._validate import check_choice, check_count, describe
 from helpers.boxes import box_centers
 from helpers.data import (
     BACKGROUNDS,
@@ -25,6 +25,8 @@ from helpers.data import (
     tiny_imagenet,
 )
 from helpers.data._scenes import DISPLAY, WINDOW
+from helpers.device import SEEDS
+from helpers.experiments.environment import tensors_hash
 from helpers.experiments.train.recipes import Recipe
 from helpers.retina import cartesian
 from helpers.sanity import permuted_labels
@@ -35,7 +37,7 @@ TEST_SEED = 10_000  # of test scenes; training uses seeds far below it
 TEST_SCENES = 2000
 CANVAS = 64  # pixels a side of the canvases a digit lies on
 SWAP = 4  # steps along the list of backgrounds: each class gets the background tied to another one
-SMALL_OBJECTS = (0.1, 0.2)  # diameter, in sides of the image, of objects that do not make the picture
+SMALL_OBJECTS = (0.1, 0.2)  # diameter, in sides of the image, of objects so small that the ground names the picture
 CROP = (0.7, 1.0)  # side of a training crop, in sides of the image
 
 
@@ -51,7 +53,7 @@ class DataSplit(NamedTuple):
 
     Attributes:
         train: the training set.
-        tests: test sets by name; the first one is the one meant by "the accuracy".
+        tests: test sets by name, the main one first.
         classes: names of the classes.
         what: one line that says what the data is.
     """
@@ -61,13 +63,19 @@ class DataSplit(NamedTuple):
     classes: tuple[str, ...]
     what: str
 
+    @property
+    def main_test(self) -> str:
+        """The name of the test set that is meant by "the accuracy"."""
+        return next(iter(self.tests))
+
 
 def check_seed(recipe: Recipe, seed: int) -> None:
-    """Refuse a seed whose training scenes would be the test scenes.
+    """Refuse a seed that no generator takes, or whose training scenes would be the test scenes.
 
     Raises:
-        ValueError: the seed is one of those kept for testing.
+        ValueError: outside 0 .. 2**32 - 1, or one of the seeds kept for testing.
     """
+    check_count(seed, "seed", 0, SEEDS - 1)
     if recipe.world not in ("mnist", "photos") and seed >= TEST_SEED:
         raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
 
@@ -92,7 +100,7 @@ def load_split(recipe: Recipe, seed: int = 0, images: int | None = None) -> Data
 
     Raises:
         DataMissing: real data is wanted that is not there.
-        ValueError: an unknown world or class, or a seed whose training scenes would be the test scenes.
+        ValueError: an unknown world or class, or a seed that `check_seed` refuses.
     """
     check_seed(recipe, seed)
     return _load(recipe, seed, images)
@@ -107,16 +115,25 @@ def _load(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
 
 def _bytes(images: Tensor, labels: Tensor) -> LabeledImages:
-    """Images in [0, 1] as the bytes they were made from: a quarter of the memory, and nothing is lost."""
+    """Images in [0, 1] as bytes, a quarter of the memory.
+
+    Digits and scenes are made from bytes, and nothing is lost of them. The gray 0.5 around a scene, see
+    `under_the_gaze`, is no byte: it becomes 128 / 255.
+    """
     return LabeledImages((images * 255).round().byte(), labels)
+
+
+def evenly_spaced(total: int, count: int) -> Tensor:
+    """So many of the numbers 0 .. total - 1, evenly spaced, (count,) int64; all where there are fewer."""
+    count = min(count, total)
+    return torch.arange(count) * total // count
 
 
 def _evenly_spaced(labeled: LabeledImages, images: int | None) -> LabeledImages:
     """At most so many images, evenly spaced in the set."""
-    count = len(labeled.images)
-    if images is None or images >= count:
+    if images is None or images >= len(labeled.images):
         return labeled
-    rows = torch.arange(images) * count // images
+    rows = evenly_spaced(len(labeled.images), images)
     return LabeledImages(labeled.images[rows], labeled.labels[rows])
 
 
@@ -145,14 +162,14 @@ def _real_sets(
     return train, test
 
 
-def _mnist(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
+def _mnist(_recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     train, test = _real_sets(lambda part: _bytes(*mnist(part)[:2]), "test", seed, images)
     return DataSplit(train, {"test": test}, tuple("0123456789"), "MNIST")
 
 
 def _digits(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     def draw(n: int, seed: int) -> LabeledImages:
-        each = -(-n // len(DIGIT_BACKGROUNDS))
+        each = math.ceil(n / len(DIGIT_BACKGROUNDS))
         # A seed of its own for each background: the same seed would draw the same digits three times.
         parts = [
             digit_scenes(each, len(DIGIT_BACKGROUNDS) * seed + k, size=CANVAS, background=background)
@@ -168,12 +185,12 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     names = recipe.classes or CLASSES
     if not set(names) <= set(CLASSES):
         raise ValueError(f"classes must be names of shapes, got {', '.join(sorted(set(names) - set(CLASSES)))}")
-    position = torch.full((len(CLASSES),), -1)
+    position = torch.full((len(CLASSES),), -1)  # -1: a shape that is no class here
     position[[CLASSES.index(name) for name in names]] = torch.arange(len(names))
 
     def draw(n: int, seed: int, bias: float = recipe.bias, shift: int = 0) -> LabeledImages:
         # Every eight scenes hold each shape once: so many give n of the shapes that are wanted.
-        count = n if len(names) == len(CLASSES) else -(-n // len(names)) * len(CLASSES)
+        count = n if len(names) == len(CLASSES) else math.ceil(n / len(names)) * len(CLASSES)
         drawn_scenes = scenes(count, seed, bias=bias, background_shift=shift)
         labels = position[drawn_scenes.labels[:, 0]]
         rows = (labels >= 0).nonzero()[:n, 0]
@@ -190,7 +207,8 @@ def _scenes(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
 def _permuted(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     split = _scenes(recipe, seed, images)
-    train = LabeledImages(split.train.images, permuted_labels(split.train.labels, seed or 0))
+    labels = permuted_labels(split.train.labels, seed or 0)  # no seed: no training set, and nothing to permute
+    train = LabeledImages(split.train.images, labels)
     return DataSplit(train, split.tests, split.classes, "scenes whose labels were permuted for training")
 
 
@@ -211,8 +229,8 @@ def _beside(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
     known = torch.tensor(sorted(CLASSES.index(name) for name in recipe.classes))  # `searchsorted` wants them sorted
 
     def draw(n: int, seed: int) -> LabeledImages:
-        # About half of the scenes have one of four shapes and one other: three a wanted one, and a margin where few
-        # are wanted, hold enough.
+        # With four classes of eight shapes about half of the scenes count, those with one shape of each kind. Three are
+        # drawn for each that is wanted, and 64 more, where few are wanted and chance might leave too few.
         drawn_scenes = scenes(3 * n + 64, seed, objects=2)
         is_known = torch.isin(drawn_scenes.labels, known)
         rows = (is_known.sum(1) == 1).nonzero()[:n, 0]
@@ -250,16 +268,17 @@ def _photos(recipe: Recipe, seed: int | None, images: int | None) -> DataSplit:
 
 def data_hash(split: DataSplit) -> str:
     """sha256 over the bytes of all images and labels, training set first."""
-    digest = hashlib.sha256()
-    for part in (split.train, *split.tests.values()):
-        for tensor in part:
-            if tensor.numel():  # an empty view has no bytes to cast
-                digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
-    return digest.hexdigest()
+    return tensors_hash(tensor for part in (split.train, *split.tests.values()) for tensor in part)
 
 
 def prepare(recipe: Recipe, images: Tensor) -> Tensor:
-    """Images (B, C, H, W), uint8, as a network expects them: in [0, 1], then normalised as the recipe says."""
+    """Images (B, C, H, W), uint8, as a network expects them: in [0, 1], then normalised as the recipe says.
+
+    Raises:
+        ValueError: images of another dtype, which may lie in [0, 1] already.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8 in 0 .. 255, got {describe(images)}")
     return normalize(images.float() / 255, list(recipe.mean), list(recipe.std))
 
 

@@ -12,16 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helpers.experiments.environment import ROOT
 from helpers.experiments.report import header
 from helpers.experiments.run_files import RunError, write_safely
-from helpers.experiments.train.datasets import DataSplit, LabeledImages
+from helpers.experiments.train.datasets import DataSplit
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES, Recipe
-from helpers.experiments.train.run import Run, accuracy, logits
+from helpers.experiments.train.run import Run, recipe_logits
 from helpers.networks import _store as store
 from helpers.plots import curves
 from helpers.results import Row, long_table, to_text
-from helpers.training import topk_correct
+from helpers.training import share_right, topk_correct
 
 
 def command(recipe: Recipe, images: int | None = None, bfloat16: bool = False) -> str:
@@ -41,20 +40,21 @@ def command(recipe: Recipe, images: int | None = None, bfloat16: bool = False) -
     return shlex.join(words)
 
 
-def measure(recipe: Recipe, model: nn.Module, tests: Mapping[str, LabeledImages]) -> dict[str, Any]:
-    """Accuracy of one network on every test set, and of each class on the first.
+def measure(recipe: Recipe, model: nn.Module, split: DataSplit) -> dict[str, Any]:
+    """Accuracy of one network on every test set, and of each class on the main one.
 
     Returns:
-        "accuracy": {test set: share right}, "by class": a list, and, with more than ten classes, "top 5".
+        "accuracy": {test set: share right}, "by class": a list, and, with more than ten classes, "top 5": {main test
+        set: share right}.
     """
     measured: dict[str, Any] = {"accuracy": {}}
-    for position, (name, test) in enumerate(tests.items()):
-        scores = logits(recipe, model, test.images)
-        measured["accuracy"][name] = accuracy(scores, test.labels)
-        if position == 0:
+    for name, test in split.tests.items():
+        scores = recipe_logits(recipe, model, test.images)
+        measured["accuracy"][name] = share_right(scores, test.labels)
+        if name == split.main_test:
             measured["by class"] = by_class(scores, test.labels)
-            if scores.shape[1] > 10:
-                measured["top 5"] = accuracy(scores, test.labels, top=5)
+            if scores.shape[1] > 10:  # among ten, half of the answers would count as right
+                measured["top 5"] = {name: share_right(scores, test.labels, 5)}
     return measured
 
 
@@ -91,13 +91,13 @@ def measured_runs(recipe: Recipe, runs: Sequence[Run], images: int | None = None
     """
     entries = []
     for run in runs:
-        measured = measure(recipe, as_shipped(run.model), run.split.tests)
+        measured = measure(recipe, as_shipped(run.model), run.split)
         entries.append(
             {
                 "seed": run.seed,
                 **measured,
                 "data": run.identity["data"],
-                "environment": run.run_environment,
+                "environment": run.environment,
                 "epochs": run.history,
             }
         )
@@ -114,14 +114,14 @@ def measured_runs(recipe: Recipe, runs: Sequence[Run], images: int | None = None
 
 def described(split: DataSplit) -> str:
     """The data in one line."""
-    test = next(iter(split.tests.values()))
-    return f"{split.what}: {len(split.train.labels):,} training and {len(test.labels):,} test images"
+    tested = len(split.tests[split.main_test].labels)
+    return f"{split.what}: {len(split.train.labels):,} training and {tested:,} test images"
 
 
 def manifest(recipe: Recipe, result: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """What the manifest says: the card of the first run's network, its recipe, and the accuracy of every run."""
     first = result["runs"][0]
-    main = next(iter(run.split.tests))
+    main = run.split.main_test
     return {
         "name": recipe.name,
         "about": recipe.about,
@@ -138,7 +138,7 @@ def manifest(recipe: Recipe, result: Mapping[str, Any], run: Run) -> dict[str, A
         "data": result["what"],
         "seed": run.seed,
         "runs": [
-            {"seed": entry["seed"], "accuracy": entry["accuracy"], "top 5": entry.get("top 5")}
+            {"seed": entry["seed"], "accuracy": entry["accuracy"], "top 5": entry.get("top 5", {}).get(main)}
             for entry in result["runs"]
         ],
         "recipe": recipe.plain(),
@@ -184,14 +184,16 @@ def record_rows(result: Mapping[str, Any]) -> list[Row]:
     """The rows of the record that `measured_runs` gives.
 
     The tables: "accuracy", by test set (`set`), "top 1" or "top 5" (`metric`); "classes", the accuracy of each
-    (`label`) on the first test set; "epochs" (`step`), with "loss", share of the training and of the test images that
-    are classified correctly ("train", "test"), and "seconds".
+    (`label`) on the main test set; "epochs" (`step`), by `metric`:
+
+    - "loss" (nats, as trained with, label smoothing included) and "train", the share classified correctly, are counted
+      during the epoch, on the batches as shown (augmented, where the recipe says so), while the weights change;
+    - "test", the share of the main test set's images, right after the epoch, before the weights are rounded;
+    - "seconds", of the training alone.
     """
     runs = result["runs"]
-    main = next(iter(runs[0]["accuracy"]))
     accuracies = {
-        run["seed"]: {"top 1": run["accuracy"], **({"top 5": {main: run["top 5"]}} if "top 5" in run else {})}
-        for run in runs
+        run["seed"]: {"top 1": run["accuracy"], **({"top 5": run["top 5"]} if "top 5" in run else {})} for run in runs
     }
     classes = {run["seed"]: run["by class"] for run in runs}
     epochs = {
@@ -220,13 +222,3 @@ def picture(name: str, table: pd.DataFrame) -> Any:
         shares = epochs[epochs["metric"] == metric].pivot(index="step", columns="seed", values="value")
         series[f"{label} images"] = (shares.index.tolist(), shares.to_numpy().T)
     return curves(series, "epoch", "share classified correctly", title=name, ylim=(0, 1))
-
-
-def check_checkout() -> None:
-    """Refuse to publish where there is no book.
-
-    Raises:
-        RunError: the package is installed without one.
-    """
-    if not (ROOT / "book" / "index.md").exists():
-        raise RunError("--publish works in a checkout of the book only: this is an installed package")

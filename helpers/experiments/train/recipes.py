@@ -41,17 +41,18 @@ class Recipe:
             is a class), "fixated" (windows of larger scenes, around a gaze near the object) or "photos".
         bias: of the scenes' backgrounds (`helpers.data.scenes`).
         images: number of training scenes, of objects or of digits.
-        classes: first names or ids of Tiny ImageNet's classes, or names of shapes; empty for all.
+        classes: of Tiny ImageNet, each by the first of WordNet's names ("goldfish") or by its id ("n01443537"); of
+            scenes, names of shapes; empty for all.
         mean: what is subtracted from images in [0, 1], a number a colour.
         std: what the result is divided by.
         view: what the network sees of an image: "whole", "disc" or "log-polar".
         augment: in training, each image is cropped to 70 % to 100 % of its side, and mirrored every other time.
         epochs: passes over the training images.
         batch: images a step.
-        optimiser: "adam" or "sgd" (Nesterov, momentum 0.9 where the schedule does not set it).
+        optimiser: "adam" or "sgd", which is Nesterov's.
         schedule: "one-cycle" (torch's `OneCycleLR`: the rate rises for a quarter of the steps, then falls, while the
             momentum, or Adam's first beta, falls from 0.95 to 0.85 and rises again), or "decay": lr / (1 + lr_decay *
-            step).
+            step), the momentum 0.9 throughout.
         lr: learning rate, the greatest one of a cycle.
         lr_decay: of the schedule "decay".
         weight_decay: the optimiser's L2 penalty.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,18 @@ from tqdm.auto import tqdm
 
 from helpers import networks
 from helpers.device import seed_everything
-from helpers.experiments.environment import run_environment
+from helpers.experiments.environment import run_environment, tensors_hash
 from helpers.experiments.run_files import RunError, damage_refused, divergence_refused, write_safely, write_state
 from helpers.experiments.train.datasets import DataSplit, LabeledImages, augmented, data_hash, load_split, prepare
-from helpers.experiments.train.recipes import Recipe
+from helpers.experiments.train.recipes import RECIPES, Recipe
 from helpers.retina import VIEWS
-from helpers.training import fit_batches, predict, topk_correct
+from helpers.training import fit_batches, predict, share_right, topk_correct
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
 TEST_BATCH = 500
 WARM_UP = 0.25  # share of a cycle in which the learning rate rises
+STREAMS = 1_000_003  # streams of random numbers a seed, one an epoch: more than any run has epochs, so none is shared
 UNCOMPARED = ("name", "about")  # of a recipe: words that change no weight
 
 
@@ -37,14 +40,15 @@ class Machine:
 
     Attributes:
         device: of the network.
-        bfloat16: forward passes under bfloat16 autocast; pays on GPUs, and on CPUs that have instructions for it.
+        bfloat16: forward passes of the training, not those of its tests, under bfloat16 autocast; pays on GPUs, and on
+            CPUs that have instructions for it.
     """
 
     device: torch.device
     bfloat16: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
-        """A context for forward passes."""
+        """A context for the forward passes of the training."""
         # Not `enabled=False`: older versions of torch know no autocast for every device.
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
@@ -65,9 +69,7 @@ def _optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def _schedule(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     if recipe.schedule == "decay":
         return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + recipe.lr_decay * step))
-    # The momentum (Adam's first beta) falls from 0.95 to 0.85 while the rate rises, and back. `OneCycleLR`
-    # fails below five steps.
-    steps = max(steps, 5)
+    steps = max(steps, 5)  # `OneCycleLR` fails below five; it sets the momentum too, see `Recipe.schedule`
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, total_steps=steps, pct_start=WARM_UP)
 
 
@@ -80,28 +82,44 @@ class Run:
         seed: of the weights, the order and the augmentation.
         folder: where the checkpoint and the history are; made if missing.
         machine: where it computes.
+        initial: the weights that the training starts from, by name; drawn under the seed when None.
 
     Attributes:
         history: of the finished epochs, what each was like.
-        run_environment: of the machine that did the last epochs; its key "before" is that of the epochs before a
-            resume with other code or elsewhere, which may have a "before" of its own.
+        environment: code, versions and machine of the last epochs; its key "before" holds those of the epochs before a
+            resume with other code or elsewhere, which may have a "before" of their own.
 
     Raises:
-        RunError: on use, a checkpoint that is damaged or belongs to another recipe.
+        RunError: on use, a checkpoint that is damaged or belongs to another run.
     """
 
-    def __init__(self, recipe: Recipe, split: DataSplit, seed: int, folder: Path, machine: Machine) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        split: DataSplit,
+        seed: int,
+        folder: Path,
+        machine: Machine,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.recipe, self.split, self.seed, self.folder, self.machine = recipe, split, seed, folder, machine
-        seed_everything(seed)
+        seed_everything(seed)  # for the weights alone: batches and crops have generators of their own
         if machine.device.type == "cuda":
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
         self.model = build(recipe, len(split.classes)).to(machine.device)
+        if initial is not None:
+            self.model.load_state_dict(initial)
         self.optimiser = _optimiser(recipe, self.model)
-        self.schedule = _schedule(recipe, self.optimiser, recipe.epochs * -(-len(split.train.images) // recipe.batch))
+        self.schedule = _schedule(recipe, self.optimiser, recipe.epochs * self._steps())
         self.history: list[dict[str, float]] = []
         # What must be the same for a checkpoint to be gone on with.
-        self.identity = {"recipe": recipe.plain(), "seed": seed, "data": data_hash(split)}
-        self.run_environment = run_environment(machine.device) | {"bfloat16": machine.bfloat16}
+        self.identity = {
+            "recipe": recipe.plain(),
+            "seed": seed,
+            "data": data_hash(split),
+            "initial weights": None if initial is None else weights_hash(initial),
+        }
+        self.environment = run_environment(machine.device) | {"bfloat16": machine.bfloat16}
 
     @property
     def checkpoint(self) -> Path:
@@ -112,9 +130,9 @@ class Run:
         """Go back to the last finished epoch.
 
         Raises:
-            RunError: a checkpoint that is damaged or belongs to another recipe; the run is then unusable.
+            RunError: a checkpoint that is damaged or belongs to another run; this one is then unusable.
         """
-        with damage_refused(self.checkpoint, "start anew with --restart"):
+        with damage_refused(self.checkpoint, f"remove {self.folder} (in a training: --restart)"):
             self._resume()
 
     def _resume(self) -> None:
@@ -122,21 +140,24 @@ class Run:
         identity, before = json.loads(state["identity"]), json.loads(state["facts"])
         recipe = self.recipe.plain()
         differing = sorted(k for k in recipe if k not in UNCOMPARED and identity["recipe"].get(k) != recipe[k])
-        differing += [key for key in ("seed", "data") if identity[key] != self.identity[key]]
+        # Checkpoints older than "initial weights" have none: of a training from drawn weights they can be gone on with.
+        keys = ("seed", "data", "initial weights")
+        differing += [key for key in keys if identity.get(key) != self.identity[key]]
         differing += ["bfloat16"] if before["bfloat16"] != self.machine.bfloat16 else []
         if differing:
             raise RunError(
                 f"{self.checkpoint} was made with other settings ({', '.join(differing)}): "
-                "give the same ones, another --out, or --restart"
+                f"remove {self.folder} or give another --out (in a training: the same settings, or --restart)"
             )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = json.loads(state["history"])
-        if len(self.history) == self.recipe.epochs:
-            self.run_environment = before  # nothing is left to do: those of the run that did it
-        elif {key: before.get(key) for key in self.run_environment} != self.run_environment:
-            self.run_environment["before"] = before  # gone on with elsewhere, or with other code
+        unchanged = {key: before.get(key) for key in self.environment} == self.environment
+        if unchanged or len(self.history) == self.recipe.epochs:  # with its own "before"
+            self.environment = before
+        else:  # gone on with elsewhere, or with other code
+            self.environment["before"] = before
 
     def discard(self) -> None:
         """Throw what an earlier run left in the folder away."""
@@ -144,12 +165,12 @@ class Run:
             (self.folder / name).unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Write the checkpoint and the history; a kill at any moment leaves the one before."""
+        """Write the checkpoint, then the history; at any moment each is whole, the old one or the new one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "identity": json.dumps(self.identity),
             "history": json.dumps(self.history),
-            "facts": json.dumps(self.run_environment),  # so called in the files on disk
+            "facts": json.dumps(self.environment),  # so called in the files on disk
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -178,7 +199,7 @@ class Run:
             loss_sum += value * len(labels)
             hits += int(topk_correct(logits, labels).sum())
 
-        def finish(epoch: int, losses: list[float]) -> None:
+        def finish(_epoch: int, _losses: list[float]) -> None:
             nonlocal loss_sum, hits, start
             self._finish_epoch(loss_sum / len(images), hits / len(images), time.perf_counter() - start, progress)
             loss_sum, hits, start = 0.0, 0, time.perf_counter()
@@ -186,23 +207,27 @@ class Run:
         with divergence_refused():
             fit_batches(
                 self.model, self._batches, loss, self.optimiser, schedule=self.schedule, epochs=recipe.epochs,
-                steps=-(-len(images) // recipe.batch), first_epoch=len(self.history), forward=forward, on_step=count,
-                on_epoch=finish, progress=progress, label=f"{recipe.name}, seed {self.seed}",
+                steps=self._steps(), first_epoch=len(self.history), forward=forward, on_step=count, on_epoch=finish,
+                progress=progress, label=f"{recipe.name}, seed {self.seed}",
             )  # fmt: skip
+
+    def _steps(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(len(self.split.train.images) / self.recipe.batch)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, on the run's device, as the network is to see them but for its view."""
         images, labels = self.split.train
         # A stream of its own for every epoch: going on after a kill needs no memory of earlier draws.
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        draw = torch.Generator().manual_seed(self.seed * STREAMS + epoch)
         for rows in torch.randperm(len(images), generator=draw).split(self.recipe.batch):
             x = prepare(self.recipe, images[rows].to(self.machine.device))
             yield augmented(x, draw) if self.recipe.augment else x, labels[rows]
 
     def _finish_epoch(self, loss: float, train_accuracy: float, seconds: float, progress: bool) -> None:
-        """Measure the network on the first test set, and keep the epoch: mean loss (nats), shares in [0, 1]."""
-        name, test = next(iter(self.split.tests.items()))
-        test_accuracy = accuracy(self.logits(test), test.labels)
+        """Measure the network on the main test set, and keep the epoch: mean loss (nats), shares in [0, 1]."""
+        name, test = self.split.main_test, self.split.tests[self.split.main_test]
+        test_accuracy = share_right(self.logits(test), test.labels)
         epoch = len(self.history) + 1
         self.history.append(
             {"epoch": epoch, "loss": loss, "train": train_accuracy, "test": test_accuracy, "seconds": round(seconds, 2)}
@@ -215,7 +240,7 @@ class Run:
 
     def logits(self, test: LabeledImages) -> Tensor:
         """Logits (N, K) of a test set, on the CPU."""
-        return logits(self.recipe, self.model, test.images)
+        return recipe_logits(self.recipe, self.model, test.images)
 
 
 def run_to_end(
@@ -234,13 +259,65 @@ def run_to_end(
         RunError: a checkpoint that is damaged or of another run, or a loss that is no longer finite.
         DataMissing: the recipe's data is not there.
     """
-    run = Run(recipe, load_split(recipe, seed), seed, folder, Machine(device))
-    if initial is not None:
-        run.model.load_state_dict(initial)
+    run = Run(recipe, load_split(recipe, seed), seed, folder, Machine(device), initial)
     if run.checkpoint.exists():
         run.resume()
     run.train(progress=False)
     return run.model.eval()
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where the run of one seed lies."""
+    return out / name / f"seed-{seed}"
+
+
+def trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
+    """A network of the book, trained under a seed.
+
+    Args:
+        name: of its recipe.
+        seed: of the run.
+        out: folder of the runs, which go on from their last checkpoints.
+        device: where it is trained.
+
+    Raises:
+        RunError: a checkpoint that is damaged or of another run, or a loss that is no longer finite.
+        DataMissing: the recipe's data is not there.
+    """
+    return run_to_end(RECIPES[name], seed, run_folder(out, name, seed), device)
+
+
+def shipped_or_trained(name: str, seed: int, out: Path, device: torch.device) -> nn.Module:
+    """The shipped network of the book where the seed is that of its training, else one that is `trained`; with a card.
+
+    The card of one that is not shipped is the shipped one's, but for what is not known of it: its accuracy is NaN, and
+    the sha256 of its file is empty. Arguments and errors are those of `trained`; a shipped network may also be damaged
+    (WeightsError).
+    """
+    if is_shipped(name, seed):
+        return networks.load(name, device)
+    model = trained(name, seed, out, device)
+    card = replace(networks.card(name), accuracy=math.nan, sha256="")
+    model.card = card  # ty: ignore[invalid-assignment] -- a module keeps any attribute
+    return model
+
+
+def is_shipped(name: str, seed: int) -> bool:
+    """Whether the book's network of a name was trained under this seed."""
+    return seed == RECIPES[name].seeds[0]
+
+
+def weights_file_hash(name: str, seed: int, out: Path) -> str:
+    """sha256 of the file that `shipped_or_trained` takes a network's weights from; empty where it is yet to be made."""
+    if is_shipped(name, seed):
+        return networks.card(name).sha256
+    checkpoint = run_folder(out, name, seed) / CHECKPOINT
+    return hashlib.sha256(checkpoint.read_bytes()).hexdigest() if checkpoint.exists() else ""
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """sha256 over the bytes of weights, in the order of their names."""
+    return tensors_hash(weights[name] for name in sorted(weights))
 
 
 def seen_by(recipe: Recipe, x: Tensor) -> Tensor:
@@ -248,12 +325,6 @@ def seen_by(recipe: Recipe, x: Tensor) -> Tensor:
     return VIEWS[recipe.view](x).contiguous(memory_format=torch.channels_last)
 
 
-def logits(recipe: Recipe, model: nn.Module, images: Tensor) -> Tensor:
+def recipe_logits(recipe: Recipe, model: nn.Module, images: Tensor) -> Tensor:
     """Logits (N, K) of images (N, C, H, W) as a recipe's network sees them, in evaluation mode, on the CPU."""
-
     return predict(model, images, batch_size=TEST_BATCH, prepare=lambda batch: seen_by(recipe, prepare(recipe, batch)))
-
-
-def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Share of rows of `scores` (N, K) whose label is among their `top` greatest, in [0, 1]."""
-    return topk_correct(scores, labels, top).double().mean().item()

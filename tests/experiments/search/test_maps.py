@@ -37,13 +37,13 @@ def test_even_images_choose_the_threshold_of_odd_ones(monkeypatch):
     boxes[::2] = core[::2]
     scores = M.box_scores(maps, boxes)
     assert scores["threshold"] == 0.45  # the first above 0.42
-    assert scores["iou"] == {"mean": 0.25, "error": 0}  # 16 of 64
-    assert scores["found"] == {"mean": 0, "error": 0}
+    assert scores["iou"] == {"mean": 0.25, "error": 0, "n": 3}  # 16 of 64, on the odd half
+    assert scores["found"] == {"mean": 0, "error": 0, "n": 3}
     boxes = core.clone()
     boxes[::2] = wide[::2]
     assert M.box_scores(maps, boxes)["threshold"] == 0
     scores = M.box_scores(maps, core)
-    assert scores["iou"] == scores["found"] == {"mean": 1, "error": 0}
+    assert scores["iou"] == scores["found"] == {"mean": 1, "error": 0, "n": 3}
     maps[3] = 0  # no box: nothing is found
     scores = M.box_scores(maps, core)
     check(scores["iou"], [1, 0, 1])
@@ -64,11 +64,16 @@ def test_where_maps_lie_by_a_loop():
     )
     maps[0, 10, 10] = maps[2, 5, 20] = maps[3, 30, 30] = maps[4, 31, 3] = maps[5, 2, 2] = 9.0
     before = maps.clone()
-    results = M.localised({"a": maps, "b": -maps.neg()}, P.Searched(torch.zeros(6, 3, 32, 32), None, boxes))
+    results = M.localised({"a": maps, "b": maps / 2}, P.Searched(torch.zeros(6, 3, 32, 32), None, boxes))
     assert maps.equal(before)
-    assert set(results) == {"a", "b", "images"}
-    assert results["images"] == 5  # the second box is the whole image
+    assert set(results) == {"a", "b"}
     row = results["a"]
+    counts = {key: value["n"] for key, value in row.items() if key != "threshold"}
+    assert counts == {
+        "pointing game": 5, "mass in the box": 5, "best fixation inside": 5,  # the second box is the whole image
+        "in/out ratio": 4,  # all fixations lie on the second object, and on the fifth
+        "iou": 2, "found": 2,  # the odd ones of the five
+    }  # fmt: skip
     check(row["pointing game"], [1, 0, 0, 0, 1])
     mass, within, without, best = [], [], [], []
     for k, (x0, y0, x1, y1) in enumerate(boxes.int().tolist()):
@@ -90,10 +95,17 @@ def test_where_maps_lie_by_a_loop():
     check(row["mass in the box"], mass)
     check(row["best fixation inside"], best)
     assert 0 < sum(best) < len(best)
-    assert len(within) == 4  # all fixations lie on the second object, and on the fifth
-    assert row["in/out ratio"] == pytest.approx(np.mean(within) / np.mean(without), rel=1e-4)
+    assert len(within) == counts["in/out ratio"]
+    assert row["in/out ratio"]["mean"] == pytest.approx(np.mean(within) / np.mean(without), rel=1e-4)
     some = [0, 2, 3, 4, 5]
+    assert results["b"]["in/out ratio"] == pytest.approx(row["in/out ratio"])
     assert {key: row[key] for key in ("threshold", "iou", "found")} == M.box_scores(maps[some], boxes[some])
+
+
+def test_a_map_below_0_is_refused():
+    images = P.Searched(torch.zeros(2, 3, 32, 32), None, torch.tensor([[5.0, 6, 20, 22]] * 2))
+    with pytest.raises(ValueError, match="maps must be"):
+        M.localised({"a": -noise(2, 32, 32).abs()}, images)
 
 
 @pytest.mark.parametrize("name", ["scenes-disc", "scenes-logpolar"])

@@ -1,125 +1,21 @@
-"""The record of searches: policies, references and calibration by loops, and what it writes."""
+"""The record of searches: its references, what it measures of a network, and what it writes."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from itertools import pairwise
 
-import numpy as np
 import pytest
-import scipy.special
-import scipy.stats
 import torch
 import torch.nn.functional as F
 from support.records import counted, numbers, read_back
 from support.rows import assert_same_rows, pick, select
-from support.searched import Middle, beliefs, check, fake_world, marked, means, noise, tiny, whole_numbers
+from support.searched import Middle, check, fake_world, marked, means, tiny, whole_numbers
 from support.untouched import assert_untouched
 
 from helpers import results
 from helpers.experiments import matched_pairs as P
-from helpers.experiments.search import calibration as C
 from helpers.experiments.search import measure as S
-from helpers.search import POLICIES, expected_gain, fixation_grid, information_gain_bound
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def test_right_by_hand():
-    log_p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4]]).log()
-    assert S.right(log_p, torch.tensor([0, 2])).tolist() == [1, 0]
-    views = torch.stack([log_p, log_p.flip(-1)], 1)  # answers 0, 2 and 1, 1
-    hits = S.right(views, torch.tensor([2, 1]))
-    assert hits.tolist() == [[0, 1], [1, 1]]
-    assert hits.dtype == torch.float64
-    assert S.right(views[:, None], torch.tensor([0, 1])).tolist() == [[[1, 0]], [[1, 1]]]
-
-
-def test_policies_by_a_loop(monkeypatch):
-    monkeypatch.setattr(S, "GRID", 3)
-    images, places, classes = 7, 9, 4
-    glance, log_p = beliefs(images, classes), beliefs(images, places, classes, seed=1)
-    truth = whole_numbers(classes, images)
-    logits, accuracy = 3 * noise(images, places, classes, seed=5), torch.rand(images, places, generator=seeded(6))
-    bare = S.policies(glance, log_p, truth)
-    again = "information_gain_bound, returns allowed"
-    assert set(bare) == {*POLICIES, again} - {"expected"}
-    results = S.policies(glance, log_p, truth, logits, accuracy)
-    assert set(results) == {*POLICIES, "max_logit", again}
-    assert {name: results[name] for name in bare} == bare
-    assert S.SACCADES == 5
-    draw = torch.Generator().manual_seed(0)
-    chance = [torch.rand(images, places, generator=draw) for _ in range(5)]
-    far = fixation_grid(3).flatten(0, 1).norm(dim=1)
-
-    def bound(belief, k):
-        return information_gain_bound(belief[None], log_p[k][None])[0]
-
-    scores = {
-        "known_label": lambda k, _, step: log_p[k, :, truth[k]],
-        "max_confidence": lambda k, _, step: log_p[k].amax(1),
-        "max_logit": lambda k, _, step: logits[k].amax(1),
-        "fused_confidence": lambda k, belief, step: (belief + log_p[k]).softmax(-1).amax(-1),
-        "expected": lambda k, belief, step: expected_gain(belief[None], accuracy[[k]])[0],
-        "information_gain_bound": lambda k, belief, step: bound(belief, k),
-        "random": lambda k, _, step: chance[step][k],
-        "center": lambda k, _, step: -far.square(),
-    }
-
-    def followed(score, inhibit=True):
-        alone, fused, walks = [], [], []
-        for k in range(images):
-            belief, seen, walk = glance[k], [4] if inhibit else [], []  # place 4 is the middle
-            last, both = [int(glance[k].argmax() == truth[k])], [int(glance[k].argmax() == truth[k])]
-            for step in range(5):
-                ranked = score(k, belief, step).clone()
-                ranked[seen] = -math.inf
-                place = int(ranked.argmax())
-                seen += [place] if inhibit else []
-                walk.append(place)
-                belief = (belief + log_p[k, place]).log_softmax(0)
-                last.append(int(log_p[k, place].argmax() == truth[k]))
-                both.append(int(belief.argmax() == truth[k]))
-            alone.append(last)
-            fused.append(both)
-            walks.append(walk)
-        return np.array(alone), np.array(fused), walks
-
-    by_chance = followed(scores["random"])[1]
-    for name, score in scores.items():
-        alone, fused, _ = followed(score)
-        row = results[name]
-        for step in range(6):
-            check(row["alone"][step], alone[:, step])
-            check(row["fused"][step], fused[:, step])
-            check(row["fused, more than random"][step], fused[:, step] - by_chance[:, step])
-        assert len(row["alone"]) == len(row["fused"]) == 6
-    looked = {name: row["forward passes"] for name, row in results.items() if "forward passes" in row}
-    assert looked == {name: 6 if name in ("random", "center", "expected") else 10 for name in looked}
-    _, fused, walks = followed(scores["information_gain_bound"], inhibit=False)
-    again = results[again]
-    for step in range(6):
-        check(again["fused"][step], fused[:, step])
-    check(again["returns"], [np.mean([a == b for a, b in pairwise(w)]) for w in walks])
-    assert again["returns"]["mean"] > 0
-
-
-def test_the_whole_grid_by_a_loop():
-    log_p, truth = beliefs(40, 5, 3), whole_numbers(3, 40, seed=4)
-    shares = S.whole_grid(log_p, truth)
-    right = {name: [] for name in shares}
-    for views, label in zip(log_p.tolist(), truth.tolist(), strict=True):
-        votes = Counter(int(np.argmax(view)) for view in views)
-        right["votes"].append(max(range(3), key=lambda k: votes[k]) == label)
-        right["mean probability"].append(np.exp(views).mean(0).argmax() == label)
-        right["summed evidence"].append(np.sum(views, 0).argmax() == label)
-    for name, values in right.items():
-        check(shares[name], values)
-    assert len({tuple(values) for values in right.values()}) == 3
 
 
 def one_good_view(images, classes, truth, where, sure):
@@ -167,47 +63,6 @@ def test_a_wrong_label_is_never_the_true_one():
         assert means(rows) == pytest.approx([0.5] * 7, abs=0.08)
 
 
-def overconfident(images=40, seed=0):
-    truth = whole_numbers(4, images, seed=seed)
-    scores = noise(images, 49, 4, seed=seed) + 1.2 * F.one_hot(truth, 4)[:, None]
-    return (5 * scores).log_softmax(-1), truth
-
-
-def test_each_half_of_the_images_calibrates_the_other():
-    log_p, truth = overconfident(41)
-    logits = log_p + 3 * noise(41, 49, 1, seed=2)
-    glance = (log_p[:, 24] * 0.9).log_softmax(-1)
-    results = S.policies_by_calibration(glance, log_p, truth, logits)
-    assert set(results) == {"temperatures", "as they are", "by temperature", "by confidence"}
-    parity = np.arange(41) % 2
-
-    def likelihood(temperature, half):
-        soft = scipy.special.log_softmax(log_p.numpy() / temperature, -1)
-        return np.mean([soft[k, u, truth[k]] for k in range(41) if parity[k] == half for u in range(49)])
-
-    best = [max(C.TEMPERATURES, key=lambda t, half=half: likelihood(t, half)) for half in (1, 0)]
-    assert results["temperatures"] == best
-    assert best[0] not in (C.TEMPERATURES[0], C.TEMPERATURES[-1])
-    hits = log_p.argmax(-1) == truth[:, None]
-    accuracy = torch.stack([hits[parity != parity[k]].float().mean(0) for k in range(41)])
-    drawn = [C.histogram_binning(log_p[parity != half], truth[parity != half]) for half in (0, 1)]
-    ways = {
-        "as they are": lambda answers, half: answers,
-        "by temperature": lambda answers, half: (answers / best[half]).log_softmax(-1),
-        "by confidence": lambda answers, half: drawn[half](answers),
-    }
-    for name, mended in ways.items():
-        first, all_of = (torch.stack([mended(answers[k], parity[k]) for k in range(41)]) for answers in (glance, log_p))
-        assert results[name]["policies"] == S.policies(first, all_of, truth, logits, accuracy)
-        assert results[name]["whole grid"] == S.whole_grid(all_of, truth)
-        sure, right = all_of.exp().amax(-1), all_of.argmax(-1) == truth[:, None]
-        check(results[name]["claimed more than right"], (sure - right.float()).mean(1))
-    assert len({json.dumps(results[name]) for name in ways}) == 3
-    gaps = [abs(results[name]["claimed more than right"]["mean"]) for name in ways]
-    assert gaps[0] > 0.15
-    assert gaps[2] < 0.05
-
-
 def test_looks_at_the_true_boxes():
     images, _ = marked()
     wide = images._replace(boxes=images.boxes + torch.tensor([0.0, 0, 1, 1]))  # its middle is not a whole pixel
@@ -232,10 +87,10 @@ def test_everything_about_one_network(monkeypatch, kind, name, seed):
         row = S.measured(model, images, kind, seed)
     deep = ["deep"] if kind == "scenes" else ["Grad-CAM", "largest factor", "factor of the class"]
     deep += ["Grad-CAM from the likeliest fixation"] * (kind == "photos")  # of the log-polar network
-    assert set(row["maps"]) == {"likelihood", "confidence", "bound on the gain", *deep, "images"}
+    assert set(row["maps"]) == {"likelihood", "confidence", "bound on the gain", *deep}
     # Every number of it comes into a row, none twice.
     rows = S.network_rows(row, set=kind, network=name, seed=seed)
-    assert counted(rows) + Counter([float(row["maps"]["images"])]) == Counter(numbers(row))
+    assert counted(rows) + Counter(numbers([line.get("n") for line in rows])) == Counter(numbers(row))
     # Only the first seed of the scenes' networks is asked from other places.
     assert ("known label, random places" in row["tried"]) == (kind == "scenes" and seed == 0)
     if kind == "photos":
@@ -252,8 +107,8 @@ def test_everything_about_one_network(monkeypatch, kind, name, seed):
     assert row["tried"]["any of them"][-1]["mean"] == 1
     assert row["tried"]["known label"][-1]["mean"] == 1
     assert row["maps"]["likelihood"]["pointing game"]["mean"] == 1
-    assert row["maps"]["likelihood"]["in/out ratio"] > 20
-    assert 0.9 < row["maps"]["confidence"]["in/out ratio"] < 1.1  # as sure of nothing
+    assert row["maps"]["likelihood"]["in/out ratio"]["mean"] > 20
+    assert 0.9 < row["maps"]["confidence"]["in/out ratio"]["mean"] < 1.1  # as sure of nothing
     crops = row["tried"]["known label, random places"]
     assert crops[0]["mean"] < crops[-1]["mean"] == 1
 
@@ -268,9 +123,12 @@ def small_result(number):
         "at the object": mean,
         "confidence when wrong": {"mean": math.nan, "error": math.nan},
         "confidence when right": mean,
-        "searches": {"temperatures": [2.0, 3.0], "as they are": search, "by temperature": search},
+        "searches": {
+            "temperatures": [2.0, 3.0],
+            "by calibration": {"as they are": search, "by temperature": search},
+        },
         "tried": {"known label": [mean] * 7},
-        "maps": {"likelihood": {"iou": mean, "in/out ratio": 2.5}, "images": 3},
+        "maps": {"likelihood": {"iou": mean | {"n": 2}, "in/out ratio": {"mean": 2.5, "n": 3}, "threshold": 0.5}},
     }
 
 
@@ -297,11 +155,46 @@ def test_the_record_of_searches(monkeypatch, tmp_path):
         rows = select(record, set=kind, network=name, seed=seed)
         assert pick(rows, table="glance", metric="glance")["value"] == round(1 / 3 + number, 6)
         assert pick(rows, table="maps", metric="in/out ratio")["n"] == 3
+        assert pick(rows, table="maps", metric="iou")["n"] == 2
+        assert "n" not in pick(rows, table="maps", metric="threshold")  # is no mean
         fused = select(rows, table="policies", variant="by temperature", method="random", metric="fused")
         assert fused["step"].tolist() == [0, 1, 2, 3, 4, 5]
         assert select(rows, table="tried", method="known label")["step"].tolist() == list(S.TRIED)
         assert select(rows, metric="temperature")["value"].tolist() == [2, 3]
     for kind in P.PAIRS:
+        counts = select(record, table="baselines", set=kind, method="centre").set_index("metric")["n"]
+        assert counts.dropna().to_dict() == {
+            "pointing game": 4, "mass in the box": 4, "best fixation inside": 4, "in/out ratio": 4, "iou": 2, "found": 2
+        }  # fmt: skip
         # The first square lies in the middle, the second reaches it, the last two do not.
         assert pick(record, table="baselines", set=kind, method="centre", metric="pointing game")["value"] == 0.25
         assert set(select(record, table="baselines", set=kind)["method"]) == {"centre", "blurred contrast"}
+
+
+def test_the_published_record_says_of_how_many_images_each_number_is():
+    for table in ("maps", "baselines"):
+        record = results.read("search", table)
+        assert record[record["metric"] == "threshold"]["n"].isna().all()
+        # Scenes, and photographs: 38 boxes are the whole image, and 261 leave no fixation outside.
+        for kind, (every, odd, both) in {"scenes": (2000, 1000, 2000), "photos": (1962, 981, 1739)}.items():
+            counts = record[record["set"] == kind].groupby("metric")["n"].unique().map(list)
+            for metric in ("pointing game", "mass in the box", "best fixation inside"):
+                assert counts[metric] == [every]
+            assert (counts["iou"], counts["found"], counts["in/out ratio"]) == ([odd], [odd], [both])
+    # A share and its error tell how many it is of.
+    shares = results.read("search", "maps").query("metric in ('found', 'best fixation inside')")
+    error = (shares["value"] * (1 - shares["value"]) / (shares["n"] - 1)) ** 0.5
+    assert shares["error"].tolist() == pytest.approx(error.tolist(), abs=2e-6)
+
+
+def test_the_published_header_is_the_one_that_a_run_writes_today(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(S, "load_images", lambda kind, device: marked(side=32)[0])
+    monkeypatch.setattr(S, "world_rows", lambda *_: [])
+    monkeypatch.setattr(S, "pair_header", lambda name, device, settings: asked.update(settings) or {})
+    S.record(tmp_path, torch.device("cpu"))
+    published = results.read("search").attrs
+    assert published["data"] == results.read("retina").attrs["data"]  # the same images
+    assert set(published["settings"]) == {*asked, "seed of the scenes"}
+    of_images = ("images", "size")
+    assert {key: value for key, value in asked.items() if key not in of_images}.items() <= published["settings"].items()

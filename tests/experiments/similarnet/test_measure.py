@@ -126,7 +126,7 @@ def tiny(tmp_path_factory, network, gap):
         for name, value in {
             "SEEDS": (1,), "SAMPLE": 60, "ONE": (1, 6, 56), "TWO": (2, 8, 60), "MANY": ((1, 3), 5, 60),
             "KINDS": ("drawn blank", "written noise"), "DIGIT_BACKGROUNDS": ("blank",), "BRIGHTNESS": (1.0,),
-            "load_split": load_split, "trained": trained,
+            "load_split": load_split, "trained": trained, "shipped_or_trained": trained,
         }.items():  # fmt: skip
             patch.setattr(S, name, value)
         patch.setitem(RECIPES, "digits-gap", replace(RECIPES["digits-gap"], seeds=(0, 1)))
@@ -138,6 +138,7 @@ def test_the_record_has_the_form_of_the_published_one(tiny):
     header, rows, asked = tiny
     assert asked == [
         ("lenet-mnist", 0),
+        ("lenet-mnist", 0, "runs"),
         ("lenet-mnist", 1, "runs"),
         ("digits-gap", 0),
         ("digits-gap", 0, "runs"),

@@ -9,24 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from support.canvases import small_split
 from support.rows import select
+from support.trainings import RUN, TINY, refusal
 
 from helpers import results
 from helpers.experiments.environment import commit
 from helpers.experiments.train import command as train
-from helpers.experiments.train import run as run_module
 from helpers.experiments.train.run import CHECKPOINT, HISTORY, Run
 from tools.project import ROOT
-
-TINY = ["scenes-gap", "--images", "192", "--epochs", "6", "--seeds", "3", "--device", "cpu", "--quiet"]
-RUN = Path("scenes-gap", "seed-3")
 
 
 def started(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -58,13 +53,6 @@ def stopped_after_an_epoch(out: Path, how: signal.Signals) -> tuple[int, str]:
 
 def tensors(out: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(out / "scenes-gap" / "scenes-gap.safetensors")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("uninterrupted")
-    assert train.main([*TINY, "--out", str(out)]) == 0
-    return out
 
 
 def test_a_run_leaves_weights_manifest_record_and_curves(uninterrupted):
@@ -106,17 +94,15 @@ class Bomb:
         return pytest.fail, ("a checkpoint was unpickled",)
 
 
-def refusal(capsys, *arguments: str) -> str:
-    assert train.main(list(arguments)) == 1
-    captured = capsys.readouterr().err
-    assert captured.startswith("error: ")
-    return captured
-
-
 def test_a_run_is_never_overwritten_by_mistake(uninterrupted, capsys):
     before = (uninterrupted / RUN / CHECKPOINT).read_bytes()
     assert "go on with --resume, or throw it away with --restart" in refusal(capsys, *TINY, "--out", str(uninterrupted))
-    assert "other settings (epochs)" in refusal(capsys, *TINY, "--epochs", "7", "--out", str(uninterrupted), "--resume")
+    said = refusal(capsys, *TINY, "--epochs", "7", "--out", str(uninterrupted), "--resume")
+    assert "other settings (epochs)" in said
+    # Runs are made by commands, too, that have no --restart.
+    assert (
+        f"remove {uninterrupted / RUN} or give another --out (in a training: the same settings, or --restart)" in said
+    )
     assert "other settings (data)" in refusal(capsys, *TINY, "--images", "128", "--out", str(uninterrupted), "--resume")
     assert "other settings (bfloat16)" in refusal(capsys, *TINY, "--bfloat16", "--out", str(uninterrupted), "--resume")
     assert (uninterrupted / RUN / CHECKPOINT).read_bytes() == before
@@ -176,6 +162,7 @@ def test_a_damaged_checkpoint_is_said_and_can_be_thrown_away(tmp_path, capsys):
         (["scenes-gap", "--device", "tpu"], "--device must be one that is there (cpu, cuda, mps), got 'tpu'"),
         (["photos-gap", "--data", "nowhere"], "Tiny ImageNet is not in nowhere"),
         (["scenes-gap", "--seeds", "0", "10000"], "seed must be less than 10,000, the seed of the test scenes"),
+        (["lenet-mnist", "--seeds", "0", "-1"], "seed must be an integer in 0 .. 4294967295, got -1"),
         (["scenes-gap", "--seeds", "1", "2", "1"], "--seeds must differ, got 1 2 1"),
         (["scenes-gap", "--images", "64", "--publish"], "--publish takes the recipe as it is"),
         (["scenes-gap", "--epochs", "1", "--publish"], "--publish takes the recipe as it is"),
@@ -187,19 +174,15 @@ def test_bad_arguments_are_named(tmp_path, capsys, monkeypatch, arguments, messa
     assert not list(tmp_path.rglob(CHECKPOINT))
 
 
-def test_a_network_is_trained_once_and_gone_on_with(tmp_path, monkeypatch):
-    small = replace(train.RECIPES["lenet-mnist"], epochs=1, batch=50)
-    monkeypatch.setitem(train.RECIPES, "lenet-mnist", small)
-    monkeypatch.setattr(run_module, "load_split", lambda recipe, seed: small_split())
-    cpu = torch.device("cpu")
-    model = train.trained("lenet-mnist", 3, tmp_path, cpu)
-    assert not model.training
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert any("seed-3" in path.as_posix() for path in times)
-    again, other = train.trained("lenet-mnist", 3, tmp_path, cpu), train.trained("lenet-mnist", 4, tmp_path, cpu)
-    for a, b, c in zip(model.parameters(), again.parameters(), other.parameters(), strict=True):
-        assert a.equal(b)
-        assert not a.equal(c)
-    checkpoints = [path for path in times if path.name == CHECKPOINT]
-    assert checkpoints
-    assert all(path.stat().st_mtime_ns == times[path] for path in checkpoints)
+def test_an_unknown_class_is_named(tmp_path, capsys, real_data):
+    arguments = ["photos-gap", "--classes", "goldfisch", "--data", str(real_data), "--out", str(tmp_path)]
+    assert "classes must be ids or names such as goldfish" in refusal(capsys, *arguments)
+
+
+def test_a_bug_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(self, progress):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Run, "train", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        train.main([*TINY, "--out", str(tmp_path)])

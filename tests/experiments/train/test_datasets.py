@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 import torch
 
 from helpers.data import BACKGROUNDS, CLASSES, DIGIT_BACKGROUNDS, digit_scenes, scenes
-from helpers.experiments.train import datasets as worlds
+from helpers.experiments.train import datasets
 from helpers.experiments.train.recipes import BIAS_OF_95_PERCENT, RECIPES
 
 EVERY_SCENE = [name for name, recipe in RECIPES.items() if recipe.world not in ("mnist", "photos")]
@@ -17,12 +18,12 @@ EVERY_SCENE = [name for name, recipe in RECIPES.items() if recipe.world not in (
 @pytest.fixture(autouse=True)
 def fewer_tests(monkeypatch):
     """120 test scenes in place of 2000."""
-    assert worlds.TEST_SCENES == 2000
-    monkeypatch.setattr(worlds, "TEST_SCENES", 120)
+    assert datasets.TEST_SCENES == 2000
+    monkeypatch.setattr(datasets, "TEST_SCENES", 120)
 
 
 def world(name, seed=0, images=None, **changes):
-    return worlds.load_split(replace(RECIPES[name], **changes), seed, images)
+    return datasets.load_split(replace(RECIPES[name], **changes), seed, images)
 
 
 def unlike(*parts):
@@ -41,7 +42,7 @@ def as_bytes(images):
 
 @pytest.mark.parametrize("name", EVERY_SCENE)
 def test_what_is_drawn(name):
-    split, held = world(name, images=24), worlds.held_out(RECIPES[name])
+    split, held = world(name, images=24), datasets.held_out(RECIPES[name])
     channels = 1 if name == "digits-gap" else 3
     for part in (split.train, *split.tests.values()):
         assert (part.images.dtype, part.labels.dtype) == (torch.uint8, torch.int64)
@@ -56,16 +57,16 @@ def test_what_is_drawn(name):
         assert all(part.labels.equal(held.tests[key].labels[:24]) for key, part in split.tests.items())
     # Every seed has images of its own, the same every time, and the same test images.
     state = torch.random.get_rng_state()
-    others = [world(name, seed, 24) for seed in (1, 2, worlds.TEST_SEED - 1)]
+    others = [world(name, seed, 24) for seed in (1, 2, datasets.TEST_SEED - 1)]
     assert torch.random.get_rng_state().equal(state)
     assert unlike(split.train, split.tests["test"], *(other.train for other in others))
     assert all(other.tests["test"].images.equal(split.tests["test"].images) for other in others)
-    assert worlds.data_hash(world(name, images=24)) == worlds.data_hash(split) != worlds.data_hash(others[0])
+    assert datasets.data_hash(world(name, images=24)) == datasets.data_hash(split) != datasets.data_hash(others[0])
     for images in (1, 3, 65):
         few = world(name, images=images)
         assert [len(part.labels) for part in (few.train, *few.tests.values())] == [images] * (1 + len(few.tests))
     with pytest.raises(ValueError, match=r"seed must be less than 10,000"):
-        worlds.load_split(RECIPES[name], worlds.TEST_SEED)
+        datasets.load_split(RECIPES[name], datasets.TEST_SEED)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +139,13 @@ def test_beside_names_the_one_of_two_objects_whose_shape_is_a_class():
 
 
 def test_swapped_backgrounds_keep_the_objects_and_mislead_every_time_the_others_lead():
-    split = worlds.held_out(RECIPES["scenes-biased"]).tests
-    drawn = scenes(120, worlds.TEST_SEED, bias=BIAS_OF_95_PERCENT)
-    other = scenes(120, worlds.TEST_SEED, bias=BIAS_OF_95_PERCENT, background_shift=worlds.SWAP)
+    split = datasets.held_out(RECIPES["scenes-biased"]).tests
+    drawn = scenes(120, datasets.TEST_SEED, bias=BIAS_OF_95_PERCENT)
+    other = scenes(120, datasets.TEST_SEED, bias=BIAS_OF_95_PERCENT, background_shift=datasets.SWAP)
     swapped = split["backgrounds swapped"]
     assert swapped.labels.equal(split["test"].labels)
     assert swapped.images.equal(as_bytes(other.images))
-    assert split["backgrounds at random"].images.equal(as_bytes(scenes(120, worlds.TEST_SEED).images))
+    assert split["backgrounds at random"].images.equal(as_bytes(scenes(120, datasets.TEST_SEED).images))
     same, inside = swapped.images == split["test"].images, drawn.masks.any(1)[:, None].expand(-1, 3, -1, -1)
     assert same[inside].double().mean() > 0.8  # rims are mixed with the ground
     assert same[~inside].double().mean() < 0.5
@@ -155,7 +156,7 @@ def test_swapped_backgrounds_keep_the_objects_and_mislead_every_time_the_others_
 def test_digits_are_of_every_background_and_of_seeds_of_their_own():
     # Seeds 3 * 5 + 0, 1, 2: no run shares one with another run, nor one background with another.
     split = world("digits-gap", 5, images=31)
-    for part, seed in ((split.train, 5), (split.tests["test"], worlds.TEST_SEED)):
+    for part, seed in ((split.train, 5), (split.tests["test"], datasets.TEST_SEED)):
         drawn = [
             digit_scenes(11, 3 * seed + k, size=64, background=ground) for k, ground in enumerate(DIGIT_BACKGROUNDS)
         ]
@@ -164,17 +165,24 @@ def test_digits_are_of_every_background_and_of_seeds_of_their_own():
     assert split.classes == tuple("0123456789")
 
 
+def test_evenly_spaced():
+    assert datasets.evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert datasets.evenly_spaced(10, 10).tolist() == list(range(10))
+    assert datasets.evenly_spaced(10, 1).tolist() == [0]
+    assert datasets.evenly_spaced(4, 6).tolist() == [0, 1, 2, 3]  # none counts twice
+
+
 def test_fewer_images_are_spread_over_the_whole_set():
-    full = worlds.LabeledImages(torch.arange(1000), torch.arange(1000) // 100)
-    some = worlds._evenly_spaced(full, 30)
+    full = datasets.LabeledImages(torch.arange(1000), torch.arange(1000) // 100)
+    some = datasets._evenly_spaced(full, 30)
     assert some.images[:4].tolist() == [0, 33, 66, 100]
     assert torch.bincount(some.labels).tolist() == [3] * 10
-    assert worlds._evenly_spaced(full, None) is worlds._evenly_spaced(full, 1000) is full
+    assert datasets._evenly_spaced(full, None) is datasets._evenly_spaced(full, 1000) is full
 
 
 def test_classes_are_counted_in_the_order_they_are_named_in():
     chosen = ("arrow", "disk", "star")
-    split = worlds.load_split(replace(RECIPES["scenes-first"], classes=chosen, images=90), 3)
+    split = datasets.load_split(replace(RECIPES["scenes-first"], classes=chosen, images=90), 3)
     drawn = scenes(240, 3)
     rows = [i for i, label in enumerate(drawn.labels[:, 0].tolist()) if CLASSES[label] in chosen]
     assert split.classes == chosen
@@ -185,16 +193,39 @@ def test_classes_are_counted_in_the_order_they_are_named_in():
 
 def test_crops_by_hand(monkeypatch):
     x = torch.rand(64, 3, 16, 16)
-    monkeypatch.setattr(worlds, "CROP", (1.0, 1.0))
-    whole = worlds.augmented(x, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(datasets, "CROP", (1.0, 1.0))
+    whole = datasets.augmented(x, torch.Generator().manual_seed(0))
     rows = (whole - x).abs().amax((1, 2, 3)) < 1e-5
     mirrored = (whole - x.flip(-1)).abs().amax((1, 2, 3)) < 1e-5
     assert (rows ^ mirrored).all()
     assert 16 < rows.sum() < 48
-    monkeypatch.setattr(worlds, "CROP", (0.5, 0.5))
+    monkeypatch.setattr(datasets, "CROP", (0.5, 0.5))
     ramp = torch.linspace(0, 1, 32).expand(64, 1, 32, 32)  # grows to the right
-    halves = worlds.augmented(ramp, torch.Generator().manual_seed(0))
+    halves = datasets.augmented(ramp, torch.Generator().manual_seed(0))
     rise = (halves[..., -1] - halves[..., 0]).abs()
     torch.testing.assert_close(rise, torch.full_like(rise, 0.5), atol=0.02, rtol=0)
     assert halves.min() >= 0
     assert halves.max() <= 1
+
+
+def test_only_bytes_are_prepared():
+    recipe = RECIPES["photos-gap"]
+    images = torch.randint(0, 256, (2, 3, 8, 8)).byte()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    torch.testing.assert_close(datasets.prepare(recipe, images), (images / 255 - mean) / std)
+    with pytest.raises(ValueError, match=r"images must be uint8 in 0 \.\. 255, got \(2, 3, 8, 8\) of torch\.float32"):
+        datasets.prepare(recipe, images / 255)
+
+
+def test_the_hash_of_data_is_of_all_its_bytes_training_set_first():
+    split = world("scenes-biased", images=3)
+    parts = (split.train, *(split.tests[name] for name in ("test", "backgrounds swapped", "backgrounds at random")))
+    content = b"".join(tensor.numpy().tobytes() for part in parts for tensor in part)
+    assert datasets.data_hash(split) == hashlib.sha256(content).hexdigest()
+    assert split.main_test == "test"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5])
+def test_a_seed_that_no_generator_takes(seed):
+    with pytest.raises(ValueError, match=r"seed must be an integer in 0 \.\. 4294967295"):
+        datasets.check_seed(RECIPES["lenet-mnist"], seed)

@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.experiments.train import datasets as worlds
+from helpers.experiments.train import datasets
 from helpers.experiments.train.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
 def searched():
-    return worlds.searched_scenes(80, 3)
+    return datasets.searched_scenes(80, 3)
 
 
 @pytest.fixture(scope="module")
 def gazes(searched):
     """Where each window was cut, x and y in pixels: found by its pixels, wherever they may lie in the padded scene."""
-    windows = worlds.under_the_gaze(searched, 5)
+    windows = datasets.under_the_gaze(searched, 5)
     padded = torch.nn.functional.pad(searched.images, (32, 32, 32, 32), value=0.5)
     places_found = []
     for scene, window in zip(padded, windows, strict=True):
@@ -37,7 +37,7 @@ def gazes(searched):
 
 
 def test_windows_are_slices_around_a_gaze_near_the_object(searched, gazes):
-    windows = worlds.under_the_gaze(searched, 5)
+    windows = datasets.under_the_gaze(searched, 5)
     assert windows.shape == (80, 3, 64, 64)
     assert windows.dtype == torch.float32
     middle = (searched.boxes[:, 0, :2] + searched.boxes[:, 0, 2:]) / 2
@@ -51,7 +51,7 @@ def test_windows_are_slices_around_a_gaze_near_the_object(searched, gazes):
 
 
 def test_beyond_the_scene_all_is_gray(searched, gazes):
-    windows = worlds.under_the_gaze(searched, 5)
+    windows = datasets.under_the_gaze(searched, 5)
     beyond = 0
     for (x, y), window in zip(gazes.int().tolist(), windows, strict=True):
         rows = torch.arange(64) + y - 32
@@ -63,19 +63,21 @@ def test_beyond_the_scene_all_is_gray(searched, gazes):
 
 
 def test_the_world_under_the_gaze(monkeypatch):
-    monkeypatch.setattr(worlds, "TEST_SCENES", 24)
+    monkeypatch.setattr(datasets, "TEST_SCENES", 24)
     recipe = replace(RECIPES["scenes-disc"], images=16)
-    split = worlds.load_split(recipe, 2)
+    split = datasets.load_split(recipe, 2)
     assert list(split.tests) == ["test"]
-    assert split.classes == worlds.CLASSES
+    assert split.classes == datasets.CLASSES
     assert "gaze" in split.what
-    for part, n, seed in ((split.train, 16, 2), (split.tests["test"], 24, worlds.TEST_SEED)):
+    for part, n, seed in ((split.train, 16, 2), (split.tests["test"], 24, datasets.TEST_SEED)):
         assert part.images.shape == (n, 3, 64, 64)
         assert part.images.dtype == torch.uint8
-        drawn = worlds.searched_scenes(n, seed)
+        drawn = datasets.searched_scenes(n, seed)
         assert part.labels.equal(drawn.labels[:, 0])
-        # Bytes in, bytes out: nothing is lost.
-        exact = worlds.under_the_gaze(drawn, seed) * 255
+        # A scene's pixels are bytes, of which nothing is lost; the gray beyond it is none, and is rounded.
+        exact = datasets.under_the_gaze(drawn, seed) * 255
         assert (part.images - exact).abs().max() <= 0.5 + 1e-4
         grey = (exact - 127.5).abs() < 1e-3
         assert ((exact - exact.round()).abs() < 1e-3)[~grey].all()
+        assert grey.any()
+        assert (part.images[grey] == 128).all()

@@ -9,17 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from support.rows import pick, select
+from support.trainings import TINY, refusal
 
 from helpers import networks, results
 from helpers.data import Digits, mnist, tiny_imagenet
-from helpers.experiments.train import command as train
-from helpers.experiments.train import datasets as worlds
-from helpers.experiments.train import publish
+from helpers.experiments import report
+from helpers.experiments.train import datasets, publish
 from helpers.experiments.train.recipes import RECIPES
-from helpers.experiments.train.run import accuracy
+from helpers.experiments.train.run import Machine, Run, recipe_logits
 from helpers.networks import _store as store
-
-TINY = ["scenes-gap", "--images", "192", "--epochs", "6", "--seeds", "3", "--device", "cpu", "--quiet"]
+from helpers.training import topk_correct
 
 
 def accuracies(name: str) -> pd.DataFrame:
@@ -56,11 +55,13 @@ ON_FEW: dict[str, dict[str, float]] = {
 @pytest.fixture
 def few_images(monkeypatch):
     """Test sets of some 500 images."""
-    monkeypatch.setattr(worlds, "TEST_SCENES", 500)
+    monkeypatch.setattr(datasets, "TEST_SCENES", 500)
     monkeypatch.setattr(
-        worlds, "tiny_imagenet", lambda split, classes: tiny_imagenet(split, classes, 500 // len(classes or range(200)))
+        datasets,
+        "tiny_imagenet",
+        lambda split, classes: tiny_imagenet(split, classes, 500 // len(classes or range(200))),
     )
-    monkeypatch.setattr(worlds, "mnist", lambda split: Digits(*(field[::20] for field in mnist(split))))
+    monkeypatch.setattr(datasets, "mnist", lambda split: Digits(*(field[::20] for field in mnist(split))))
 
 
 def needs_data(name: str) -> bool:
@@ -70,7 +71,7 @@ def needs_data(name: str) -> bool:
 def measured(name: str) -> dict[str, float]:
     """Accuracy of the shipped network on each of its test sets, measured now."""
     recipe = RECIPES[name]
-    return publish.measure(recipe, networks.load(name, "cpu"), worlds.held_out(recipe).tests)["accuracy"]
+    return publish.measure(recipe, networks.load(name, "cpu"), datasets.held_out(recipe))["accuracy"]
 
 
 def with_data(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +124,9 @@ def test_the_record_and_the_manifest_tell_the_same(name):
 def test_a_record_holds_all_that_was_measured():
     runs = [
         {
-            "seed": seed, "accuracy": {"test": 0.5 + seed, "swapped": 0.25}, "by class": [0.75, None], "top 5": 0.875,
-            "data": "f" * 64, "environment": dict.fromkeys(("commit", "device", "threads", "python", "torch"), "x"),
+            "seed": seed, "accuracy": {"test": 0.5 + seed, "swapped": 0.25}, "by class": [0.75, None],
+            "top 5": {"test": 0.875}, "data": "f" * 64,
+            "environment": dict.fromkeys(("commit", "device", "threads", "python", "torch"), "x"),
             "epochs": [{"epoch": k, "loss": 2.0 / k, "train": k / 8, "test": k / 16, "seconds": 1.5} for k in (1, 2)],
         }
         for seed in (0, 4)
@@ -146,22 +148,33 @@ def test_a_record_holds_all_that_was_measured():
     assert (train, test) == ([1 / 8, 2 / 8], [1 / 16, 2 / 16])
 
 
-def test_accuracies_by_hand():
+def test_accuracy_of_each_class_by_hand():
     scores = torch.tensor([[3.0, 2, 1], [1, 2, 3], [1, 3, 2], [3, 2, 1]])
     labels = torch.tensor([0, 1, 1, 2])
-    assert accuracy(scores, labels) == 0.5
-    assert accuracy(scores, labels, top=2) == 0.75
     assert publish.by_class(scores, labels) == [1.0, 0.5, 0.0]
     assert publish.by_class(scores[:3], labels[:3]) == [1.0, 0.5, None]
 
 
-def refusal(capsys, *arguments: str) -> str:
-    assert train.main(list(arguments)) == 1
-    captured = capsys.readouterr().err
-    assert captured.startswith("error: ")
-    return captured
+def test_among_more_than_ten_classes_five_answers_are_told_too(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    first, other = (
+        datasets.LabeledImages(
+            torch.randint(0, 256, (24, 3, 64, 64), generator=draw).byte(), torch.randint(0, 12, (24,), generator=draw)
+        )
+        for _ in range(2)
+    )
+    split = datasets.DataSplit(first, {"main": first, "other": other}, tuple("abcdefghijkl"), "noise")
+    run = Run(RECIPES["photos-gap"], split, 0, tmp_path, Machine(torch.device("cpu")))
+    result = publish.measured_runs(run.recipe, [run])
+    scores = recipe_logits(run.recipe, publish.as_shipped(run.model), first.images)
+    share = topk_correct(scores, first.labels, 5).double().mean().item()
+    assert 0 < share < 1
+    rows = select(publish.record_rows(result), table="accuracy")
+    assert pick(rows, metric="top 5")[["set", "value"]].tolist() == ["main", share]
+    assert select(rows, metric="top 1")["set"].tolist() == ["main", "other"]
+    assert [entry["top 5"] for entry in publish.manifest(run.recipe, result, run)["runs"]] == [share]
 
 
 def test_publishing_needs_a_checkout(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(publish, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
     assert "checkout" in refusal(capsys, *TINY, "--publish", "--out", str(tmp_path))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import networks, retina
-from helpers.experiments.train import datasets as worlds
+from helpers.experiments.train import datasets
 from helpers.experiments.train.recipes import BIAS_OF_95_PERCENT, FORTY, PUBLISHED, RECIPES
 from helpers.experiments.train.run import build
 
@@ -26,10 +26,10 @@ def test_the_recipes_differ_where_they_should_and_nowhere_else():
 
 @pytest.mark.parametrize(("name", "classes"), [("scenes-places", 16), ("scenes-first", 4), ("scenes-permuted", 8)])
 def test_networks_have_an_output_a_class(name, classes):
-    split = worlds.load_split(RECIPES[name], images=64)
+    split = datasets.load_split(RECIPES[name], images=64)
     assert len(split.classes) == classes
     net = build(RECIPES[name], len(split.classes)).eval()
-    x = worlds.prepare(RECIPES[name], split.train.images[:2])
+    x = datasets.prepare(RECIPES[name], split.train.images[:2])
     assert net(x).shape == (2, classes)
 
 
@@ -42,7 +42,7 @@ def test_the_published_overall_accuracy_is_the_mean_of_its_classes():
 
 def test_the_forty_classes_are_forty_and_known(real_data, monkeypatch):
     monkeypatch.setenv("HELPERS_DATA", str(real_data))
-    split = worlds.held_out(RECIPES["photos-gap"])
+    split = datasets.held_out(RECIPES["photos-gap"])
     assert split.classes == FORTY
     assert len(set(FORTY)) == 40
     assert torch.bincount(split.tests["test"].labels).tolist() == [50] * 40
@@ -53,12 +53,12 @@ def test_the_forty_classes_are_forty_and_known(real_data, monkeypatch):
 def test_what_a_network_was_trained_on_is_what_a_reader_gives_it(name):
     recipe, about = RECIPES[name], networks.card(name)
     images = torch.randint(0, 256, (2, len(about.mean), *about.size), dtype=torch.uint8)
-    trained_on = retina.VIEWS[recipe.view](worlds.prepare(recipe, images))
+    trained_on = retina.VIEWS[recipe.view](datasets.prepare(recipe, images))
     torch.testing.assert_close(retina.view(networks.normalize(images, about), about), trained_on)
 
 
 def test_no_run_has_the_seed_of_the_test_scenes():
-    assert all(0 <= seed < worlds.TEST_SEED for recipe in RECIPES.values() for seed in recipe.seeds)
+    assert all(0 <= seed < datasets.TEST_SEED for recipe in RECIPES.values() for seed in recipe.seeds)
 
 
 @pytest.mark.parametrize("kind", ["photos", "scenes"])
