@@ -42,7 +42,7 @@ def part(full: pd.DataFrame, table: str, columns: str | list[str]) -> pd.DataFra
 
 def draw_curves(root: Path) -> None:
     """Draw the learning curves of all networks into the folder `CURVES`."""
-    from helpers.experiments.train.publish import picture  # torch: the words of the page do without
+    from helpers.experiments.train.picture import picture  # matplotlib: the words of the page do without
 
     (root / CURVES).mkdir(parents=True, exist_ok=True)
     for manifest in manifests(root):

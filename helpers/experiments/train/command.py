@@ -16,6 +16,7 @@ from helpers.experiments.report import check_checkout, chosen_device, exit_statu
 from helpers.experiments.run_files import RunError, values_refused
 from helpers.experiments.train import publish
 from helpers.experiments.train.datasets import check_seed, load_split
+from helpers.experiments.train.picture import picture
 from helpers.experiments.train.recipes import RECIPES, Recipe
 from helpers.experiments.train.run import CHECKPOINT, Machine, Run, run_folder
 from helpers.networks import _store as store
@@ -136,7 +137,7 @@ def execute(options: argparse.Namespace) -> None:
     result = publish.measured_runs(recipe, runs, options.images)
     publish.write(recipe, runs, result, home, home / "results")
     table = frame(publish.record_rows(result))
-    publish.picture(recipe.name, table).savefig(home / "results" / f"{recipe.name}.png", dpi=100)
+    picture(recipe.name, table).savefig(home / "results" / f"{recipe.name}.png", dpi=100)
     print(f"weights, manifest, record and curves: {home}")
     if options.publish:
         publish.write(recipe, runs, result, store.FILES, FOLDER)

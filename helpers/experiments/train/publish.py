@@ -1,4 +1,4 @@
-"""What a finished training leaves behind: weights and manifest, the full record; and a picture of its curves."""
+"""What a finished training leaves behind: weights and manifest, and the full record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +17,6 @@ from helpers.experiments.train.datasets import DataSplit
 from helpers.experiments.train.recipes import PUBLISHED, RECIPES, Recipe
 from helpers.experiments.train.run import Run, recipe_logits
 from helpers.networks import _store as store
-from helpers.plots import curves
 from helpers.results import Row, long_table, to_text
 from helpers.training import share_right, topk_correct
 
@@ -207,18 +205,3 @@ def record_rows(result: Mapping[str, Any]) -> list[Row]:
         *long_table(classes, "seed", "label", table="classes", metric="top 1"),
         *long_table(epochs, "seed", "step", "metric", table="epochs"),
     ]
-
-
-def picture(name: str, table: pd.DataFrame) -> Any:
-    """Accuracy against epochs, in training and on the test images; shaded from the worst to the best seed.
-
-    Args:
-        name: of the network.
-        table: its record, with the rows "epochs", as `helpers.results.read` gives it.
-    """
-    epochs = table[table["table"] == "epochs"]
-    series = {}
-    for metric, label in (("train", "training"), ("test", "test")):
-        shares = epochs[epochs["metric"] == metric].pivot(index="step", columns="seed", values="value")
-        series[f"{label} images"] = (shares.index.tolist(), shares.to_numpy().T)
-    return curves(series, "epoch", "share classified correctly", title=name, ylim=(0, 1))

@@ -15,6 +15,7 @@ from helpers import networks, results
 from helpers.data import Digits, mnist, tiny_imagenet
 from helpers.experiments import report
 from helpers.experiments.train import datasets, publish
+from helpers.experiments.train.picture import picture
 from helpers.experiments.train.recipes import RECIPES
 from helpers.experiments.train.run import Machine, Run, recipe_logits
 from helpers.networks import _store as store
@@ -143,7 +144,7 @@ def test_a_record_holds_all_that_was_measured():
     assert math.isnan(pick(record, table="classes", seed=0, label=1).get("value", math.nan))
     assert pick(record, table="epochs", seed=0, step=2, metric="loss")["value"] == 1
     assert len(record) == 2 * (3 + 2 + 2 * 4)
-    figure = publish.picture("toy", record)
+    figure = picture("toy", record)
     (train, test) = (line.get_ydata().tolist() for line in figure.axes[0].get_lines()[:2])
     assert (train, test) == ([1 / 8, 2 / 8], [1 / 16, 2 / 16])
 
