@@ -45,7 +45,7 @@ def test_command(everything: bool, arguments: list[str]) -> list[str]:
         *PYTHON,
         "pytest",
         "-n",
-        str(workers()),
+        str(workers() + 1),  # the tests of the site wait for their browser, and leave a core idle
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",
