@@ -21,8 +21,9 @@ from tools.project import ROOT
 from tools.run_pages import THREADS, failure, workers
 
 PYTHON = (sys.executable, "-m")
-# Few and long ones first, so that no core is idle at the end; those of the site last: it is written meanwhile.
-TESTS = ("tests/book/test_build.py", "tests/book/test_run_pages.py", "tests/experiments", "tests/unit", "tests/book")
+# Long files first, so that no core is idle at the end; those of the site after two that run while it is written.
+LONG = ("test_build", "test_run_pages", "test_site", "test_site_phone", "test_chapters")
+TESTS = (*(f"tests/book/{name}.py" for name in LONG), "tests/experiments", "tests/unit", "tests/book")
 LINT_IMPORTS = (sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 
@@ -45,7 +46,7 @@ def test_command(everything: bool, arguments: list[str]) -> list[str]:
         *PYTHON,
         "pytest",
         "-n",
-        str(workers() + 1),  # the tests of the site wait for their browser, and leave a core idle
+        str(workers()),
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",
