@@ -94,7 +94,7 @@ def run_record(
     parser.add_argument("--device", help="cpu, cuda, mps ... (default: the best there is)")
     parser.add_argument("--publish", action="store_true", help="make the record that of the book (checkout)")
     options = parser.parse_args(arguments)
-    kept = f"what is finished is kept in {options.out}: the same command goes on from there"
+    resume_hint = f"what is finished is kept in {options.out}: the same command goes on from there"
 
     def make() -> None:
         # The device, the folder and the checkout are looked at before the hours of measuring.
@@ -106,16 +106,16 @@ def run_record(
         write_safely(path, to_text(*record(options.out, device)).encode())
         print(path)
 
-    return exit_status(make, options.data, lambda: kept)
+    return exit_status(make, options.data, lambda: resume_hint)
 
 
-def exit_status(work: Callable[[], None], data: Path | None, kept: Callable[[], str]) -> int:
+def exit_status(work: Callable[[], None], data: Path | None, resume_hint: Callable[[], str]) -> int:
     """Work for a command line, and say in one line why it did not end; a bug keeps its traceback.
 
     Args:
         work: what is to be done.
         data: folder of the real data, None for $HELPERS_DATA.
-        kept: says after an interruption, by Ctrl-C or SIGTERM, what is left of the work.
+        resume_hint: says after an interruption, by Ctrl-C or SIGTERM, what is left of the work.
 
     Returns:
         0; 1 after saying what is wrong; 130 when interrupted.
@@ -128,7 +128,7 @@ def exit_status(work: Callable[[], None], data: Path | None, kept: Callable[[], 
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nstopped; {kept()}", file=sys.stderr)
+        print(f"\nstopped; {resume_hint()}", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -150,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status, see `helpers.experiments.report.exit_status`."""
     options = parser().parse_args(arguments)
 
-    def kept() -> str:
+    def resume_hint() -> str:
         any_epoch = any((options.out / options.name).glob(f"seed-*/{CHECKPOINT}"))
         return "the last finished epoch is kept, --resume goes on from there" if any_epoch else "no epoch was finished"
 
-    return exit_status(lambda: execute(options), options.data, kept)
+    return exit_status(lambda: execute(options), options.data, resume_hint)
