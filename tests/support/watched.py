@@ -13,6 +13,12 @@ DESKTOP = {"width": 1280, "height": 900}
 PAGES = [*(f"{page}.html" for page in pages(ROOT)), "search.html", "genindex.html"]
 CHAPTERS = [chapter.name for chapter in chapters(ROOT)]
 
+# Shorter than to wait for half a second without a request, which is what "networkidle" means; a tick for late errors.
+SETTLED = """async () => {
+  await window.MathJax?.startup?.promise;
+  await document.fonts.ready;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+}"""
 NO_ALT = "[...document.images].filter((image) => !image.alt.trim()).map((image) => image.src)"
 
 
@@ -35,9 +41,9 @@ class Watched:
             self.external.append(request.url)
 
     def open(self, path: str) -> Any:
-        """Go to a page of the site and wait until it is quiet."""
-        self.page.goto(self.served + path)
-        self.page.wait_for_load_state("networkidle")
+        """Go to a page of the site and wait until its files are there, its formulas set and its fonts loaded."""
+        self.page.goto(self.served + path, wait_until="load")
+        self.page.evaluate(SETTLED)
         return self.page
 
     def problems(self) -> list[str]:
