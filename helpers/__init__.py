@@ -7,7 +7,7 @@ chapter 1 is `helpers.basics`, chapter 2 `helpers.saliency` and so on; `helpers.
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -18,8 +18,10 @@ ROOMS = (
 )
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a room when it is first named."""
+def __getattr__(name: str) -> Any:
+    """Import a room when it is first named; `explain` is that of `helpers.compare`."""
+    if name == "explain":
+        return import_module(f"{__name__}.compare").explain
     if name not in ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(f"{__name__}.{name}")
@@ -27,4 +29,4 @@ def __getattr__(name: str) -> ModuleType:
 
 def __dir__() -> list[str]:
     """What completion offers: the rooms too, imported or not."""
-    return sorted({*globals(), *ROOMS})
+    return sorted({*globals(), *ROOMS, "explain"})

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Target = int | Sequence[Any] | Tensor  # a class, (B,) classes, or (B, K)
+Target = int | Sequence[Any] | Tensor | None  # a class, (B,) classes, (B, K), or each image's top class
 
 
 def check_images(x: Tensor, name: str = "x") -> Tensor:
@@ -37,6 +37,8 @@ def check_images(x: Tensor, name: str = "x") -> Tensor:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {x.dtype}; images of bytes are {name}.float() / 255")
+    if x.is_meta:
+        raise ValueError(f"{name} must hold numbers, got a tensor on the meta device, which has none")
     if not all_finite(x):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return x
@@ -47,32 +49,6 @@ def all_finite(values: Tensor) -> bool:
     # A sum is finite only where all its terms are, and on a CPU it is found 60 times as fast; an infinite sum of finite
     # terms has overflowed.
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
-
-
-def check_fit(model: nn.Module, x: Tensor, name: str = "x") -> Tensor:
-    """Return `x` unchanged if the network can compute with it: its device, its precision, its number of channels.
-
-    Args:
-        model: any network; its first parameter tells device and precision, and its weights, if it is a convolution's or
-            a linear layer's, the number of inputs.
-        x: images, (B, C, H, W).
-        name: of the argument, for the message.
-
-    Raises:
-        ValueError: x lies on another device, is of another dtype, or has another number of channels.
-    """
-    first = next(model.parameters(), None)
-    if first is None or not first.is_floating_point():
-        return x
-    if x.device != first.device:
-        raise ValueError(f"{name} must be on the network's device, {first.device}, got {x.device}")
-    if x.dtype != first.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(f"{name} must be {first.dtype}, as the network's weights are, got {x.dtype}")
-    entry = next((m for m in model.modules() if getattr(m, "weight", None) is first), None)
-    channels = entry.in_channels if isinstance(entry, nn.Conv2d) else x.shape[1]
-    if x.shape[1] != channels:
-        raise ValueError(f"{name} must have {channels} channels, (B, {channels}, H, W), got {tuple(x.shape)}")
-    return x
 
 
 def check_target(target: Target, batch: int, classes: int | None = None) -> tuple[Tensor, bool]:
@@ -195,8 +171,7 @@ def check_count(value: Any, name: str, low: int = 1, high: int | None = None) ->
     Raises:
         ValueError: it is not an integer, or lies outside.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
+    if not is_whole(value) or value < low or (high is not None and value > high):
         limits = f"of at least {low}" if high is None else f"in {low} .. {high}"
         raise ValueError(f"{name} must be an integer {limits}, got {describe(value)}")
     return int(value)
@@ -213,13 +188,6 @@ def check_size(value: Any, name: str = "size") -> tuple[int, int]:
     except ValueError as error:
         raise ValueError(f"{name} must be (H, W), two positive integers, got {describe(value)}") from error
     return height, width
-
-
-def check_layer(value: Any, name: str = "layer") -> str:
-    """Return a layer's name; ValueError unless it is a string. Whether there is such a layer is seen where it runs."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be the name of one layer, got {describe(value)}")
-    return value
 
 
 def check_number(
@@ -245,6 +213,11 @@ def check_number(
     if math.isfinite(high):
         bound = f" in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
     raise ValueError(f"{name} must be a finite number{bound}, got {describe(value)}")
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer: Python's or numpy's, but not a bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers._validate import check_count, check_fit, check_images, check_layer, check_tensor
-from helpers.capture import named_modules, preserved
+from helpers._validate import check_count, check_images, check_tensor
+from helpers.capture import Layer, layer_name, named_modules, preserved, run
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
@@ -96,7 +96,8 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
         shape: of one image, (C, H, W).
 
     Raises:
-        ValueError: shape is not (C, H, W), or parameters sit outside the leaf modules that run.
+        ValueError: shape is not (C, H, W), parameters sit outside the leaf modules that run, or a layer gives more than
+            one tensor, as recurrent ones do, whose operations torch does not count.
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be that of one image, (C, H, W), got {shape}")
@@ -109,7 +110,10 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
         def start(module: nn.Module, _: object) -> None:
             before[module] = counter.get_total_flops()
 
-        def stop(module: nn.Module, _: object, output: Tensor) -> None:
+        def stop(module: nn.Module, _: object, output: object) -> None:
+            if not isinstance(output, Tensor):
+                gives = f"{names[module]!r}, a {type(module).__name__}, which gives a {type(output).__name__}"
+                raise ValueError(f"model must have layers that give one tensor and whose operations count, got {gives}")
             fresh = [p for p in module.parameters() if id(p) not in seen]
             seen.update(map(id, fresh))
             multiply_adds = (counter.get_total_flops() - before[module]) // 2  # one multiply-add is two operations
@@ -121,7 +125,7 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
         for module in names:  # `preserved` takes the hooks away again
             module.register_forward_pre_hook(start)
             module.register_forward_hook(stop)
-        model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+        run(model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype), "shape")
     missed = sum(p.numel() for p in model.parameters() if id(p) not in seen)
     if missed:
         raise ValueError(f"model must hold all parameters in leaf modules that run, got {missed:,} outside of them")
@@ -187,7 +191,7 @@ def receptive_fields(model: nn.Module) -> list[ReceptiveField]:
     return fields
 
 
-def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Tensor:
+def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> Tensor:
     """In how many ways each pixel can reach the middle unit of a layer: the oracle for `receptive_fields`.
 
     A copy of the network gets all weights one, no biases, and sums in place of maxima; the gradient of one unit then
@@ -195,7 +199,7 @@ def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Te
 
     Args:
         model: as for `receptive_fields`; it is not changed.
-        layer: name of the layer whose middle unit is asked.
+        layer: the layer whose middle unit is asked, by name or the module itself.
         shape: of one image, (C, H, W); large enough that the field does not touch the border.
 
     Returns:
@@ -204,7 +208,7 @@ def path_counts(model: nn.Module, layer: str, shape: tuple[int, int, int]) -> Te
     Raises:
         ValueError: no such layer, or a dilated pooling.
     """
-    linear = copy.deepcopy(model).double()
+    layer, linear = layer_name(model, layer), copy.deepcopy(model).double()
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
             if _side(module, "dilation") != 1:
@@ -223,13 +227,13 @@ def _copy(output: object) -> object:
     return output.clone() if isinstance(output, Tensor) else output
 
 
-def unit_gradient(model: nn.Module, x: Tensor, layer: str, at: tuple[int, int] | None = None) -> Tensor:
+def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int] | None = None) -> Tensor:
     """How the units at one place of a layer, all channels added up, depend on every pixel.
 
     Args:
         model: any network; it is left as it was found.
         x: images, (B, C, H, W).
-        layer: name of a layer with maps (B, K, h, w).
+        layer: a layer with maps (B, K, h, w), by name or the module itself.
         at: row and column of the unit; None for the middle one, (h // 2, w // 2).
 
     Returns:
@@ -238,15 +242,16 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: str, at: tuple[int, int] |
     Raises:
         ValueError: no such layer, one that does not run or has no places, or a place outside its maps.
     """
-    modules = named_modules(model, [check_layer(layer)])
+    layer = layer_name(model, layer)
+    modules = named_modules(model, [layer])
     if layer not in modules:
         raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
     with preserved(model), torch.enable_grad():
-        pixels = check_fit(model, check_images(x)).detach().clone().requires_grad_()
+        pixels = check_images(x).detach().clone().requires_grad_()
         outputs: list[object] = []
         # A copy: what follows may overwrite the output in place.
         modules[layer].register_forward_hook(lambda _module, _inputs, output: outputs.append(_copy(output)))
-        model(pixels + 0)  # a first layer in place may not write into a leaf
+        run(model, pixels + 0)  # a first layer in place may not write into a leaf
         maps = outputs[-1] if outputs else None
         if not isinstance(maps, Tensor) or maps.ndim != 4:
             kind = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else "nothing of that kind"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from helpers._validate import check_count
 
@@ -61,6 +62,18 @@ def widest_float(device: torch.device) -> torch.dtype:
         device: any.
     """
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def widened(values: Tensor) -> Tensor:
+    """Values in single precision, or as precise as they are: for sums, coordinates and logarithms, which half loses.
+
+    Args:
+        values: any tensor of real numbers.
+
+    Returns:
+        The same, float32 or float64.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def seed_everything(seed: int) -> torch.Generator:

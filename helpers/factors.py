@@ -51,10 +51,15 @@ def nmf(
     dtype = v.dtype
     v = v.to(torch.promote_types(dtype, torch.float32))  # products of half precision overflow
     w, h = _random_start(v, k, seed) if start is None else _check_start(v, k, start)
+    # The updates are the same for v and for any multiple of it, but products of very small or large numbers are not
+    # representable: the mean of v is made 1, and that of W with it.
+    scale = v.mean((-2, -1), keepdim=True)
+    scale = torch.where(scale > 0, scale, 1)
+    v, w, h = v / scale, w / scale.sqrt(), h / scale.sqrt()
     for _ in range(iterations):
         w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
         h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
-    return w.to(dtype), h.to(dtype)
+    return (w * scale.sqrt()).to(dtype), (h * scale.sqrt()).to(dtype)
 
 
 def deep_feature_factorization(

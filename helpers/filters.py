@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_images, check_number, check_size, check_tensor
+from helpers.device import widened
 
 
 def blurred(x: Tensor, radius: float) -> Tensor:
@@ -53,12 +54,13 @@ def upsample(maps: Tensor, size: Sequence[int], *, offset: float = 0.0) -> Tenso
         ValueError: maps are empty or not floating point, size is not two positive integers, or offset not finite.
     """
     flat = check_tensor(maps, "maps", "... h w", finite=False).reshape(-1, 1, *maps.shape[-2:])
+    flat = widened(flat)  # places in half precision are off by whole pixels
     size = check_size(size)
     if check_number(offset, "offset") == 0:
         large = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
     else:
         large = F.grid_sample(flat, _grid(flat, size, offset), padding_mode="border", align_corners=False)
-    return large.view(*maps.shape[:-2], *size)
+    return large.to(maps.dtype).view(*maps.shape[:-2], *size)
 
 
 def dilate_masks(masks: Tensor, tolerance: float) -> Tensor:

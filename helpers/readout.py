@@ -10,7 +10,8 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
 from helpers._validate import check_tensor
-from helpers.capture import activations
+from helpers.capture import Layer, activations
+from helpers.device import widened
 
 RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`, whose layers have unit variance
 
@@ -19,7 +20,7 @@ def position_readout(
     model: nn.Module,
     images: Tensor,
     places: Tensor,
-    layers: Sequence[str],
+    layers: Layer | Sequence[Layer],
     *,
     train: float = 0.5,
     reader: nn.Module | None = None,
@@ -53,7 +54,7 @@ def position_readout(
     true = places.detach().cpu().double().numpy()
     errors = {}
     for name in train_values:
-        known, fresh = (values[name].flatten(1).cpu().numpy() for values in (train_values, test_values))
+        known, fresh = (widened(values[name].flatten(1)).cpu().numpy() for values in (train_values, test_values))
         # One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
         scale = max(float(known.std()), np.finfo(known.dtype).tiny)
         rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known / scale, true[:cut])

@@ -74,6 +74,7 @@ def environment(run: Path, name: str, packages: Path) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join((str(TOOLS / "offline"), str(packages))),
         "PYTHONUTF8": "1",
+        "TQDM_DISABLE": "1",  # a bar is for those who wait, not for the page
         "IPYTHONDIR": str(run / "ipython"),
         "HELPERS_NOTEBOOK": name,
         **{f"HELPERS_{log.upper()}_LOG": str(run / "logs" / f"{name}.{log}.jsonl") for log in LOGS},

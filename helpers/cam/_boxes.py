@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from helpers._validate import check_number, check_tensor
 from helpers.boxes import overlap, region_boxes
+from helpers.device import widened
 
 THRESHOLD = 0.2  # of a map's maximum; Zhou et al. 2016, section 3.2
 IOU = 0.5  # overlap from which on a box counts as right; ILSVRC
@@ -50,8 +50,8 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     # For a threshold just below 1 the product can round to the maximum, and nothing would lie above: the maximum
     # always counts.
     above = ((flat > threshold * top) | (flat == top)) & (flat > 0)
-    wide = torch.promote_types(maps.dtype, torch.float32)  # half precision cannot tell pixels above 2048 apart
-    return region_boxes(above).to(wide).view(*maps.shape[:-2], 4)
+    # Half precision cannot tell pixels above 2048 apart.
+    return region_boxes(above).to(widened(flat)).view(*maps.shape[:-2], 4)
 
 
 def localization_error(

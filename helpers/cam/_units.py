@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_classes, check_count, check_images, check_layer, check_tensor
-from helpers.capture import activations, check_feature_maps
+from helpers._validate import check_classes, check_count, check_images, check_tensor
+from helpers.cam._head import output_weights
+from helpers.capture import Layer, activations, check_feature_maps, layer_name
 
 
 class Units(NamedTuple):
@@ -26,28 +27,29 @@ class Crops(NamedTuple):
     values: Tensor  # (U, n), the unit's activation there
 
 
-def class_specific_units(model: nn.Module, target: int | Sequence[int] | Tensor, k: int = 5) -> Units:
-    """The feature maps that speak most for a class, by their weight in the last linear layer.
+def class_specific_units(
+    model: nn.Module, target: int | Sequence[int] | Tensor, k: int = 5, *, x: Tensor | None = None
+) -> Units:
+    """The feature maps that speak most for a class, by their weight in the layer that gives the logits.
 
-    Unlike `pooling_head` this runs no forward: it takes the last `nn.Linear` in `model.modules()`.
+    Which layer that is, is seen in a forward: a linear one, or a 1 x 1 convolution before or behind a global average.
 
     Args:
-        model: network whose last linear layer reads one number a feature map, which is not checked.
+        model: network whose last layer reads one number a unit, feature map or not; it is left as it was found.
         target: class index, or (K,) indices.
         k: how many units.
+        x: images to look on with, (B, C, H, W); when left out, noise of the size on the network's card, or of usual
+            sizes.
 
     Returns:
         `Units`, the largest weight first.
 
     Raises:
-        ValueError: no linear layer, a class out of range, or k outside 1 .. number of units.
+        ValueError: logits that are not what such a layer gave, a class out of range, or k outside 1 .. number of units.
 
     Source: Zhou et al., CVPR 2016, section 5.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise ValueError("model must have a linear layer, this one has none")
-    weight = layers[-1].weight.detach()  # (classes, C)
+    weight = output_weights(model, x)  # (classes, C)
     check_count(k, "k", high=weight.shape[1])
     classes, several = check_classes(target, len(weight))
     top = weight[classes.to(weight.device)].topk(k, dim=1)
@@ -61,7 +63,7 @@ def receptive_field_crop(
     side: int,
     n: int = 5,
     *,
-    layer: str,
+    layer: Layer,
     batch_size: int = 100,
 ) -> Crops:
     """The image patches that excite units of a layer most, one patch an image at most.
@@ -76,7 +78,7 @@ def receptive_field_crop(
         units: indices of feature maps of the layer, (U,).
         side: of the patches, in pixels: choose the receptive field's, which `basics.receptive_fields` gives.
         n: patches a unit.
-        layer: name of a layer with feature maps (B, C, h, w).
+        layer: a layer with feature maps (B, C, h, w), by name or the module itself.
         batch_size: images a pass.
 
     Returns:
@@ -88,7 +90,7 @@ def receptive_field_crop(
 
     Source: Zhou et al., "Object detectors emerge in deep scene CNNs", ICLR 2015; CVPR 2016, section 5.
     """
-    check_layer(layer)
+    layer = layer_name(model, layer)
     height, width = check_images(x).shape[2:]
     check_count(side, "side", high=min(height, width))
     check_count(n, "n", high=len(x))
@@ -109,7 +111,7 @@ def receptive_field_crop(
 
 def _maps_of(model: nn.Module, images: Tensor, layer: str, unit_index: Tensor) -> Tensor:
     """The maps of some units, (b, U, h, w)."""
-    maps = check_feature_maps(activations(model, images, layer)[layer], layer, model)
+    maps = check_feature_maps(activations(model, images, layer)[layer], layer, model, images)
     if unit_index.min() < 0 or unit_index.max() >= maps.shape[1]:
         raise ValueError(f"units must lie in 0 .. {maps.shape[1] - 1}, got {unit_index.tolist()}")
     return maps[:, unit_index.to(maps.device)]

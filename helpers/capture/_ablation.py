@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_count, check_fit, check_images, check_layer, check_tensor
+from helpers._validate import check_count, check_images, check_tensor
 from helpers.capture._hooks import logits, masked_forward
+from helpers.capture._layers import INPUT, Layer, check_feature_maps, layer_name, named_modules
 from helpers.capture._scores import check_logits
-from helpers.capture._state import INPUT, named_modules, preserved
+from helpers.capture._state import preserved, run
 
 COPIES = 2**22  # activations held at once: 16 MiB in single precision
 SAME = 1e-4  # how far logits may lie apart, relative to the largest, for a restarted forward to count as the same
@@ -56,13 +57,15 @@ def _check_output(output: object, layer: str) -> Tensor:
     return output
 
 
-def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple[type[nn.Module], ...] = ()) -> Tensor:
+def activations_up_to(
+    model: nn.Module, x: Tensor, layer: Layer, *, without: tuple[type[nn.Module], ...] = ()
+) -> Tensor:
     """Output of one layer, for images of any size: what follows the layer does not run.
 
     Args:
         model: network whose first part takes images of this size; it is left as it was found.
         x: images, (B, C, H, W).
-        layer: name of the layer; where it runs several times, its first run counts.
+        layer: name of the layer, or the module itself; where it runs several times, its first run counts.
         without: types of modules that are left out on the way: each hands on what it is given.
 
     Returns:
@@ -71,7 +74,7 @@ def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple
     Raises:
         ValueError: bad `x`, an unknown layer, or one that never runs.
     """
-    check_layer(layer)
+    layer = layer_name(model, layer)
     outputs: list[Tensor] = []
 
     def stop(_module: nn.Module, _inputs: tuple, output: object) -> None:
@@ -88,7 +91,7 @@ def activations_up_to(model: nn.Module, x: Tensor, layer: str, *, without: tuple
     raise ValueError(f"layer must run in the forward of this network, got {layer!r}, which does not")
 
 
-def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tensor:
+def logits_from(model: nn.Module, x: Tensor, layer: Layer, values: Tensor) -> Tensor:
     """Logits of a network that goes on from given outputs of a layer.
 
     What comes before the layer runs for one image only, to set the network going. Right where everything that
@@ -99,7 +102,7 @@ def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tens
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W); the first one is used.
-        layer: name of the layer, or "input".
+        layer: name of the layer, or the module itself, or "input".
         values: outputs of the layer to go on from, (N, C, h, w) or (N, F), N of any size.
 
     Returns:
@@ -108,10 +111,10 @@ def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tens
     Raises:
         ValueError: bad `x` or `layer`, values of another shape than the layer gives, or a network that mixes them up.
     """
-    check_layer(layer)
+    layer = layer_name(model, layer)
     if layer == INPUT:
-        return logits(model, check_fit(model, check_images(values, "values"), "values"))
-    image = check_fit(model, check_images(x))[:1].detach().clone()  # a first layer in place must not write into x
+        return logits(model, check_images(values, "values"))
+    image = check_images(x)[:1].detach().clone()  # a first layer in place must not write into x
     runs = 0
 
     def replace(_module: nn.Module, _inputs: tuple, output: object) -> Tensor:
@@ -123,13 +126,13 @@ def logits_from(model: nn.Module, x: Tensor, layer: str, values: Tensor) -> Tens
 
     with preserved(model), torch.no_grad():  # `preserved` removes the hook
         _single_module(model, layer).register_forward_hook(replace)
-        answers = model(image)
+        answers = run(model, image)
     if runs != 1:
         raise ValueError(f"layer must run once in the forward of this network, got {layer!r}, which runs {runs} times")
     return check_logits(answers, len(values))
 
 
-def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COPIES) -> tuple[Tensor, Tensor]:
+def ablated_logits(model: nn.Module, x: Tensor, layer: Layer, *, copies: int = COPIES) -> tuple[Tensor, Tensor]:
     """Logits of a network with all filters of a layer, and with each one silenced in turn.
 
     The network runs once up to the layer; only what follows runs for every filter, on masked copies of the
@@ -139,7 +142,7 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COP
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W).
-        layer: name of a layer with C filters: feature maps (B, C, h, w), or C numbers an image.
+        layer: a layer with C filters, by name or the module itself: feature maps (B, C, h, w), or C numbers an image.
         copies: activations held at once, which bounds the memory.
 
     Returns:
@@ -149,10 +152,11 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: str, *, copies: int = COP
         ValueError: bad `x` or `layer`, or a layer whose output is not (B, C, ...).
     """
     check_count(copies, "copies")
-    captured = masked_forward(model, x, {}, capture=[check_layer(layer)])
+    layer = layer_name(model, layer)
+    captured = masked_forward(model, x, {}, capture=[layer])
     whole, values = captured.logits, captured.activations[layer]
-    if values.ndim < 2:
-        raise ValueError(f"layer must give (B, C, ...), got {layer!r}, which gives {tuple(values.shape)}")
+    if values.ndim != 2:
+        check_feature_maps(values, layer, model, x)
     filters = values.shape[1]
     one_each = (filters, *[1] * (values.ndim - 2))  # a mask of the layer's output, without the batch axis
     masks = (1 - torch.eye(filters, dtype=values.dtype, device=values.device)).view(filters, *one_each)

@@ -7,18 +7,23 @@ each output that was asked for to a function, a `Visit`; the network goes on wit
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, cast, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, all_finite, check_choice, check_fit, check_images, check_target, describe
-from helpers.capture._scores import Score, check_logits, class_scores
-from helpers.capture._state import INPUT, named_modules, preserved
+from helpers._validate import Target, all_finite, check_choice, check_images, describe
+from helpers.capture._batches import chunks
+from helpers.capture._layers import EVERY_CALL, INPUT, Layer, is_feature_maps, layer_name, named_modules
+from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
+from helpers.capture._state import preserved, run
 
 Visit = Callable[[str, Tensor], Tensor]  # name and output of a call -> what the network goes on with
 Reduce = Callable[[Tensor], Tensor]  # (B, C, h, w) -> what is kept of it
-EVERY_CALL = "*"  # in place of a call's number
+
+
+class NoLayers(ValueError):
+    """None of the layers that were named, or meant by "relu#*", gives feature maps."""
 
 
 class Gradients(NamedTuple):
@@ -36,13 +41,16 @@ class Masked(NamedTuple):
     activations: dict[str, Tensor]  # name -> (B, C, h, w) or (B, F), after the masks
 
 
-def activations(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dict[str, Tensor]:
+Layers = Layer | Sequence[Layer]
+
+
+def activations(model: nn.Module, x: Tensor, layers: Layers) -> dict[str, Tensor]:
     """Outputs of named layers for a batch, in one forward.
 
     Args:
         model: any network.
         x: images, (B, C, H, W).
-        layers: one name or several.
+        layers: one or several, by name or the modules themselves.
 
     Returns:
         name -> output, (B, C, h, w) or (B, F), in the order asked; detached copies.
@@ -51,7 +59,7 @@ def activations(model: nn.Module, x: Tensor, layers: str | Sequence[str]) -> dic
         ValueError: bad `x`; a name that is unknown, never runs, runs several times, or gives no tensor. ("relu#*" may
             stand for no call at all: what never runs then has no entry.)
     """
-    names = _names(layers)
+    names = _names(model, layers)
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str, output: Tensor) -> Tensor:
@@ -83,7 +91,7 @@ def gradients(
     model: nn.Module,
     x: Tensor,
     target: Target | Callable[[Tensor], Target],
-    layers: str | Sequence[str],
+    layers: Layers,
     *,
     score: Score = "logit",
     reduce: Reduce | None = None,
@@ -96,10 +104,10 @@ def gradients(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes).
         x: images, (B, C, H, W).
-        target: int, (B,), or (B, K) for K classes of every image; or a function of the logits (B, classes) that gives
-            one, such as the five largest: `lambda logits: logits.topk(5).indices`.
-        layers: one name or several; "input" is `x` itself. The calls that "relu#*" stands for come last, in the order
-            in which they run.
+        target: int, (B,), or (B, K) for K classes of every image; None for each image's top class; or a function of the
+            logits (B, classes) that gives one, such as the five largest: `lambda logits: logits.topk(5).indices`.
+        layers: one or several, by name or the modules themselves; "input" is `x`. The calls that "relu#*" stands for
+            come last, in the order in which they run.
         score: what is differentiated: the "logit" S_c, the "probability" P_c after the softmax, or the "log-odds"
             log P_c / (1 - P_c) = S_c - log sum_(j != c) exp S_j, whose gradient has the direction of the probability's
             and does not vanish where the softmax is saturated.
@@ -115,10 +123,14 @@ def gradients(
             depend on a layer.
     """
     check_choice(score, "score", get_args(Score))
-    names = _names(layers)
+    names = _names(model, layers)
     outputs: dict[str, Tensor] = {}
+    apart: list[str] = []  # that run where torch records no gradient
+    _refuse_inference(model)
 
     def start_graph(name: str, output: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            apart.append(name)
         # Without a named layer before it the output carries no graph: the graph starts here.
         outputs[name] = output.clone() if output.requires_grad else output.clone().requires_grad_()
         return outputs[name].clone()  # what follows may overwrite the output in place
@@ -126,12 +138,11 @@ def gradients(
     with preserved(model), torch.inference_mode(False), torch.enable_grad():
         output, calls = _forward(model, x, names, start_graph)
         logits = check_logits(output, len(x))
-        asked = cast(Target, target(logits.detach()) if callable(target) else target)
-        classes, several = check_target(asked, *logits.shape)
-        classes = classes.to(logits.device).clone()  # a tensor made in inference mode may not be saved for backward
+        classes, several = chosen_classes(target, logits)
+        classes = classes.clone()  # a tensor made in inference mode may not be saved for backward
         activations, last = _as_asked(outputs, names, calls), classes.shape[1] - 1
         by_class = [
-            _differentiate(class_score, activations, k < last, reduce)
+            _differentiate(class_score, activations, k < last, reduce, apart)
             for k, class_score in enumerate(class_scores(logits, classes, score).unbind(1))
         ]
     by_layer = [torch.stack(of_classes, dim=1) for of_classes in zip(*by_class, strict=True)]  # (B, K, C, h, w) each
@@ -146,7 +157,7 @@ def masked_forward(
     model: nn.Module,
     x: Tensor,
     masks: Mapping[str, Tensor],
-    capture: str | Sequence[str] = (),
+    capture: Layers = (),
     *,
     reduce: Reduce | None = None,
 ) -> Masked:
@@ -157,7 +168,7 @@ def masked_forward(
         x: images, (B, C, H, W).
         masks: name -> mask that broadcasts to the layer's output: (B, C, h, w), (C, 1, 1), (h, w) ...; any real
             or boolean values. "input" masks `x` itself.
-        capture: names of layers whose outputs are returned, after the masks.
+        capture: layers whose outputs are returned, after the masks, by name or the modules themselves.
         reduce: applied to each captured output (B, C, h, w) at once, such as a sum over channels, so that all else of
             it is forgotten.
 
@@ -167,9 +178,9 @@ def masked_forward(
     Raises:
         ValueError: bad `x` or names, or a mask that does not broadcast to its activation.
     """
-    captured = _names(capture) if capture else []
+    captured = _names(model, capture) if isinstance(capture, nn.Module) or capture else []
     for name in [*masks, *captured]:
-        if name.endswith(f"#{EVERY_CALL}"):
+        if name.endswith(EVERY_CALL):
             raise ValueError(f"layer must be a single call here, such as 'relu#1', got {name!r}")
     outputs: dict[str, Tensor] = {}
 
@@ -186,12 +197,30 @@ def masked_forward(
     return Masked(logits, {name: outputs[name] for name in captured})
 
 
-def _names(layers: str | Sequence[str]) -> list[str]:
-    if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers):
-        raise ValueError(f"layers must be a name or a sequence of names, got {describe(layers)}")
-    names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+def top_classes(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
+    """Each image's top class, the one of the largest logit.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        batch_size: images a pass, as for `chunks`.
+
+    Returns:
+        (B,) int64.
+
+    Raises:
+        ValueError: as `logits`.
+    """
+    return torch.cat([logits(model, x[part]).argmax(1) for part in chunks(len(check_images(x)), batch_size, x)])
+
+
+def _names(model: nn.Module, layers: Layers) -> list[str]:
+    several = [layers] if isinstance(layers, str | nn.Module) else layers
+    if not isinstance(several, Sequence):
+        raise ValueError(f"layers must be a layer's name or module, or a sequence of them, got {describe(layers)}")
+    names = list(dict.fromkeys(layer_name(model, layer, "layers") for layer in several))
     if not names:
-        raise ValueError("layers must name at least one layer, got none")
+        raise NoLayers("layers must name at least one layer, got none")
     return names
 
 
@@ -208,7 +237,7 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
         What the network gives, and how often each module that was named ran.
     """
     modules = named_modules(model, names)
-    x = check_fit(model, check_images(x)).detach().clone()  # a first layer in place must not write into the caller's x
+    x = check_images(x).detach().clone()  # a first layer in place must not write into the caller's x
     calls: Counter[str] = Counter()
 
     def hook(base: str, output: object) -> Tensor:  # base: the name without the number of a call
@@ -218,13 +247,13 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
         for name in dict.fromkeys(names):
             if name in (base, f"{base}#{calls[base]}"):
                 output = visit(name, output)
-            elif name == f"{base}#{EVERY_CALL}" and output.ndim == 4:
+            elif name == f"{base}{EVERY_CALL}" and is_feature_maps(modules[base], output, x):
                 output = visit(f"{base}#{calls[base]}", output)
         return output
 
     for base, module in modules.items():
         module.register_forward_hook(lambda _module, _inputs, output, base=base: hook(base, output))
-    output = model(visit(INPUT, x) if INPUT in names else x)
+    output = run(model, visit(INPUT, x) if INPUT in names else x)
     for name in names:
         _check_calls(name, calls)
     return output, calls
@@ -232,8 +261,8 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
 
 def _as_asked(outputs: Mapping[str, Tensor], names: Sequence[str], calls: Counter[str]) -> dict[str, Tensor]:
     """Outputs in the order asked; those of "relu#*" last, as "relu#1", "relu#2" ..., or "relu" where it ran once."""
-    every_call_of = {name.partition("#")[0] for name in names if name.endswith(f"#{EVERY_CALL}")}
-    asked = {name: outputs[name] for name in names if not name.endswith(f"#{EVERY_CALL}")}
+    every_call_of = {name.partition("#")[0] for name in names if name.endswith(EVERY_CALL)}
+    asked = {name: outputs[name] for name in names if not name.endswith(EVERY_CALL)}
     for name in outputs:  # in the order in which they ran
         base, numbered, _ = name.partition("#")
         if numbered and base in every_call_of:
@@ -245,7 +274,7 @@ def _check_calls(name: str, calls: Counter[str]) -> None:
     """Whether what a name stands for ran, and is one call."""
     base, numbered, number = name.partition("#")
     runs = calls[base]
-    if name == INPUT or number == EVERY_CALL:
+    if name == INPUT or name.endswith(EVERY_CALL):
         return
     if runs == 0:
         raise ValueError(f"layer must run in the forward of this network, got {base!r}, which does not")
@@ -258,15 +287,15 @@ def _check_calls(name: str, calls: Counter[str]) -> None:
 
 
 def _differentiate(
-    scores: Tensor, activations: Mapping[str, Tensor], keep_graph: bool, reduce: Reduce | None
+    scores: Tensor, activations: Mapping[str, Tensor], keep_graph: bool, reduce: Reduce | None, apart: Sequence[str]
 ) -> list[Tensor]:
     """Gradients of scores (B,) with respect to each activation, (B, C, h, w).
 
     In evaluation mode images do not mix, so the gradient of the scores' sum holds that of each image's own score.
-    `keep_graph` where another class is to be differentiated after this one.
+    `keep_graph` where another class is to be differentiated after this one; `apart` names what ran without gradients.
     """
     if not activations:
-        raise ValueError("layers must name one that gives feature maps (B, C, h, w), got none that does")
+        raise NoLayers("layers must name one that gives feature maps (B, C, h, w), got none that does")
     without_gradient, gradients = list(activations), ()
     if scores.requires_grad:
         gradients = torch.autograd.grad(
@@ -275,8 +304,22 @@ def _differentiate(
         without_gradient = [name for name, gradient in zip(activations, gradients, strict=True) if gradient is None]
     if without_gradient:
         names = ", ".join(without_gradient)
-        raise ValueError(f"layers must be such that the logits depend on them, got {names}, on which they do not")
+        reason = "on which they do not, or not by a way that can be differentiated"
+        if not scores.requires_grad or set(without_gradient) & set(apart):
+            reason = "but the way from there cannot be differentiated"
+        raise ValueError(
+            f"layers must be such that the logits depend on them, got {names}, {reason} (a quantised layer, "
+            "torch.no_grad or a checkpoint with use_reentrant=True lies on it); occlusion and CAM need no gradient"
+        )
     return [reduce(gradient) if reduce else gradient for gradient in gradients]
+
+
+def _refuse_inference(model: nn.Module) -> None:
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(
+            "model must be made outside torch.inference_mode() for gradients, got parameters that were made inside: "
+            "copy.deepcopy(model) outside makes usable ones. Occlusion and CAM need no gradient"
+        )
 
 
 def _check_mask(mask: Tensor | float, output: Tensor, name: str) -> Tensor:

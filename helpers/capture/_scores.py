@@ -1,9 +1,14 @@
 """What a network gives, and what of it is differentiated or followed."""
 
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
+
+from helpers._validate import Target, check_target
 
 Score = Literal["logit", "probability", "log-odds"]
 
@@ -20,6 +25,27 @@ def check_logits(output: object, batch: int) -> Tensor:
     return output
 
 
+def chosen_classes(target: Target | Callable[[Tensor], Target], logits: Tensor) -> tuple[Tensor, bool]:
+    """The classes that a target stands for.
+
+    Args:
+        target: None for each image's top class, a class for the whole batch, (B,) classes, (B, K), or a function of the
+            logits that gives one of these.
+        logits: (B, classes).
+
+    Returns:
+        int64 (B, K) on the device of the logits, and whether the target was (B, K), so that results keep their K axis.
+
+    Raises:
+        ValueError: not integers, another shape, or a class that the network does not have.
+    """
+    if target is None:
+        target = logits.argmax(1)
+    asked = cast(Target, target(logits.detach()) if callable(target) else target)
+    classes, several = check_target(asked, *logits.shape)
+    return classes.to(logits.device), several
+
+
 def class_scores(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
     """What of some classes is differentiated or followed.
 
@@ -32,15 +58,15 @@ def class_scores(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
         (B, K).
 
     Raises:
-        ValueError: the log-odds of a network with a single class.
+        ValueError: the probability or the log-odds of a network with a single logit, which are 1 and infinite.
     """
+    if score == "logit":
+        return logits.gather(1, classes)
+    if logits.shape[1] < 2:
+        raise ValueError(f'model must have two classes at least for score="{score}", got {logits.shape[1]}')
     if score == "probability":
         return logits.softmax(1).gather(1, classes)
     own = logits.gather(1, classes)
-    if score == "logit":
-        return own
-    if logits.shape[1] < 2:
-        raise ValueError(f'model must have two classes at least for score="log-odds", got {logits.shape[1]}')
     numbers = torch.arange(logits.shape[1], device=logits.device)
     rivals = logits[:, None].masked_fill(numbers == classes[..., None], float("-inf"))  # (B, K, all classes)
     return own - rivals.logsumexp(2)

@@ -1,72 +1,17 @@
-"""Names of a network's layers, and leaving the network as it was found."""
+"""Running a network, and leaving it as it was found."""
 
-import difflib
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-INPUT = "input"  # the name of x itself among the layers
-
-
-def layer_names(model: nn.Module, kind: type | tuple[type, ...] = nn.Module) -> list[str]:
-    """Names of the leaf modules, in order of registration.
-
-    Args:
-        model: any network.
-        kind: keep only leaves of this type (or these types), for example `nn.Conv2d`.
-
-    Returns:
-        Names that `activations`, `gradients` and `masked_forward` accept. Those accept inner modules
-        too ("layer4"); a module registered under two names is listed once.
-    """
-    leaves = ((name, module) for name, module in model.named_modules() if name and not any(module.children()))
-    return [name for name, module in leaves if isinstance(module, kind)]
-
-
-def check_feature_maps(maps: Tensor, layer: str, model: nn.Module) -> Tensor:
-    """Return what a layer gave unchanged if it is feature maps, (B, C, h, w).
-
-    Args:
-        maps: the activations.
-        layer: its name, for the message.
-        model: its network, for the names of layers that may have some.
-
-    Raises:
-        ValueError: another rank.
-    """
-    if maps.ndim != 4:
-        last = ", ".join(layer_names(model, (nn.Conv2d, nn.MaxPool2d, nn.ReLU))[-6:])
-        hint = f"; layers that may have some are {last}" if last else ""
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {layer!r} with {tuple(maps.shape)}{hint}")
-    return maps
-
-
-def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules that these names stand for.
-
-    Args:
-        model: any network.
-        names: as `activations` takes them; of "relu#2" the module "relu" is looked up, "input" is left out.
-
-    Returns:
-        name, without the number of the call -> module.
-
-    Raises:
-        ValueError: an unknown name; the nearest ones are listed.
-    """
-    known = dict(model.named_modules(remove_duplicate=False))
-    del known[""]
-    if INPUT in names and INPUT in known:
-        raise ValueError(f"model must have no module named {INPUT!r}, which stands for x, got one: rename it")
-    bases = [name.partition("#")[0] for name in names if name != INPUT]
-    for base in bases:
-        if base not in known:
-            near = difflib.get_close_matches(base, known, n=5, cutoff=0.4) or layer_names(model)[:10]
-            raise ValueError(
-                f"layer must be one of the network's, got {base!r}; the nearest names are {', '.join(near)}"
-            )
-    return {base: known[base] for base in bases}
+MISFIT = re.compile(r"type|dtype|channels|shape|size|dimension", re.IGNORECASE)  # in what torch says of inputs
 
 
 @contextmanager
@@ -74,8 +19,8 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode with frozen parameters inside; afterwards the model exactly as it was found.
 
     Put back, also after an exception: each module's `training` and `inplace` flags and hooks (those added
-    inside are removed), each parameter's `requires_grad` and `.grad`. Flags are set module by module, because
-    a module may override `train()`, and modules may be in mixed modes.
+    inside are removed), its buffers and its other tensors, each parameter's `requires_grad` and `.grad`. Flags are set
+    module by module, because a module may override `train()`, and modules may be in mixed modes.
 
     Args:
         model: any network.
@@ -85,8 +30,16 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     """
     modules, parameters = list(model.modules()), list(model.parameters())
     flags = [{key: vars(m)[key] for key in ("training", "inplace") if key in vars(m)} for m in modules]
-    registries = [v for m in modules for key, v in vars(m).items() if "_hooks" in key and isinstance(v, dict)]
-    hooks = [(registry, dict(registry)) for registry in registries]
+    # The weight that old weight normalisation computes is such a tensor: no parameter, no buffer.
+    tensors = [{key: value for key, value in vars(m).items() if isinstance(value, Tensor)} for m in modules]
+    registries = [
+        value
+        for m in modules
+        for key, value in vars(m).items()
+        if ("_hooks" in key or key == "_buffers") and isinstance(value, dict)
+    ]
+    entries = [(registry, dict(registry)) for registry in registries]
+    buffers = [(buffer, _version(buffer), buffer.clone()) for buffer in model.buffers()]
     grads = [(p.requires_grad, p.grad) for p in parameters]
     try:
         for module in modules:
@@ -95,11 +48,85 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(False)
         yield model
     finally:
-        for module, saved in zip(modules, flags, strict=True):
-            vars(module).update(saved)
-        for registry, saved in hooks:
+        for module, saved, held in zip(modules, flags, tensors, strict=True):
+            vars(module).update(saved | held)
+        for registry, saved in entries:
             registry.clear()
             registry.update(saved)
+        for buffer, version, copy in buffers:
+            if version is None or buffer._version != version:
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+                    buffer.resize_(copy.shape).copy_(copy)
         for parameter, (requires_grad, grad) in zip(parameters, grads, strict=True):
-            parameter.requires_grad_(requires_grad)
+            if parameter.requires_grad != requires_grad:
+                with torch.inference_mode(parameter.is_inference()):  # elsewhere torch refuses it for such tensors
+                    parameter.requires_grad_(requires_grad)
             parameter.grad = grad
+
+
+def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
+    """What a network gives for images. Whether they fit it is found out by running it.
+
+    Args:
+        model: any network, inside `preserved`.
+        x: images, (B, C, H, W).
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: images that do not fit, or a network in which the images of a batch influence each other.
+    """
+    devices = {parameter.device for parameter in model.parameters()}
+    if devices and x.device not in devices:
+        raise ValueError(f"{name} must be on the network's device, {', '.join(map(str, devices))}, got {x.device}")
+    if len(x) > 1:
+        _refuse_mixing(model)
+    try:
+        with _eager(model):
+            return model(x)
+    except RuntimeError as error:
+        misfit = _misfit(model, x, str(error))
+        if misfit is None:
+            raise
+        raise ValueError(f"{name} must {misfit}") from error
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written into; None for those that keep no count."""
+    return None if tensor.is_inference() else tensor._version
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Inside, what torch.compile made of a network, or of parts of it, runs as it was written, and calls our hooks."""
+    compiled = [module for module in model.modules() if type(module).__name__ == "OptimizedModule"]
+    forwards = [vars(module).get("forward") for module in compiled]
+    try:
+        for module in compiled:
+            vars(module)["forward"] = module._orig_mod
+        yield
+    finally:
+        for module, forward in zip(compiled, forwards, strict=True):
+            vars(module).pop("forward") if forward is None else vars(module).update(forward=forward)
+
+
+def _refuse_mixing(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                "model must treat the images of a batch independently, got batch normalisation without running "
+                f"statistics in {name!r}: give it one image a pass (x[:1], batch_size=1)"
+            )
+
+
+def _misfit(model: nn.Module, x: Tensor, said: str) -> str | None:
+    """What is wrong with images that a network cannot take, judged by what torch said; None where it is not they."""
+    dtypes = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
+    if dtypes and x.dtype not in dtypes:
+        return f"be {dtypes[0]}, as the network's weights are, got {x.dtype}"
+    channels = re.search(r"to have (\d+) channels, but got (\d+) channels", said)
+    if channels and int(channels[2]) == x.shape[1]:
+        needed = channels[1]
+        return f"have {needed} channels, (B, {needed}, H, W), got {tuple(x.shape)}"
+    if MISFIT.search(said):
+        return f"fit the network, got {tuple(x.shape)} of {x.dtype}, of which it says: {said.splitlines()[0]}"
+    return None

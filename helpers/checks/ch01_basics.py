@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import vgg16
 
+from helpers._validate import is_whole
 from helpers.basics import output_size, receptive_fields
 from helpers.checks import Wrong, exercise, expect, tensor_answer
 
@@ -19,7 +20,7 @@ def predict_the_layer(answer: Callable[[], tuple[int, int]]) -> str:
     returned = answer()
     expect(isinstance(returned, tuple) and len(returned) == 2, "return two whole numbers: the side, the parameters")
     side, parameters = returned
-    expect(isinstance(side, int) and isinstance(parameters, int), "the side first, as one number; then the parameters")
+    expect(is_whole(side) and is_whole(parameters), "the side first, as one number; then the parameters")
     expect(side < parameters, "the side comes first, the parameters second")
     expect(side != 3, "3 is the side without padding; count the padded pixels too")
     expect(side != 5, "5 is not the number of places: the window moves two pixels at a time")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import data, metrics, saliency
+from helpers._validate import is_whole
 from helpers.capture import in_batches, logits
 from helpers.checks import exercise, expect, tensor_answer
 from helpers.networks import load, normalize
@@ -65,7 +66,7 @@ def saliency_by_hand(answer: Callable[[nn.Module, Tensor, int], Tensor]) -> str:
 def steps_of_the_integral(answer: Callable[[], int]) -> str:
     """The fewest steps whose shares add up to within 1 % for the cup of coffee."""
     steps = answer()
-    expect(isinstance(steps, int) and not isinstance(steps, bool), "return one whole number")
+    expect(is_whole(steps), "return one whole number")
     expect(1 <= steps <= 50, "between 1 and 50 steps are enough")
     network = load("photos-gap", "cpu")
     coffee = F.interpolate(data.photo("coffee")[None, :, :, 100:500], size=(64, 64), mode="area")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helpers._validate import is_number, is_whole
 from helpers.checks import exercise, expect, tensor_answer
 from helpers.retina import log_polar
 
@@ -28,9 +30,12 @@ def predict_the_line(answer: Callable[[], tuple[float, bool, bool]]) -> str:
         "return (angle in degrees, True or False, True or False)",
     )
     angle, behind, changes = prediction
-    expect(isinstance(behind, bool) and isinstance(changes, bool), "the second and the third answer are True or False")
     expect(
-        isinstance(angle, int | float) and not isinstance(angle, bool) and 0 <= angle <= 360,
+        all(isinstance(said, bool | np.bool_) for said in (behind, changes)),
+        "the second and the third answer are True or False",
+    )
+    expect(
+        is_number(angle) and 0 <= angle <= 360,
         "the first answer is an angle in degrees, 0 to 360",
     )
     expect(angle % 360 == 0, "the line's nearest point lies straight to the right of the gaze: at which angle is that?")
@@ -129,7 +134,7 @@ def count_the_samples(answer: Callable[[float, float, float], tuple[int, int]]) 
     for outer, inner, share in ((400, 4, 0.1), (100, 1, 0.2), (64, 2, 0.05), (32, 8, 0.3)):
         counts = answer(outer, inner, share)
         expect(
-            isinstance(counts, tuple) and len(counts) == 2 and all(type(n) is int for n in counts),
+            isinstance(counts, tuple) and len(counts) == 2 and all(map(is_whole, counts)),
             "return two whole numbers, (n_radii, n_angles)",
         )
         radii, angles = counts

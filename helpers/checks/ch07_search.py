@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from helpers._validate import is_whole
 from helpers.checks import exercise, expect, tensor_answer
 
 CLOSE = 1e-6
@@ -107,7 +108,7 @@ def inhibit_returns(answer: Callable[..., list[int]]) -> str:
     before = scores.clone()
     path = answer(scores, 3)
     expect(scores.equal(before), "your function writes into the scores it was given")
-    expect(isinstance(path, list) and all(type(place) is int for place in path), "return a list of integers")
+    expect(isinstance(path, list) and all(map(is_whole, path)), "return a list of integers")
     expect(len(path) == 3, f"three saccades make three places, got {len(path)}")
     expect(len(set(path)) == 3, "a place was looked at twice")
     expect(path == [1, 3, 2], "the best place first, then the best of those that are left")

@@ -1,5 +1,9 @@
 """Methods side by side: the same call for all, the same images, the same objects, the same baselines.
 
+Any of the book's maps in one call::
+
+    explain(model, x, method="grad_cam")  # (B, H, W), for each image's top class; METHODS says what each needs
+
 Maps of many methods::
 
     methods = attribution_methods(layer="relu4")  # name -> method(model, x, target), maps (B, H, W)
@@ -20,12 +24,15 @@ The methods' sources stand in their rooms (`helpers.saliency`, `helpers.cam`, `h
 `helpers.metrics`.
 """
 
-from helpers.compare._methods import attribution_methods, two_object_methods
+from helpers.compare._methods import METHODS, Method, attribution_methods, explain, two_object_methods
 from helpers.compare._reports import compare_attention, measure_maps, two_object_test
 
 __all__ = [
+    "METHODS",
+    "Method",
     "attribution_methods",
     "compare_attention",
+    "explain",
     "measure_maps",
     "two_object_methods",
     "two_object_test",

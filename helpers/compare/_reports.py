@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.capture import in_batches
-from helpers.compare._methods import Method, attribution_methods, image_map
+from helpers.compare._methods import MapMethod, attribution_methods, image_map
 from helpers.licnn import VARIANTS, attention_map, saliency_map
 from helpers.metrics import blurred_map, center_map, edge_map, mass_in_mask, pixel_auc, pointing_game
 
@@ -42,7 +42,7 @@ def compare_attention(
     Raises:
         ValueError: bad `x`, `labels` or `masks`, an unknown layer, or a network that LICNN cannot explain.
     """
-    methods: dict[str, Method] = {name: partial(attention_map, **options) for name, options in VARIANTS.items()}
+    methods: dict[str, MapMethod] = {name: partial(attention_map, **options) for name, options in VARIANTS.items()}
     methods["saliency map, top 5"] = lambda model, x, target: saliency_map(model, x)
     every = attribution_methods(layer=layer)
     methods |= {name: every[name] for name in ("|gradient|", "Grad-CAM")}
@@ -70,7 +70,7 @@ def measure_maps(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
 
 def two_object_test(
-    model: nn.Module, x: Tensor, labels: Tensor, masks: Tensor, method: Method, *, batch_size: int = BATCH
+    model: nn.Module, x: Tensor, labels: Tensor, masks: Tensor, method: MapMethod, *, batch_size: int = BATCH
 ) -> Tensor:
     """The two-object test: does the map of a class lie on its own object rather than on the other one?
 

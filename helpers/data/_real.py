@@ -103,7 +103,16 @@ def mnist(split: str = "train") -> Digits:
 
     try:
         stored = MNIST(str(folder.parent), train=split == "train", download=False)
-    except RuntimeError as error:
+        if stored.data.shape[1:] != (28, 28) or not 0 < len(stored.targets) == len(stored.data):
+            raise ValueError(f"{tuple(stored.data.shape)} images, {len(stored.targets)} labels")
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        EOFError,
+        IndexError,
+    ) as error:  # of torchvision's reader
         raise DataMissing(f"{folder} is incomplete: remove it and import or download MNIST again ({error})") from error
     images, labels = stored.data[:, None].float() / 255, stored.targets.long()
     _say("mnist", split, len(images))

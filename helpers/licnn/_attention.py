@@ -10,10 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import Target, check_choice, check_count, check_tensor
-from helpers.capture import LEAST_BATCH, Score, gradients, layer_names, masked_forward
+from helpers.capture import (
+    LEAST_BATCH,
+    Layer,
+    NoLayers,
+    Score,
+    check_feature_maps,
+    gradients,
+    layer_names,
+    masked_forward,
+    suggested_layers,
+)
 from helpers.filters import upsample
 from helpers.licnn._inhibition import inhibition_mask, max_channel, unit_norm
 
+RELUS = (nn.ReLU, nn.ReLU6)
 TOP = 5  # classes of the saliency map (Cao et al.)
 
 
@@ -40,7 +51,7 @@ def attention_steps(
     x: Tensor,
     target: Target | Callable[[Tensor], Target],
     *,
-    layers: str | Sequence[str] | None = None,
+    layers: Layer | Sequence[Layer] | None = None,
     mode: Literal["response", "gradient"] = "response",
     score: Score = "log-odds",
     skip_last: bool = True,
@@ -57,11 +68,19 @@ def attention_steps(
     check_choice(mode, "mode", ("response", "gradient"))
     check_choice(normalize_layers, "normalize_layers", ("before", "after", None))
     # "#*" stands for all calls of a module that give feature maps: classifiers have ReLUs without.
-    names = [f"{name}#*" for name in layer_names(model, nn.ReLU)] if layers is None else layers
-    if layers is None and not names:
-        raise ValueError("model must have nn.ReLU modules, or layers must name others, got none")
-    backward = gradients(model, x, target, names, score=score, reduce=_max_c)
+    names = [f"{name}#*" for name in layer_names(model, RELUS)] if layers is None else layers
+    try:
+        backward = gradients(model, x, target, names, score=score, reduce=_max_c)
+    except NoLayers as error:
+        if layers is not None:
+            raise
+        reason = f"got none; layers that will do are {suggested_layers(model, x)}"
+        raise ValueError(
+            f"model must have nn.ReLU modules with feature maps, or layers name others, {reason}"
+        ) from error
     contributions = backward.gradients
+    for name, maps in backward.activations.items():
+        check_feature_maps(maps, name, model, x)
     keep = suppress or partial(torch.ones_like, dtype=torch.bool)
     masks = {name: _check_mask(keep(maps), maps) for name, maps in contributions.items()}
     if mode == "gradient":
@@ -77,9 +96,9 @@ def attention_steps(
 def attention_map(
     model: nn.Module,
     x: Tensor,
-    target: Target,
+    target: Target = None,
     *,
-    layers: str | Sequence[str] | None = None,
+    layers: Layer | Sequence[Layer] | None = None,
     mode: Literal["response", "gradient"] = "response",
     score: Score = "log-odds",
     skip_last: bool = True,
@@ -95,9 +114,9 @@ def attention_map(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects, of any size the network takes.
-        target: class index, (B,) indices, or (B, K) for K maps an image.
-        layers: names of layers with feature maps (B, C, h, w), from the first to the last; every ReLU module with
-            feature maps, call by call, when left out.
+        target: class index, (B,) indices, or (B, K) for K maps an image; each image's top class when left out.
+        layers: layers with feature maps (B, C, h, w), by name or the modules themselves, from the first to the last;
+            when left out every ReLU (or ReLU6) module with feature maps of more than one place, call by call.
         mode: "response" sums the activations of the second forward; "gradient" takes the Max-C maps themselves where
             they are not inhibited, and needs no second forward.
         score: what is back-propagated, the class's "log-odds", "logit" or "probability". The source takes the

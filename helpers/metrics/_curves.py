@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor
-from helpers.capture import Score, chunks, class_scores, logits
+from helpers.capture import Score, chunks, class_scores, logits, top_classes
 from helpers.device import widest_float
 
 
@@ -33,7 +33,7 @@ def deletion(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; None for each image's top class.
         maps: (B, H, W), or (B, K, H, W) for a (B, K) target; equal values go in reading order.
         steps: points after the first one; the k-th has lost the share k / steps of its pixels (rounded down).
         fill: what takes a pixel's place: a number, or images that broadcast to x.
@@ -99,6 +99,7 @@ def _curve(
 ) -> Curve:
     """What `deletion` and `insertion` share: each score is that of an image whose first pixels have been changed."""
     check_images(x)
+    target = top_classes(model, x, batch_size) if target is None else target
     classes, several = check_target(target, len(x), logits(model, x[:1]).shape[1])  # (B, K)
     classes = classes.to(x.device)
     shape = (*classes.shape, *x.shape[-2:]) if several else (len(x), *x.shape[-2:])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+MOST_CLASSES = 12  # that a card prints
+
 
 class WeightsError(RuntimeError):
     """A weight file or its manifest is missing, damaged or not the one that belongs there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Card:
     """What a reader should know of a trained network.
 
@@ -34,17 +36,25 @@ class Card:
     """
 
     name: str
-    about: str
-    architecture: str
-    arguments: dict[str, Any]
+    about: str = ""
+    architecture: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    view: str
+    view: str = "whole"
     size: tuple[int, int]
-    accuracy: float
-    test: str
-    parameters: int
-    bytes: int
-    sha256: str
-    command: str = field(repr=False)
+    accuracy: float = float("nan")
+    test: str = ""
+    parameters: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    command: str = ""
+
+    def __repr__(self) -> str:
+        """All but the command and what is empty; of more than a dozen classes the first three."""
+        shown = {key: value for key, value in vars(self).items() if key != "command" and value not in ("", {}, 0)}
+        if len(self.classes) > MOST_CLASSES:
+            shown["classes"] = (*self.classes[:3], f"... {len(self.classes)} of them")
+        entries = [f"{key}={value!r}" for key, value in shown.items()]
+        return f"Card({', '.join(entries)})"

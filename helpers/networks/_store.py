@@ -16,9 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import normalize as tv_normalize
 
-from helpers._validate import check_tensor
 from helpers.device import usable_device
 from helpers.networks import _architectures as architectures
 from helpers.networks import _torchvision as imagenet
@@ -191,34 +189,6 @@ def _read(network_card: Card) -> dict[str, Tensor]:
         return safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path.name} is not a safetensors file ({error})") from error
-
-
-def normalize(images: Tensor, network: nn.Module | Card | str) -> Tensor:
-    """Images as a network expects them: (image - mean) / std, by colour; 0 is then the mean colour.
-
-    Args:
-        images: (B, C, H, W), floating-point numbers in [0, 1] or uint8 in 0 .. 255.
-        network: a loaded network, its card, or the name of one of the book's.
-
-    Returns:
-        (B, C, H, W), float32 for uint8 images, else of their dtype, on their device.
-
-    Raises:
-        ValueError: no network with a card; images of another rank or number of colours, or out of range.
-    """
-    network_card = card(network) if isinstance(network, str) else getattr(network, "card", network)
-    if not isinstance(network_card, Card):
-        raise ValueError(f"network must come from load(), or be a card or a name, got {type(network).__name__}")
-    colours = len(network_card.mean)
-    check_tensor(images, "images", f"B {colours} H W", kind="real", finite=False)
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    elif not images.is_floating_point():
-        raise ValueError(f"images must be uint8 or floating-point numbers, got {images.dtype}")
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"images must lie in [0, 1] (or be uint8 in 0 .. 255), got {low:.4g} .. {high:.4g}")
-    return tv_normalize(images, list(network_card.mean), list(network_card.std))
 
 
 def write(network: nn.Module, manifest: dict[str, Any], folder: Path = FILES) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import pickle
 import urllib.error
 import warnings
 from pathlib import Path
@@ -46,14 +45,14 @@ def load(name: str, *, download: bool = False) -> nn.Module:
     path = cached(weights.url)
     if not path.exists() and not download:
         raise WeightsMissing(_how_to_get(name, weights.url, path))
-    digest = _fetched(name, weights.url, path)
+    digest, is_published = _fetched(name, weights.url, path)
     try:
         # torchvision's own loading, which knows what each of its files needs; the file is there, so nothing is fetched.
         with torch.random.fork_rng(devices=[]):
             network = models.get_model(short, weights=weights, progress=False)
     except (RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise WeightsError(f"{path.name} in torch's cache holds no {short}: remove it and get it again") from error
-    network.card = _card(name, network, weights, path, digest)  # ty: ignore[invalid-assignment] -- a note
+    network.card = _card(name, network, weights, path, digest, is_published)  # ty: ignore[invalid-assignment] -- a note
     return network
 
 
@@ -70,29 +69,30 @@ def _how_to_get(name: str, url: str, path: Path) -> str:
     )
 
 
-def _fetched(name: str, url: str, path: Path) -> str:
-    """The sha256 of a weight file, downloaded where torch's cache does not hold it, and known to hold tensors alone.
+def _fetched(name: str, url: str, path: Path) -> tuple[str, bool]:
+    """The sha256 of a weight file that holds tensors alone, and whether it is that of the file torchvision publishes.
 
-    torch compares hashes when it downloads, and trusts its cache afterwards. So does this, but it says so when a file
-    is not the published one.
+    It is downloaded where torch's cache does not hold it. torch compares hashes when it downloads, and trusts its cache
+    afterwards. So does this, but it says so when a file is not the published one.
     """
     try:
         torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         raise WeightsMissing(f"no download ({error}): {_how_to_get(name, url, path)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever unpickling some other file ends in
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path.name} in torch's cache is damaged or no weight file ({reason}): remove it, fetch {url}"
         ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     published = torch.hub.HASH_REGEX.search(path.name)  # torchvision's files are named after their hash
-    if published and not digest.startswith(published.group(1)):
+    is_published = published is None or digest.startswith(published.group(1))
+    if not is_published:
         warnings.warn(f"{path.name} is not the file torchvision publishes: its sha256 differs", stacklevel=4)
-    return digest
+    return digest, is_published
 
 
-def _card(name: str, network: nn.Module, weights: Any, path: Path, digest: str) -> Card:
+def _card(name: str, network: nn.Module, weights: Any, path: Path, digest: str, is_published: bool) -> Card:
     shown, meta = weights.transforms(), weights.meta
     top1 = next(iter(meta.get("_metrics", {}).values()), {}).get("acc@1", float("nan")) / 100
     side = shown.crop_size[0]
@@ -106,8 +106,8 @@ def _card(name: str, network: nn.Module, weights: Any, path: Path, digest: str) 
         std=tuple(shown.std),
         view="whole",
         size=(side, side),
-        accuracy=top1,
-        test="ImageNet validation, by torchvision",
+        accuracy=top1 if is_published else float("nan"),
+        test="ImageNet validation, by torchvision" if is_published else "",
         parameters=sum(p.numel() for p in network.parameters()),
         bytes=path.stat().st_size,
         sha256=digest,

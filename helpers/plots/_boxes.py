@@ -18,6 +18,7 @@ from helpers.plots._panels import (
     array,
     image_array,
     legend,
+    own_style,
     panels,
     show,
     unit,
@@ -27,6 +28,7 @@ BOX_COLORS = ("#F0E442", "#56B4E9", "#D55E00", "#009E73")  # of Okabe and Ito; a
 BOX_DASHES = ("-", "--", "-.", ":")
 
 
+@own_style()
 def boxes(
     images: Any,
     boxes: Any,

@@ -20,6 +20,7 @@ from helpers.plots._panels import (
     blank,
     legend,
     number,
+    own_style,
 )
 
 HEIGHT_IN = 3.6
@@ -28,6 +29,7 @@ DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 1)), "-
 BASELINE_DASHES = (":", (0, (5, 3)), (0, (1, 3)), (0, (8, 3, 1, 3)))
 
 
+@own_style()
 def curves(
     series: Mapping[str, Any],
     xlabel: str,
@@ -80,6 +82,7 @@ def curves(
     return figure
 
 
+@own_style()
 def bars(
     values: Mapping[str, Any],
     ylabel: str,

@@ -19,13 +19,17 @@ from helpers.plots._panels import (
     map_array,
     map_grid,
     note,
+    own_style,
     panels,
     show,
     symmetric,
     unit,
 )
 
+LARGE = 128 * 128  # places of a map, beyond which the ends of an overlay's scale are cut
 
+
+@own_style()
 def maps(
     x: Any,
     titles: Titles = None,
@@ -59,6 +63,7 @@ def maps(
     return map_grid(fields, titles, columns, scales, cmap, values, not (each or values), label, each)
 
 
+@own_style()
 def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3, cmap: str = "viridis") -> Picture:
     """Pictures and maps of different sizes, all equally wide; every map on a scale of its own, written below it.
 
@@ -93,6 +98,7 @@ def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3,
     return figure
 
 
+@own_style()
 def signed_maps(
     x: Any,
     titles: Titles = None,
@@ -124,6 +130,7 @@ def signed_maps(
     return map_grid(fields, titles, columns, scales, cmap, values, not (each or values), label, each)
 
 
+@own_style()
 def overlay(
     images: Any,
     maps: Any,
@@ -136,6 +143,7 @@ def overlay(
     signed: bool = False,
     each: bool = False,
     smooth: bool = False,
+    clip: float | None = None,
     label: str = "",
 ) -> Picture:
     """Maps laid over their images in gray, with their scale; a coarse map is stretched over the whole image.
@@ -151,10 +159,13 @@ def overlay(
         signed: a diverging colour map with limits -vmax, vmax.
         each: every map on a scale of its own, its limits written below it.
         smooth: interpolate between the cells of the map; otherwise its cells are seen.
+        clip: share of a map's places that may lie beyond the ends of its scale, where these are not given. When left
+            out none in maps of up to 128 x 128 places, and 0.005 in larger ones: a few pixels of a gradient would leave
+            all others dark.
         label: what the colour bar measures.
 
     Raises:
-        ValueError: as `images` and `maps`, or when N differs.
+        ValueError: as `images` and `maps`, when N differs, or a clip outside [0, 0.5).
     """
     fields = map_array(maps, "maps")
     pictures, black_white = image_array(images)
@@ -162,7 +173,8 @@ def overlay(
         raise ValueError(f"maps must be one for each of the {len(pictures)} images, got {len(fields)}")
     gray = unit(pictures @ LUMA if pictures.ndim == 4 else pictures, black_white)
     gray = np.broadcast_to(gray, (len(fields), *gray.shape[1:]))  # (N, H, W)
-    groups = fields if each else [fields] * len(fields)
+    clipped = _clipped(fields, clip)  # for the scales alone
+    groups = clipped if each else [clipped] * len(fields)
     scales = [symmetric(field, vmax) if signed else limits(field, vmin, vmax) for field in groups]
     extra = (0, LINE_IN) if each else (BAR_IN, 0)
     figure, axes = panels(len(fields), columns, gray.shape[1:], titles, extra_in=extra)
@@ -246,3 +258,14 @@ def kernels(
     flat = stack.reshape(-1, *stack.shape[2:])  # (out * in, k, k)
     columns = columns if inputs == 1 else inputs
     return signed_maps(flat, titles, columns=columns, limit=limit, values=values, label=label)
+
+
+def _clipped(fields: np.ndarray, clip: float | None) -> np.ndarray:
+    """Maps (N, h, w) without the values beyond the quantiles that leave a share of each map's places out."""
+    clip = (0.0 if fields[0].size <= LARGE else 0.005) if clip is None else clip
+    if not 0 <= clip < 0.5:
+        raise ValueError(f"clip must be a share in [0, 0.5), got {clip!r}")
+    if clip == 0:
+        return fields
+    low, high = np.nanquantile(fields, (clip / 2, 1 - clip / 2), axis=(1, 2), keepdims=True)
+    return np.clip(fields, low, high)

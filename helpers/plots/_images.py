@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from helpers.plots._panels import Picture, Titles, image_array, map_grid, panels, show, unit
+from helpers.plots._panels import Picture, Titles, image_array, map_grid, own_style, panels, show, unit
 
 
+@own_style()
 def images(
     x: Any,
     titles: Titles = None,

@@ -2,10 +2,12 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -28,12 +30,20 @@ Limits = tuple[float, float]
 Titles = str | Sequence[str] | None
 
 
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Inside, matplotlib has its own settings, not the reader's: a dark style would leave dark text on dark ground."""
+    with matplotlib.style.context("default"):
+        yield
+
+
 class Picture(Figure):
     """A Figure that any notebook shows by itself, whether or not pyplot or the inline backend is loaded."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight")
+        with own_style():
+            self.savefig(buffer, format="png", bbox_inches="tight")
         return buffer.getvalue()
 
 
@@ -170,7 +180,7 @@ def panels(
 def show(ax: Axes, picture: np.ndarray, shape: Sequence[int] | None = None, **style: Any) -> AxesImage:
     """Draw (h, w) or (h, w, 3) in pixel-edge coordinates over `shape` (H, W); pixel i covers i .. i + 1."""
     height, width = (shape or picture.shape)[:2]
-    style = {"interpolation": "nearest"} | style
+    style = {"interpolation": "nearest", "origin": "upper"} | style  # whatever the reader's settings say
     return ax.imshow(picture, extent=(0, width, height, 0), **style)
 
 
@@ -191,8 +201,12 @@ def cell_in(text: np.ndarray) -> float:
 
 
 def note(ax: Axes, scale: Limits) -> None:
-    """Write a panel's own limits below it."""
-    ax.set_xlabel(f"{number(scale[0])} … {number(scale[1])}", fontsize=SMALL_PT, color=INK, labelpad=3)
+    """Write a panel's own limits below it, in two lines where one would reach into its neighbour."""
+    figure, grid = ax.get_figure(), ax.get_gridspec()
+    room_in = figure.get_figwidth() / grid.ncols if isinstance(figure, Figure) and grid else WIDTH_IN
+    text = f"{number(scale[0])} … {number(scale[1])}"
+    text = text if len(text) * CHAR_IN < room_in else text.replace("… ", "…\n")
+    ax.set_xlabel(text, fontsize=SMALL_PT, color=INK, labelpad=3)
 
 
 def color_bar(figure: Picture, axes: list[Axes], drawn: ScalarMappable, label: str) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.patches import Circle
 
 from helpers.plots._boxes import BOX_COLORS, box_arrays, dark_rim, draw_boxes
-from helpers.plots._panels import INK, SMALL_PT, Picture, Titles, array, image_array, panels, show, unit
+from helpers.plots._panels import INK, SMALL_PT, Picture, Titles, array, image_array, own_style, panels, show, unit
 
 
+@own_style()
 def scanpaths(
     images: Any,
     fixations: Any,

@@ -21,7 +21,7 @@ def leaf_gradient(model: nn.Module, x: Tensor, target: Target, leaves: Trees) ->
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; None for each image's top class.
         leaves: the tree (L, 3) of a single image (B = 1), or a list of B trees.
 
     Returns:
@@ -55,7 +55,7 @@ def occlusion_on_leaves(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; None for each image's top class.
         leaves: the tree (L, 3) of a single image (B = 1), or a list of B trees, which may differ in length.
         fill: what covers: a number, or images that broadcast to x.
         batch_size: images a pass; max(len(x), 8) when left out: as many as x holds, but not one leaf a pass for a

@@ -12,6 +12,8 @@ from helpers._validate import check_count, check_number, check_tensor, describe
 
 R_MIN = 2**-5  # of the released code of 2024 (bicv/Retinotopy); 1 pixel of a 64-pixel image
 
+ROUNDING = 1e-4  # in half images: how far beyond the edge a fixation may lie that was computed to lie on it
+
 
 class Geometry(NamedTuple):
     """A log-polar retina: its numbers of circles and of samples on each, its radii, the angle of its column 0."""
@@ -95,7 +97,7 @@ def check_fixations(fixations: Any, batch: int) -> Tensor:
 
 def check_inside(points: Tensor, name: str) -> Tensor:
     """Return points (..., 2) unchanged if all of their coordinates lie in [-1, 1], that is inside the image."""
-    if points.min() < -1 or points.max() > 1:
-        reach = f"{points.min().item():.7g} .. {points.max().item():.7g}"
+    if points.min() < -1 - ROUNDING or points.max() > 1 + ROUNDING:
+        reach = f"{points.min().item():.9g} .. {points.max().item():.9g}"
         raise ValueError(f"{name} must be numbers in [-1, 1], from edge to edge of the image, got {reach}")
     return points

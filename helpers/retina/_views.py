@@ -90,7 +90,8 @@ def check_card(network: nn.Module | Card) -> Card:
     """The card of a network, or a card itself; ValueError where there is none, or its view is unknown."""
     card = getattr(network, "card", network)
     if not isinstance(card, Card) or card.view not in VIEWS:
-        raise ValueError(f"network must come from networks.load, or be a card, got {type(network).__name__}")
+        way = "networks.adopt(model, mean, std, size, classes) gives one to a network of your own"
+        raise ValueError(f"network must have a card, or be one, got {type(network).__name__}; {way}")
     return card
 
 

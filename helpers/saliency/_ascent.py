@@ -1,5 +1,6 @@
 """The class model: an image made so that a class score is as large as possible."""
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,8 @@ def class_model(
         start: where to begin: a number, or a tensor that broadcasts to (K, C, H, W).
 
     Returns:
-        The images, and the objective step by step.
+        The images, and the objective step by step. Where it never moves, as where a ReLU gives the class a logit and a
+        gradient of 0 at the start, a warning says so: another `start` (noise) is the way out.
 
     Raises:
         ValueError: bad `target`, `shape` or `start`, a negative or non-finite l2 or lr, steps below 1, or an objective
@@ -69,6 +71,9 @@ def class_model(
         if step < steps:
             x = x + lr * (ascent.gradients[INPUT] - 2 * l2 * x)
     objective = torch.stack(objectives, dim=1)  # (K, steps + 1)
+    still = classes[(objective == objective[:, :1]).all(1).cpu()].tolist()
+    if still:
+        warnings.warn(f"the objective never moves for classes {still}: give another start, such as noise", stacklevel=2)
     return ClassModel(x, objective) if several else ClassModel(x[0], objective[0])
 
 

@@ -6,6 +6,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_number, check_tensor
 from helpers.boxes import region_boxes
+from helpers.device import widened
 
 ROUNDS = 3  # of colour models; GrabCut, too, repeats its fit
 SMOOTH_PX = 1.0  # standard deviation of the blur that makes neighbours agree
@@ -30,7 +31,7 @@ def saliency_box(
         background: quantile below which it is a seed of the background, in (0, 1), not above `foreground`.
 
     Returns:
-        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive: (B, 4) or (B, K, 4), float.
+        x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive, float32 or wider: (B, 4) or (B, K, 4).
 
     Raises:
         ValueError: maps or images of another shape, empty, or not finite; quantiles outside their range.
@@ -49,7 +50,8 @@ def saliency_box(
         below = (values <= values.quantile(background, 1, keepdim=True)) & ~above
         copies = len(flat) // len(images)
         mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
-    return region_boxes(mask).to(maps).view(*maps.shape[:-2], 4)
+    # Half precision cannot tell pixels above 2048 apart.
+    return region_boxes(mask).to(widened(flat)).view(*maps.shape[:-2], 4)
 
 
 def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from helpers._validate import Target, check_count, check_fill, check_images, check_number, check_target
-from helpers.capture import INPUT, Score, chunks, gradients
+from helpers.capture import INPUT, Score, chunks, gradients, refuse_script, suggested_layers, top_classes
 
-RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+RELUS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+HARDTANHS = {F.hardtanh, F.hardtanh_}  # from 0 on it is a ReLU with a ceiling: what nn.ReLU6 calls
 
 
-def input_gradient(model: nn.Module, x: Tensor, target: Target, *, score: Score = "logit") -> Tensor:
+def input_gradient(model: nn.Module, x: Tensor, target: Target = None, *, score: Score = "logit") -> Tensor:
     """How a class score answers to each pixel: the slope w of the score at the image.
 
     Implements the w of :eq:`eq-taylor`: w = dS_c/dI at I_0, and of :eq:`eq-softmax-gradient` after the softmax,
@@ -24,7 +25,7 @@ def input_gradient(model: nn.Module, x: Tensor, target: Target, *, score: Score 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; each image's top class when left out.
         score: what of the class is differentiated: its "logit", "probability" or "log-odds".
 
     Returns:
@@ -38,7 +39,7 @@ def input_gradient(model: nn.Module, x: Tensor, target: Target, *, score: Score 
     return gradients(model, x, target, INPUT, score=score).gradients[INPUT]
 
 
-def class_saliency(model: nn.Module, x: Tensor, target: Target, *, score: Score = "logit") -> Tensor:
+def class_saliency(model: nn.Module, x: Tensor, target: Target = None, *, score: Score = "logit") -> Tensor:
     """The image-specific class saliency map: the largest absolute gradient over the colours of each place.
 
     Implements :eq:`eq-class-saliency`: M_ij = max_h |w_(h, i, j)|, chapter 2.
@@ -46,7 +47,7 @@ def class_saliency(model: nn.Module, x: Tensor, target: Target, *, score: Score 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K maps an image.
+        target: class index, (B,) indices, or (B, K) for K maps an image; each image's top class when left out.
         score: what of the class is differentiated: its "logit", "probability" or "log-odds".
 
     Returns:
@@ -60,13 +61,13 @@ def class_saliency(model: nn.Module, x: Tensor, target: Target, *, score: Score 
     return input_gradient(model, x, target, score=score).abs().amax(-3)
 
 
-def gradient_times_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+def gradient_times_input(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
     """Gradient times input: what each pixel would add to the score if the network were linear, with this gradient.
 
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects; a pixel of value 0 is given 0.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; each image's top class when left out.
 
     Returns:
         Signed attributions, (B, C, H, W) or (B, K, C, H, W), in score units.
@@ -83,7 +84,7 @@ def gradient_times_input(model: nn.Module, x: Tensor, target: Target) -> Tensor:
 def integrated_gradients(
     model: nn.Module,
     x: Tensor,
-    target: Target,
+    target: Target = None,
     *,
     steps: int = 50,
     baseline: float | Tensor = 0.0,
@@ -97,7 +98,7 @@ def integrated_gradients(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; each image's top class when left out.
         steps: points of the Gauss-Legendre quadrature.
         baseline: the image without information: a number, or a tensor that broadcasts to x.
         batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
@@ -127,7 +128,7 @@ def integrated_gradients(
 def smooth_gradient(
     model: nn.Module,
     x: Tensor,
-    target: Target,
+    target: Target = None,
     *,
     samples: int = 50,
     noise: float = 0.15,
@@ -139,7 +140,7 @@ def smooth_gradient(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; each image's top class when left out.
         samples: noisy copies of each image.
         noise: standard deviation of the noise, as a share of each image's range from least to greatest value.
         seed: of the noise; from 0 on; the same on every device and for every `batch_size`.
@@ -173,7 +174,7 @@ def smooth_gradient(
     return _mean_gradient(model, x, target, noisy, x.new_full((samples,), 1 / samples), batch_size)
 
 
-def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
+def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
     """Guided backpropagation: the backward pass in which every ReLU also stops negative gradients.
 
     Not the gradient of any function of the image; chapter 2 measures what it knows of the class all the same.
@@ -182,20 +183,24 @@ def guided_backprop(model: nn.Module, x: Tensor, target: Target) -> Tensor:
         model: network that maps (B, C, H, W) to logits (B, classes), with ReLUs, as modules or as functions; it is
             left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; each image's top class when left out.
 
     Returns:
         Raw signed maps, (B, C, H, W) or (B, K, C, H, W).
 
     Raises:
-        ValueError: as `input_gradient`, or a network in whose forward no ReLU runs.
+        ValueError: as `input_gradient`, or a network in which no ReLU sees the image.
 
     Source: Springenberg et al., "Striving for simplicity: the all convolutional net", 2014.
     """
+    refuse_script(model, "its ReLUs can be guided")
     with _GuidedReLUs() as guide:
         maps = input_gradient(model, x, target)
     if not guide.count:
-        raise ValueError("model must have ReLUs for guided backpropagation, got one in whose forward none runs")
+        raise ValueError(
+            "model must have ReLUs that see the image for guided backpropagation, got one without: input_gradient, or "
+            f"grad_cam at one of its layers ({suggested_layers(model, x)}), will do"
+        )
     return maps
 
 
@@ -212,7 +217,7 @@ def _mean_gradient(
     `points(image, point)` gives the images of one pass, (n, C, H, W): for the numbers of the images, (n,), and of the
     points, (n,), that go into it.
     """
-    classes, several = check_target(target, len(x))
+    classes, several = check_target(top_classes(model, x, batch_size) if target is None else target, len(x))
     classes = classes.to(x.device)  # (B, K)
     total = x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
     for rows in chunks(len(x) * len(weights), batch_size, x):
@@ -223,7 +228,7 @@ def _mean_gradient(
 
 
 class _GuidedReLUs(TorchFunctionMode):
-    """Inside, the gradient at the output of every ReLU loses its negative part; `count` says how many ran.
+    """Inside, the gradient at the output of every ReLU loses its negative part; `count` says how many there were.
 
     It sees functions, and with them modules, which call functions: no module is replaced and no hook is left.
     """
@@ -234,8 +239,14 @@ class _GuidedReLUs(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        if func in RELUS:
+        guided = func in RELUS or (func in HARDTANHS and _floor(*args, **(kwargs or {})) == 0)
+        # What needs no gradient was not made of the image: Swin V2 has ReLUs that are given positions alone.
+        if guided and output.requires_grad:
             self.count += 1
-            if output.requires_grad:
-                output.register_hook(lambda gradient: gradient.clamp(min=0))
+            output.register_hook(lambda gradient: gradient.clamp(min=0))
         return output
+
+
+def _floor(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> float:
+    """Where a hardtanh begins, however its arguments were passed."""
+    return min_val

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor, describe
+from helpers._validate import Target, check_count, check_fill, check_images, check_tensor, describe
 from helpers.boxes import box_mask
-from helpers.capture import chunks, logits
+from helpers.capture import chosen_classes, chunks, logits
+from helpers.device import widened
 
 Pair = int | tuple[int, int]
 
@@ -27,7 +28,7 @@ def region_occlusion(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K classes of every image.
+        target: class index, (B,) indices, or (B, K) for K classes of every image; each image's top class when left out.
         regions: (N, 5) integers, rows (image, y0, x0, y1, x1), y1 and x1 exclusive; images in any order.
         fill: what covers: a number, or images that broadcast to x.
         batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
@@ -42,8 +43,7 @@ def region_occlusion(
     cover = check_fill(fill, check_images(x))
     regions = _check_regions(regions, x)
     full = torch.cat([logits(model, x[part]) for part in chunks(len(x), batch_size, x)])
-    classes, several = check_target(target, *full.shape)
-    classes = classes.to(full.device)  # (B, K)
+    classes, several = chosen_classes(target, full)  # (B, K)
     size = (x.shape[2], x.shape[3])
     drops = []
     for part in chunks(len(regions), batch_size, x):
@@ -58,10 +58,10 @@ def region_occlusion(
 def occlusion(
     model: nn.Module,
     x: Tensor,
-    target: Target,
+    target: Target = None,
     *,
-    window: Pair = 16,
-    stride: Pair = 8,
+    window: Pair | None = None,
+    stride: Pair | None = None,
     fill: float | Tensor = 0.0,
     batch_size: int | None = None,
 ) -> Tensor:
@@ -70,9 +70,11 @@ def occlusion(
     Args:
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, (B,) indices, or (B, K) for K maps an image.
-        window: side of the window in pixels, or (height, width); where it would reach over the border it is cut off.
-        stride: step in pixels, or (down, right); at most the window's side.
+        target: class index, (B,) indices, or (B, K) for K maps an image; each image's top class when left out.
+        window: side of the window in pixels, or (height, width); where it would reach over the border it is cut off. A
+            quarter of the image's sides when left out.
+        stride: step in pixels, or (down, right); at most the window's side. Half the window when left out, so that the
+            number of passes does not depend on the size of the images.
         fill: what covers: a number, or images that broadcast to x.
         batch_size: images a pass, which bounds the memory; the length of x, or 8 where x is shorter, when left out.
 
@@ -85,8 +87,9 @@ def occlusion(
     Source: Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014.
     """
     size = check_images(x).shape[-2:]
-    window = _check_pair(window, "window", size)
-    stride = _check_pair(stride, "stride", window)  # a larger one would leave places out
+    window = _check_pair(_share(size, 4) if window is None else window, "window", size)
+    # A larger one would leave places out.
+    stride = _check_pair(_share(window, 2) if stride is None else stride, "stride", window)
     count = [-(-(n - w) // s) + 1 for n, w, s in zip(size, window, stride, strict=True)]  # of windows, rounded up
     steps = [torch.arange(n, device=x.device) for n in (len(x), *count)]
     image, i, j = torch.meshgrid(*steps, indexing="ij")  # (B, rows, columns)
@@ -103,11 +106,12 @@ def occlusion(
 def _mean_over_windows(drops: Tensor, window: tuple[int, int], stride: tuple[int, int], size: Sequence[int]) -> Tensor:
     """(B, K, rows, columns) of windows as (B, K, H, W): at each place the mean over the windows that cover it."""
     flat = drops.flatten(0, 1)[:, None]  # (B * K, 1, rows, columns)
+    flat = widened(flat)  # a sum over many windows overflows half precision
     ones = flat.new_ones(1, 1, *window)
     total = F.conv_transpose2d(flat, ones, stride=stride)
     covering = F.conv_transpose2d(torch.ones_like(flat[:1]), ones, stride=stride)
     mean = (total / covering)[..., : size[0], : size[1]]
-    return mean.view(*drops.shape[:2], *size)
+    return mean.to(drops.dtype).view(*drops.shape[:2], *size)
 
 
 def _check_regions(regions: Tensor, x: Tensor) -> Tensor:
@@ -121,6 +125,12 @@ def _check_regions(regions: Tensor, x: Tensor) -> Tensor:
         worst = regions[~good][0].tolist()
         raise ValueError(f"regions must lie in {len(x)} images of {height} x {width} and hold a pixel, got row {worst}")
     return regions
+
+
+def _share(sides: Sequence[int], parts: int) -> tuple[int, int]:
+    """One part of each of two sides, rounded up."""
+    down, across = (-(-side // parts) for side in sides)
+    return down, across
 
 
 def _check_pair(value: Pair, name: str, limits: Sequence[int]) -> tuple[int, int]:

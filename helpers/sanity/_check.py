@@ -1,5 +1,6 @@
 """The model parameter randomisation test."""
 
+import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers._validate import Target, check_choice, check_count, check_images, check_target, check_tensor
+from helpers.capture import top_classes
 from helpers.metrics import edge_map, map_similarity
 from helpers.sanity._randomization import (
     REDRAWS,
@@ -27,7 +29,8 @@ class SanityCheck(NamedTuple):
 
     Attributes:
         layers: the layer that was randomised last (cascading) or alone (independent), in the order of the steps.
-        similarity: measure -> (L, B), of each step's maps with those of the network as given.
+        similarity: measure -> (L, B), of each step's maps with those of the network as given; NaN for constant maps,
+            which have none: `means()` leaves them out, `undefined()` counts them.
         baselines: "edges", "permuted" and, for two images and more, "another image" -> measure -> (B,): how similar
             the given network's maps are to the edges of the images, to themselves with their places permuted, and to
             the map of the next image. Maps that share nothing are about as similar: no method need come lower.
@@ -38,6 +41,17 @@ class SanityCheck(NamedTuple):
     similarity: dict[str, Tensor]
     baselines: dict[str, dict[str, Tensor]]
     maps: Tensor
+
+    def means(self) -> dict[str, Tensor]:
+        """Measure -> (L,), the mean similarity over the images where there is one; NaN where there is none."""
+        return {measure: rows.nanmean(1) for measure, rows in self.similarity.items()}
+
+    def undefined(self) -> dict[str, Tensor]:
+        """Measure -> (L,) int64, in how many images there is none: a constant map has no correlation with another.
+
+        A random network that ends in a ReLU may give logits of 0, and so maps of 0.
+        """
+        return {measure: rows.isnan().sum(1) for measure, rows in self.similarity.items()}
 
 
 def sanity_check(
@@ -59,7 +73,7 @@ def sanity_check(
             colours give a reduction: `lambda m, x, c: gradient_times_input(m, x, c).sum(-3)`.
         model: any network that `cascading_randomization` takes; it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        target: class index, or (B,) indices.
+        target: class index, or (B,) indices; None for each image's top class.
         order: "cascading" forgets from the top down, "independent" one layer at a time.
         seed: of the random weights, and of the permuted maps.
         redraw: "initial" or "shuffled", as for `cascading_randomization`.
@@ -75,7 +89,8 @@ def sanity_check(
     randomization = ORDERS[check_choice(order, "order", ORDERS)]
     check_count(seed, "seed", 0, 2**32 - 1)
     check_choice(redraw, "redraw", REDRAWS)
-    randomizable_layers(model)  # raises before any map is computed
+    randomizable_layers(model, redraw)  # raises before any map is computed
+    target = top_classes(model, x) if target is None else target
     classes, several = check_target(target, len(check_images(x)))
     if several:
         raise ValueError(f"target must be an int or (B,), one class an image, got shape {tuple(classes.shape)}")
@@ -87,12 +102,20 @@ def sanity_check(
     if len(shapes) > 1:
         raise ValueError(f"method must give maps of one shape, got {sorted(shapes)}")
     rows = [map_similarity(trained, step) for step in maps]
-    return SanityCheck(
+    check = SanityCheck(
         layers,
         {measure: torch.stack([row[measure] for row in rows]) for measure in rows[0]},
         _baselines(trained, x, seed),
         torch.stack([trained, *maps]),
     )
+    if undefined := max(int(counts.sum()) for counts in check.undefined().values()):
+        total = len(maps) * len(x)
+        warnings.warn(
+            f"{undefined} of {total} similarities are undefined (NaN): maps that are the same everywhere have none. "
+            "means() leaves them out, undefined() counts them",
+            stacklevel=2,
+        )
+    return check
 
 
 def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:

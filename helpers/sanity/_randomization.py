@@ -1,11 +1,11 @@
 """Networks that forget: copies in which one layer after the other gets new weights."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from helpers._validate import check_choice
 
@@ -15,11 +15,12 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 SEED_STEP = 1_000_003  # between two seeds: more than any network has layers, so that no two draws share a seed
 
 
-def randomizable_layers(model: nn.Module) -> list[list[str]]:
+def randomizable_layers(model: nn.Module, redraw: Redraw = "initial") -> list[list[str]]:
     """The layers with weights, in the order they were defined in, each with the normalisations that follow it.
 
     Args:
-        model: any network whose layers with weights can draw them anew (`reset_parameters`).
+        model: any network whose layers with weights can draw them anew (`reset_parameters`); for "shuffled" any at all.
+        redraw: "initial" or "shuffled", as for `cascading_randomization`.
 
     Returns:
         Names, a list a step; the first name of each is the layer's.
@@ -28,9 +29,11 @@ def randomizable_layers(model: nn.Module) -> list[list[str]]:
         ValueError: a network without such layers, with parameters outside of them, or with layers that share weights.
     """
     layers = [(name, module) for name, module in model.named_modules() if _holds_values(module)]
-    if unknown := [name or type(module).__name__ for name, module in layers if not _can_be_redrawn(module)]:
+    unknown = [name or type(module).__name__ for name, module in layers if not _can_be_redrawn(module)]
+    if unknown and redraw == "initial":
         raise ValueError(
-            f"model must not have parameters that cannot be drawn anew, got some in {', '.join(unknown[:5])}"
+            f"model must not have parameters that cannot be drawn anew, got some in {', '.join(unknown[:5])}; "
+            'redraw="shuffled" needs no such way'
         )
     parameters = [id(parameter) for _, module in layers for parameter in module.parameters(recurse=False)]
     if len(set(parameters)) < len(parameters):
@@ -49,12 +52,46 @@ def _holds_values(module: nn.Module) -> bool:
 
 
 def _can_be_redrawn(module: nn.Module) -> bool:
-    """Whether `reset_parameters` draws all that was learned.
+    """Whether a layer has a way to draw all that it learned, seen on a copy whose parameters were made unusable first.
 
-    `nn.utils.spectral_norm` keeps the weight that is learned, weight_orig, beside the one that would be drawn.
+    Weight and spectral normalisation of old keep what is learned (weight_g, weight_orig ...) beside the weight that
+    would be drawn.
     """
-    names = [name for name, _ in module.named_parameters(recurse=False)]
-    return hasattr(module, "reset_parameters") and not any(name.endswith("_orig") for name in names)
+    probe = copied(module)
+    reset = _reset(probe)
+    if reset is None:
+        return False
+    with torch.no_grad():
+        for parameter in probe.parameters(recurse=False):
+            parameter.fill_(torch.nan if parameter.is_floating_point() else 0)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            reset()
+        except Exception:  # whatever it is, it comes again when it is the layer's turn
+            return True
+    return not any(parameter.isnan().any() for parameter in probe.parameters(recurse=False))
+
+
+def _reset(module: nn.Module) -> Callable[[], object] | None:
+    """What draws a layer's weights as torch does when it makes one; None where there is nothing of the kind."""
+    # nn.MultiheadAttention's has an underscore.
+    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a network that holds the results of computations, which torch refuses to copy.
+
+    Old weight normalisation holds such a one. Made outside inference mode, so that gradients can be asked of it.
+    """
+    held = [(vars(m), key, v) for m in model.modules() for key, v in vars(m).items() if isinstance(v, Tensor)]
+    with torch.inference_mode(False):
+        try:
+            for attributes, key, value in held:
+                attributes[key] = value.detach()
+            return copy.deepcopy(model)
+        finally:
+            for attributes, key, value in held:
+                attributes[key] = value
 
 
 def cascading_randomization(
@@ -63,8 +100,8 @@ def cascading_randomization(
     """Copies of a network that forgets from the top down: the last layer random, the last two, ... all of them.
 
     Args:
-        model: any network whose layers with weights have `reset_parameters`; it is left as it was found. Normalisations
-            are reset together with the layer before them, their running statistics too.
+        model: any network whose layers with weights have `reset_parameters` (for "shuffled" any at all); it is left as
+            it was found. Normalisations are reset together with the layer before them, their running statistics too.
         seed: of the new weights; the same on every device. The state of torch's generators is left alone.
         redraw: "initial" draws weights as torch initialises such a layer; "shuffled" permutes the trained ones within
             each tensor, which keeps their distribution (and leaves running statistics as they are).
@@ -78,10 +115,10 @@ def cascading_randomization(
 
     Source: Adebayo et al. 2018, section 3.1.
     """
-    network = copy.deepcopy(model)
+    network = copied(model)
     for number, names in _steps(model, redraw):
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)
-        yield names[0], copy.deepcopy(network)
+        yield names[0], copied(network)
 
 
 def independent_randomization(
@@ -103,7 +140,7 @@ def independent_randomization(
     Source: Adebayo et al. 2018, section 3.2.
     """
     for number, names in _steps(model, redraw):
-        network = copy.deepcopy(model)
+        network = copied(model)
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)
         yield names[0], network
 
@@ -119,21 +156,36 @@ def reinitialize_layers(network: nn.Module, names: list[str], *, seed: int, redr
         redraw: "initial" draws as torch initialises such a layer and resets running statistics; "shuffled" permutes
             the values within each parameter.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         for name in names:
             layer = network.get_submodule(name)
-            fresh = copy.deepcopy(layer).cpu()
+            fresh = copied(layer).cpu()
             if redraw == "initial":
-                fresh.reset_parameters()  # ty: ignore[not-callable]  # randomizable_layers made sure of it
+                _reset(fresh)()  # ty: ignore[not-callable]  # randomizable_layers made sure of it
+                if _is_same(fresh, layer):  # the network was made under this very seed, and never trained
+                    _reset(fresh)()  # ty: ignore[not-callable]
             else:
                 for parameter in fresh.parameters(recurse=False):
                     order = torch.randperm(parameter.numel())
                     parameter.data = parameter.data.flatten()[order].view_as(parameter)
-            layer.load_state_dict(fresh.state_dict())
+            with torch.no_grad():  # its own alone: a layer may draw those of layers within it too
+                for values, drawn in zip(_own(layer), _own(fresh), strict=True):
+                    values.copy_(drawn)
+
+
+def _own(layer: nn.Module) -> list[Tensor]:
+    """The parameters and buffers of a layer, without those of layers within it."""
+    return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+
+
+def _is_same(fresh: nn.Module, layer: nn.Module) -> bool:
+    """Whether a layer that was drawn anew has a weight it had before; those that are always the same do not count."""
+    pairs = zip(fresh.parameters(recurse=False), layer.parameters(recurse=False), strict=True)
+    return any(torch.equal(new, old.cpu()) for new, old in pairs if new.unique().numel() > 1)
 
 
 def _steps(model: nn.Module, redraw: Redraw) -> list[tuple[int, list[str]]]:
     """The number of each step's layer, from the first on, and the names to draw anew; the last layer comes first."""
     check_choice(redraw, "redraw", REDRAWS)
-    return list(enumerate(randomizable_layers(model)))[::-1]
+    return list(enumerate(randomizable_layers(model, redraw)))[::-1]

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor, describe
+from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor
 from helpers.boxes import box_centers
-from helpers.capture import preserved
+from helpers.capture import check_logits, preserved, run, with_progress
+from helpers.device import widened
 from helpers.networks import Card
 from helpers.retina._grid import check_fixations, check_inside, pixel_centers
 from helpers.retina._views import check_card, sample_views
@@ -82,12 +83,10 @@ def unchecked_label_map(
     parts = []
     with preserved(model), torch.no_grad():
         # Pairs of an image and a fixation, so that a pass is as large for 1 image as for 1,000.
-        for pair in torch.arange(len(x) * count).split(batch_size):
+        for pair in with_progress(torch.arange(len(x) * count).split(batch_size), "views"):
             images, fixation = x[(pair // count).to(x.device)], fixations.flatten(0, 1)[pair, None]  # (n, 1, 2)
-            scores = model(view(images, fixation)[:, 0])
-            if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(pair):
-                raise ValueError(f"model must map (B, C, h, w) to logits (B, K), got {describe(scores)}")
-            parts.append(scores if logits else scores.log_softmax(1))
+            scores = check_logits(run(model, view(images, fixation)[:, 0]), len(pair))
+            parts.append(scores if logits else widened(scores).log_softmax(1))
     log_p = torch.cat(parts)
     if bool(log_p.isnan().any()):
         raise ValueError("model must give logits that are numbers, got NaN")
@@ -240,7 +239,8 @@ def resolve_view(view: View | None, model: nn.Module) -> View:
         return view
     if not isinstance(getattr(model, "card", None), Card):
         hint = "such as retina.log_polar or retina.cartesian"
-        raise ValueError(f"view must be a function, {hint}, for a network without a card, got None")
+        way = "networks.adopt(model, mean, std, size, classes) gives it one"
+        raise ValueError(f"view must be a function, {hint}, for a network without a card, got None; {way}")
     return partial(sample_views, card=check_card(model))
 
 

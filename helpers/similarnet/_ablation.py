@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers._validate import check_choice, check_count, check_images, check_tensor, describe
-from helpers.capture import ablated_logits, logits
+from helpers.capture import Layer, ablated_logits, logits, with_progress
 from helpers.device import widest_float
 
 BATCH = 100  # images a pass: what is computed of them for every filter stays in the processor's cache
@@ -29,7 +29,7 @@ def ablation_errors(
     x: Tensor,
     y: Any,
     *,
-    layer: str,
+    layer: Layer,
     batch_size: int = BATCH,
     error: ErrorMeasure = "rate",
     per_class: bool = False,
@@ -43,7 +43,7 @@ def ablation_errors(
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (N, C, H, W), normalised as the network expects.
         y: their classes, (N,) integers: a tensor, an array or a list.
-        layer: name of a layer with F filters: feature maps (B, F, h, w), or F numbers an image.
+        layer: a layer with F filters, by name or the module itself: feature maps (B, F, h, w), or F numbers an image.
         batch_size: images a pass.
         error: "rate", the share of wrong answers, 0 to 1; or "nll", the mean negative log-likelihood of the true class,
             in nats.
@@ -67,7 +67,7 @@ def ablation_errors(
 
 
 def image_losses(
-    model: nn.Module, x: Tensor, y: Any, layer: str, batch_size: int, error: ErrorMeasure
+    model: nn.Module, x: Tensor, y: Any, layer: Layer, batch_size: int, error: ErrorMeasure
 ) -> tuple[Tensor, Tensor]:
     """The loss of every image with all filters, (N,), and without each of them, (F, N).
 
@@ -77,7 +77,8 @@ def image_losses(
     check_count(batch_size, "batch_size")
     labels = _check_labels(y, len(check_images(x))).to(x.device)
     whole, without = [], []
-    for images, classes in zip(x.split(batch_size), labels.split(batch_size), strict=True):
+    batches = list(zip(x.split(batch_size), labels.split(batch_size), strict=True))
+    for images, classes in with_progress(batches):
         scores, ablated_scores = ablated_logits(model, images, layer)  # (B, K), (F, B, K)
         _check_labels(classes, len(images), scores.shape[1])  # once more: only now the number of classes is known
         whole.append(_loss(scores, classes, error))

@@ -6,18 +6,18 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from helpers.capture import activations_up_to, check_feature_maps
+from helpers.capture import Layer, activations_up_to, check_feature_maps, layer_name
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
-def features_at_any_size(model: nn.Module, x: Tensor, *, layer: str, keep_pools: bool = True) -> Tensor:
+def features_at_any_size(model: nn.Module, x: Tensor, *, layer: Layer, keep_pools: bool = True) -> Tensor:
     """Feature maps of images of any size: what follows the layer, which may take one size only, does not run.
 
     Args:
         model: network whose first part is made of convolutions; it is left as it was found.
         x: images, (B, C, H, W), normalised as the network expects.
-        layer: name of the layer.
+        layer: its name, or the module itself.
         keep_pools: False leaves every max or average pooling of a window out, as the authors do for their heat maps:
             the maps are as large as the image, and filters behind a pooling see it at a scale they were not trained
             for.
@@ -34,7 +34,7 @@ def features_at_any_size(model: nn.Module, x: Tensor, *, layer: str, keep_pools:
             f"keep_pools must be True for poolings that move by one pixel, as {fixed[0]!r} does, got False"
         )
     features = activations_up_to(model, x, layer, without=() if keep_pools else POOLINGS)
-    return check_feature_maps(features, layer, model)
+    return check_feature_maps(features, layer_name(model, layer), model, x)
 
 
 def _moves_by_one(pool: nn.MaxPool2d | nn.AvgPool2d) -> bool:

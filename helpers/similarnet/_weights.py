@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice, check_layer, check_number, check_tensor, is_number
+from helpers._validate import check_choice, check_number, check_tensor, is_number
 from helpers.cam import weighted_maps
-from helpers.capture import activations, in_batches
+from helpers.capture import Layer, activations, check_feature_maps, in_batches
 from helpers.device import widest_float
 from helpers.similarnet._ablation import BATCH, image_losses
 
@@ -64,13 +64,13 @@ def importance_weights(
     return ((change - change.amax(-1, keepdim=True)) / temperature).softmax(-1)
 
 
-def mean_excitation_weights(model: nn.Module, x: Tensor, *, layer: str, batch_size: int = BATCH) -> Tensor:
+def mean_excitation_weights(model: nn.Module, x: Tensor, *, layer: Layer, batch_size: int = BATCH) -> Tensor:
     """The mean of each filter's feature map over images and places: the authors' "newer GAP", which asks for no error.
 
     Args:
         model: network; it is left as it was found.
         x: images, (N, C, H, W), normalised as the network expects.
-        layer: name of a layer with F filters.
+        layer: a layer with F filters, by name or the module itself.
         batch_size: images a pass.
 
     Returns:
@@ -88,7 +88,7 @@ def mean_excitation_weights(model: nn.Module, x: Tensor, *, layer: str, batch_si
     return in_batches(mean_excitations, model, x, batch_size=batch_size).mean(0)  # (N, F) -> (F,)
 
 
-def per_sample_weights(model: nn.Module, x: Tensor, y: Any, *, layer: str, batch_size: int = BATCH) -> Tensor:
+def per_sample_weights(model: nn.Module, x: Tensor, y: Any, *, layer: Layer, batch_size: int = BATCH) -> Tensor:
     """The authors' "ccGAP": each image's change of log-loss, divided by what the filter's map holds there, added up.
 
     w_i = sum_n (e_i(n) - E(n)) / |F_i(n)|^2 over all images n whose map F_i(n) is not zero; E(n) is the log-loss of
@@ -98,7 +98,7 @@ def per_sample_weights(model: nn.Module, x: Tensor, y: Any, *, layer: str, batch
         model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
         x: images, (N, C, H, W), normalised as the network expects.
         y: their classes, (N,) integers: a tensor, an array or a list.
-        layer: name of a layer with F filters.
+        layer: a layer with F filters, by name or the module itself.
         batch_size: images a pass.
 
     Returns:
@@ -115,11 +115,11 @@ def per_sample_weights(model: nn.Module, x: Tensor, y: Any, *, layer: str, batch
     return torch.where(squares > 0, (without - whole) / squares, 0).sum(1)
 
 
-def _filter_maps(model: nn.Module, x: Tensor, layer: str) -> Tensor:
+def _filter_maps(model: nn.Module, x: Tensor, layer: Layer) -> Tensor:
     """A layer's output as (B, F, places), in the widest numbers the device has."""
-    values = activations(model, x, check_layer(layer))[layer]
-    if values.ndim < 2:
-        raise ValueError(f"layer must give (B, F, ...), got {layer!r}, which gives {tuple(values.shape)}")
+    ((name, values),) = activations(model, x, [layer]).items()
+    if values.ndim != 2:
+        check_feature_maps(values, name, model, x)
     return values.to(widest_float(values.device)).reshape(*values.shape[:2], -1)
 
 

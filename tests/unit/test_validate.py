@@ -12,9 +12,7 @@ from helpers._validate import (
     check_classes,
     check_count,
     check_fill,
-    check_fit,
     check_images,
-    check_layer,
     check_number,
     check_range,
     check_size,
@@ -67,30 +65,6 @@ def test_finite_images_whose_sum_overflows_are_taken():
     x = torch.full((1, 1, 2, 2), 60_000.0, dtype=torch.float16)
     assert x.sum().isinf()
     assert check_images(x) is x
-
-
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (X.double(), "be torch.float32, as the network's weights are, got torch.float64"),
-        (X.expand(-1, 3, -1, -1), "have 1 channels, (B, 1, H, W), got (1, 3, 2, 2)"),
-        (X.to("meta"), "be on the network's device, cpu, got meta"),
-    ],
-)
-def test_images_the_network_cannot_compute_with_are_refused(x, message):
-    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten())
-    assert check_fit(network, X) is X
-    assert refusal(check_fit, network, x) == f"x must {message}"
-
-
-def test_a_network_that_takes_anything_is_given_anything():
-    for network in (nn.Flatten(), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())):
-        assert check_fit(network, X) is X
-    counting = nn.Module()
-    counting.register_parameter("count", nn.Parameter(torch.tensor(1), requires_grad=False))
-    assert check_fit(counting, X.double()).dtype == torch.float64  # whole numbers tell no precision
-    with torch.autocast("cpu", torch.bfloat16):
-        assert check_fit(nn.Conv2d(1, 1, 1), X.double()).dtype == torch.float64
 
 
 # targets
@@ -339,12 +313,6 @@ def test_what_is_none_of_the_choices_is_refused(value):
     assert refusal(check_choice, value, "score", ("logit", 1)) == (
         f"score must be one of 'logit', 1, got {describe(value)}"
     )
-
-
-def test_a_layer_is_named_by_one_string():
-    assert check_layer("features.3") == "features.3"
-    assert refusal(check_layer, ["conv"]) == "layer must be the name of one layer, got ['conv']"
-    assert refusal(check_layer, 3, "layers[1]") == "layers[1] must be the name of one layer, got 3"
 
 
 # fills

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from helpers.capture import with_progress
 from helpers.device import synchronize, timed, usable_device
 from helpers.experiments.benchmark.cases import SUITES, Case, setting
 from helpers.tables import table
@@ -163,7 +164,10 @@ def run(options: argparse.Namespace, device: torch.device) -> int:
     nets = " and ".join(sorted({case.network for case in cases}))
     sides = " and ".join(f"{side} x {side}" for side in sorted({case.size or options.size for case in cases}))
     print(f"{nets}, {sides} pixels, {device}, median of {options.rounds} rounds")
-    rows = [measure(case, options.size, device, options.rounds, not options.no_memory) for case in cases]
+    rows = [
+        measure(case, options.size, device, options.rounds, not options.no_memory)
+        for case in with_progress(cases, "cases")
+    ]
     print(table([[row[column] for column in COLUMNS] for row in rows], list(COLUMNS)))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf8")

@@ -225,7 +225,7 @@ def test_bad_arguments_are_refused():
 @pytest.mark.parametrize("layer", ["flatten", "fc", "neck"])
 def test_a_layer_without_feature_maps_is_refused(layer):
     net = mixed()
-    message = rf"^layer must have feature maps \(B, C, h, w\), got '{layer}' with \(2, .*layer4\.0, layer4\.1$"
+    message = rf"^layer must have feature maps \(B, C, h, w\), got '{layer}' with \(2, .*'layer1\.1', 'layer4\.1'$"
     with pytest.raises(ValueError, match=message), assert_untouched(net):
         grad_cam(net, batch(), 1, layer=layer)
 

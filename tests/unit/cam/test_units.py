@@ -77,7 +77,7 @@ def test_equal_weights_give_any_of_the_units():
 
 
 def test_a_network_without_a_linear_layer_has_no_such_units():
-    with pytest.raises(ValueError, match="model must have a linear layer"):
+    with pytest.raises(ValueError, match="model must end in a global pooling and one linear layer"):
         class_specific_units(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten()), 0)
 
 

@@ -457,5 +457,5 @@ def test_a_network_without_logits_is_refused(end):
 
 def test_a_layer_without_filters_is_refused():
     net = nn.Sequential(Call(lambda x: x.sum((1, 2, 3))), nn.Unflatten(0, (-1, 1)))
-    with pytest.raises(ValueError, match=r"layer must give \(B, C, ...\), got '0', which gives \(2,\)"):
+    with pytest.raises(ValueError, match=r"layer must have feature maps \(B, C, h, w\), got '0' with \(2,\)"):
         ablated_logits(net, images(2), "0")

@@ -30,7 +30,7 @@ def test_tensors_as_long_as_the_images_are_cut_along_and_the_rest_is_handed_on()
         seen.append((model, part.flatten().tolist(), *others))
         return part.flatten()
 
-    net, mixed, pair = object(), [1, 2, 3], torch.arange(2)
+    net, mixed, pair = object(), [1, 2, 3, 4], torch.arange(2)
     x = torch.arange(3.0).view(3, 1, 1, 1)
     number, rows = torch.tensor(5), torch.arange(6).view(3, 2)
     assert in_batches(method, net, x, x * 2, mixed, "abc", pair, number, rows, None, batch_size=2).tolist() == [0, 1, 2]

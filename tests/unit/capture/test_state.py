@@ -1,12 +1,15 @@
 """Names of layers, and networks left as they were found."""
 
+import copy
+
 import pytest
 import torch
 from support.capture import Shared, X, mixed
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
-from helpers.capture import activations, layer_names, named_modules, preserved
+from helpers import saliency
+from helpers.capture import activations, gradients, layer_names, logits, named_modules, preserved
 
 
 def test_layer_names_in_order_and_by_type():
@@ -63,3 +66,111 @@ def test_assert_untouched_sees_every_trace(trace):
     net, boom = mixed(), Boom()
     with pytest.raises(AssertionError), assert_untouched(net):
         boom(trace(net))
+
+
+# images that do not fit, and networks that are odd
+
+
+def classifier(*layers):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+
+IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (IMAGES.double(), "x must be torch.float32, as the network's weights are, got torch.float64"),
+        (IMAGES[:, :1], r"x must have 3 channels, \(B, 3, H, W\), got \(2, 1, 8, 8\)"),
+        (IMAGES.to("meta"), "x must hold numbers, got a tensor on the meta device"),
+        (
+            torch.rand(2, 3, 9, 9),
+            r"x must fit the network, got \(2, 3, 9, 9\) of torch.float32, .*196",
+        ),
+    ],
+)
+def test_images_that_do_not_fit_are_found_out_by_running(x, message):
+    net = classifier()
+    with pytest.raises(ValueError, match=message), assert_untouched(net):
+        logits(net, x)
+
+
+class Gray(nn.Module):
+    """Makes three colours of one itself, and holds its head before its stem."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.stem = nn.Conv2d(8, 4, 1), nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return self.head(self.stem(x.repeat(1, 3, 1, 1)).relu()).mean((2, 3))
+
+
+def test_what_a_network_takes_is_not_read_off_its_weights():
+    torch.manual_seed(0)
+    net, x = Gray(), IMAGES[:, :1].clone().requires_grad_()
+    expected = torch.autograd.grad(net(x)[:, 1].sum(), x)[0]
+    torch.testing.assert_close(saliency.input_gradient(net, x, 1), expected)
+
+
+def test_batch_normalisation_without_statistics_is_refused_where_images_would_mix():
+    net = classifier(nn.BatchNorm2d(4, track_running_stats=False))
+    with pytest.raises(ValueError, match=r"images of a batch independently, .* in '1': give it one image a pass"):
+        saliency.input_gradient(net, IMAGES, 1)
+    x = IMAGES[:1].clone().requires_grad_()
+    torch.testing.assert_close(saliency.input_gradient(net, x, 1), torch.autograd.grad(net(x)[0, 1], x)[0])
+
+
+class Counting(nn.Module):
+    """Writes into its buffer, and keeps a tensor that is neither buffer nor parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+        self.last = torch.ones(1)
+
+    def forward(self, x):
+        self.count += 1
+        self.last = x.mean()
+        return x
+
+
+def test_buffers_and_other_tensors_are_put_back():
+    net = classifier(Counting())
+    with assert_untouched(net):
+        saliency.occlusion(net, IMAGES, 1, window=4, stride=4)
+
+
+def test_a_network_made_in_inference_mode_runs_and_is_refused_for_gradients():
+    with torch.inference_mode():
+        net = classifier()
+    assert logits(net, IMAGES).shape == (2, 5)
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    with pytest.raises(ValueError, match=r"must be made outside torch.inference_mode\(\) for gradients"):
+        gradients(net, IMAGES, 1, "input")
+
+
+def test_a_compiled_network_gives_the_values_of_the_one_it_was_made_of():
+    net = classifier()
+    compiled = torch.compile(copy.deepcopy(net), backend="eager")
+    ours = gradients(compiled, IMAGES, 1, ["input", "_orig_mod.1"]).gradients
+    theirs = gradients(net, IMAGES, 1, ["input", "1"]).gradients
+    torch.testing.assert_close(ours["input"], theirs["input"])
+    torch.testing.assert_close(ours["_orig_mod.1"], theirs["1"])
+
+
+def test_ways_that_cannot_be_differentiated_are_named():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.end = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, x):
+            from torch.utils.checkpoint import checkpoint
+
+            return self.end(checkpoint(self.conv, x, use_reentrant=True).relu().mean((2, 3)))
+
+    with pytest.raises(ValueError, match=r"cannot be differentiated .*use_reentrant=True"):
+        gradients(Checkpointed(), IMAGES, 1, "conv")

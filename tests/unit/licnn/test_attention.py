@@ -567,12 +567,15 @@ def test_layers_with_rows_of_tokens_are_refused(mode):
         attention_map(net, images(4), 0, layers="2", mode=mode)
 
 
-@pytest.mark.parametrize("act", [nn.Tanh, nn.ReLU6, nn.Identity])
+@pytest.mark.parametrize("act", [nn.Tanh, nn.SiLU, nn.Identity])
 def test_a_network_without_relus_is_refused(act):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6)).double()
     for call in CALLS.values():
-        with pytest.raises(ValueError, match=r"^model must have nn.ReLU modules, or layers must name others"):
+        with pytest.raises(
+            ValueError,
+            match=r"^model must have nn.ReLU modules with feature maps, or layers name others, got none; .*'1'",
+        ):
             call(net, images(1))
     assert attention_map(net, images(1), 0, layers="1").shape == (1, 11, 13)
 

@@ -64,7 +64,7 @@ def test_steps_that_do_not_divide_the_pixels_are_rounded_down():
     auc, scores = deletion(linear(W0), X, 0, PARTS, steps=1, score="logit")
     exactly(scores, [[25, 0]])
     exactly(auc, [12.5])
-    assert deletion(linear(W0), X, 0, PARTS).scores.shape == (1, 17)
+    assert deletion(linear(W0), X, 0, PARTS, score="logit").scores.shape == (1, 17)
 
 
 def test_fill_is_a_number_or_images():

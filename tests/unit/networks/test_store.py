@@ -192,7 +192,7 @@ def test_normalising_by_hand():
         (torch.rand(1, 1, 8, 8), "photos-gap", r"\(B, 3, H, W\)"),
         (torch.rand(1, 3, 8, 8) * 255, "photos-gap", r"must lie in \[0, 1\]"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "photos-gap", "int64"),
-        (torch.rand(1, 3, 8, 8), nn.Identity(), "must come from load"),
+        (torch.rand(1, 3, 8, 8), nn.Identity(), r"must have a card.*adopt\(model, mean"),
         (torch.rand(1, 3, 8, 8), "torchvision/resnet18", "load it, its card comes with it"),
     ],
 )

@@ -116,8 +116,8 @@ DISC, POLAR = networks.card("photos-disc"), networks.card("photos-logpolar")
     ("call", "message"),
     [
         (lambda: LogPolar()(IMAGES[0]), "x must"),
-        (lambda: view(IMAGES, nn.Identity()), "network must come from networks.load"),
-        (lambda: viewer(nn.Identity())(IMAGES, None), "network must come from networks.load"),
+        (lambda: view(IMAGES, nn.Identity()), r"network must have a card, or be one.*adopt"),
+        (lambda: viewer(nn.Identity())(IMAGES, None), r"network must have a card, or be one.*adopt"),
         (lambda: views(IMAGES[0], None, DISC), "x must"),
         (lambda: views(IMAGES, torch.zeros(3), POLAR), "fixations must"),
         (lambda: views(IMAGES, None, DISC, r_max=0.0), "r_max must"),

@@ -136,9 +136,53 @@ def test_guided_backprop_finds_relus_that_are_functions(first, second):
     torch.testing.assert_close(guided_backprop(Functional(first, second), batch(), 1), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
+        F.relu6,
+        partial(F.hardtanh, min_val=0.0, max_val=6.0),
+        lambda x: F.hardtanh_(x, 0.0, 6.0),
+    ],
+)
+def test_guided_backprop_finds_relus_with_a_ceiling(act):
+    x = 20 * batch()
+
+    def capped(x):
+        return F.relu(x).clamp(max=6)
+
+    expected = guided_backprop(Functional(capped, capped), x, 1)
+    assert not torch.allclose(expected, guided_backprop(Functional(F.relu, F.relu), x, 1))  # some reach the ceiling
+    torch.testing.assert_close(guided_backprop(Functional(act, act), x, 1), expected, rtol=0, atol=1e-12)
+
+
+def test_a_hardtanh_that_lets_negative_values_pass_is_no_relu():
+    with pytest.raises(ValueError, match=r"^model must have ReLUs"):
+        guided_backprop(tiny(act=nn.Hardtanh), batch(), 1)
+
+
 def test_guided_backprop_of_a_network_without_relus_is_refused():
     with pytest.raises(ValueError, match=r"^model must have ReLUs"):
         guided_backprop(tiny(act=nn.Tanh), batch(), 1)
+
+
+class Positioned(nn.Module):
+    """Without ReLUs on the way from the image to the logits, but for the ReLUs of a bias of its own, as in Swin V2."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.bias = tiny(act=nn.Tanh), nn.Parameter(torch.randn(3).double())
+
+    def forward(self, x):
+        return self.layers(x) + F.relu(self.bias)
+
+
+def test_relus_that_do_not_see_the_image_do_not_count():
+    net = Positioned()
+    with pytest.raises(ValueError, match=r"^model must have ReLUs that see the image .* input_gradient, or grad_cam"):
+        guided_backprop(net, batch(), 1)
+    assert input_gradient(net, batch(), 1).any()
 
 
 def test_guided_backprop_leaves_no_guide_behind():

@@ -204,8 +204,8 @@ def test_networks_of_half_precision_are_searched_with(dtype):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(64, 100)).to(dtype)
     trace = search(model, images(dtype=dtype), saccades=3, fixations=AROUND, view=seen_cartesian)
-    assert trace.beliefs.dtype == dtype
-    assert trace.beliefs.isfinite().all()
+    assert trace.beliefs.dtype == torch.float32  # half precision rounds away that probabilities add up to 1
+    torch.testing.assert_close(trace.beliefs.logsumexp(2), torch.zeros(trace.beliefs.shape[:2]), atol=1e-5, rtol=0)
 
 
 def test_bad_input_of_search_is_refused():

@@ -363,7 +363,7 @@ def test_a_layer_without_filters_is_refused(call):
         def forward(self, x):
             return self.end(self.sums(x.mean((1, 2, 3)))[:, None])
 
-    with pytest.raises(ValueError, match=r"layer must give \(B, ., ...\), got 'sums', which gives \(7,\)"):
+    with pytest.raises(ValueError, match=r"layer must have feature maps \(B, C, h, w\), got 'sums' with \(7,\)"):
         call(Sums(), "sums", images())
 
 

@@ -1,0 +1,85 @@
+"""Layers given by name or as modules, found by running, and told from tables and from maps with the channels last."""
+
+import pytest
+import torch
+from support.untouched import assert_untouched
+from torch import nn
+from torchvision.models import resnet18, squeezenet1_1, swin_t, vgg11, vit_b_16
+
+from helpers import cam, similarnet
+from helpers.capture import activations, feature_layers, gradients, last_feature_layer, layer_name, suggested_layers
+
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+
+
+X = torch.rand(2, 3, 10, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_layer_is_a_name_or_a_module_of_this_network():
+    net = small()
+    assert layer_name(net, "features.3") == "features.3"  # whether there is one is seen where it runs
+    assert layer_name(net, net[1]) == "1"
+    with pytest.raises(ValueError, match="must be a module of this network, got a ReLU that is none of them"):
+        layer_name(net, nn.ReLU())
+    with pytest.raises(ValueError, match=r"layers\[1\] must be the name of one layer, or the module itself, got 3"):
+        layer_name(net, 3, "layers[1]")
+    for ours in (activations(net, X, net[1]), gradients(net, X, None, [net[1]]).activations):
+        assert list(ours) == ["1"]
+        torch.testing.assert_close(ours["1"], net[:2](X).detach())
+
+
+@pytest.mark.parametrize(
+    ("make", "side", "expected"),
+    [
+        (resnet18, 64, "layer4"),
+        (vgg11, 64, "features"),  # not the pooling to 7 x 7 behind it
+        (squeezenet1_1, 64, "classifier.2"),
+        (swin_t, 64, "permute"),  # "norm" gives (B, h, w, C)
+        (vit_b_16, 224, "conv_proj"),
+    ],
+)
+def test_the_last_layer_with_feature_maps_is_found_by_running(make, side, expected):
+    torch.manual_seed(0)
+    net, x = make(num_classes=4), torch.rand(2, 3, side, side)
+    with assert_untouched(net):
+        assert last_feature_layer(net, x) == expected
+    assert cam.grad_cam(net, x, 1).equal(cam.grad_cam(net, x, 1, layer=expected))
+
+
+def test_layers_with_feature_maps_come_as_they_run():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 7, 1), nn.Flatten())
+    assert feature_layers(net, X) == {"0": (4, 8, 6), "1": (4, 8, 6)}  # of more than one place
+    assert suggested_layers(net, X) == "'1'"
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(240, 5))
+    with pytest.raises(ValueError, match=r"must have a layer with feature maps .* got none"):
+        last_feature_layer(flat, X)
+
+
+def test_maps_with_the_channels_last_are_refused_with_a_layer_that_does():
+    torch.manual_seed(0)
+    net, x = swin_t(num_classes=7).eval(), torch.rand(2, 3, 64, 64)
+    for call in (
+        lambda: cam.grad_cam(net, x, 1, layer="norm"),
+        lambda: similarnet.ablation_errors(net, x, torch.tensor([0, 1]), layer="norm"),
+    ):
+        with pytest.raises(ValueError, match=r"'norm' with \(2, 2, 2, 768\), its channels last; .*'permute'"):
+            call()
+    assert len(similarnet.ablation_errors(net, x, torch.tensor([0, 1]), layer="permute").errors) == 768
+
+
+def test_an_unknown_layer_is_answered_with_near_names_or_the_last_ones():
+    net = squeezenet1_1(num_classes=4)
+    with pytest.raises(ValueError, match=r"got 'features.12.expand1x'; the nearest names are .*features.12.expand1x1"):
+        activations(net, torch.rand(1, 3, 64, 64), "features.12.expand1x")
+    with pytest.raises(ValueError, match=r"got 'conv10'; the last ones are .*classifier.1"):
+        activations(net, torch.rand(1, 3, 64, 64), "conv10")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_named():
+    for script in (torch.jit.trace(small(), X), torch.jit.script(small())):
+        with pytest.raises(ValueError, match="must not be TorchScript"):
+            cam.grad_cam(script, X, 1, layer="1")
