@@ -13,7 +13,7 @@ NAMES = results.names()
 
 
 def test_every_network_and_every_long_run_has_its_record():
-    runs = {"background", "licnn", "localization", "retina", "search", "similarnet", "whatwhere"}
+    runs = {"background", "licnn", "localization", "matrix", "retina", "search", "similarnet", "whatwhere"}
     assert set(NAMES) == runs | {card.name for card in networks.available()}
     assert sorted(path.name for path in FOLDER.iterdir() if path.suffix not in (".csv", ".py", "")) == []
 
