@@ -15,8 +15,9 @@ FILES = ("_config.yml", "pyproject.toml", "requirements.lock", "book/references.
 
 def small_book(root: Path, chapters: dict[str, list[dict[str, Any]]]) -> Path:
     """Make a book in the folder `root` out of chapters, each a list of cells; returns the folder."""
-    # Drawing the page of the networks takes longer than all the rest; it has tests of its own.
-    skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "networks.md")
+    # Drawing the page of the networks, and importing the package for its own, take longer than all the rest; both have
+    # tests of their own.
+    skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "networks.md", "api.md", "api")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, root / name, ignore=skip)
     for name in FILES:
