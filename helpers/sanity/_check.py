@@ -1,6 +1,5 @@
 """The model parameter randomisation test."""
 
-import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -102,20 +101,12 @@ def sanity_check(
     if len(shapes) > 1:
         raise ValueError(f"method must give maps of one shape, got {sorted(shapes)}")
     rows = [map_similarity(trained, step) for step in maps]
-    check = SanityCheck(
+    return SanityCheck(
         layers,
         {measure: torch.stack([row[measure] for row in rows]) for measure in rows[0]},
         _baselines(trained, x, seed),
         torch.stack([trained, *maps]),
     )
-    if undefined := max(int(counts.sum()) for counts in check.undefined().values()):
-        total = len(maps) * len(x)
-        warnings.warn(
-            f"{undefined} of {total} similarities are undefined (NaN): maps that are the same everywhere have none. "
-            "means() leaves them out, undefined() counts them",
-            stacklevel=2,
-        )
-    return check
 
 
 def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor:

@@ -212,3 +212,16 @@ def test_costs_refuse_to_leave_parameters_out():
 def test_a_layer_used_twice_widens_the_field_twice():
     conv = nn.Conv2d(1, 1, 3)
     assert receptive_fields(nn.Sequential(conv, conv))[-1].size == 5
+
+
+def test_a_layer_whose_operations_do_not_count_is_named():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.fc = nn.LSTM(24, 8, batch_first=True), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.fc(self.rnn(x.flatten(2))[0][:, -1])
+
+    with pytest.raises(ValueError, match="got 'rnn', a LSTM, which gives a tuple"):
+        layer_costs(Recurrent(), (4, 4, 6))

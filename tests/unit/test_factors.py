@@ -354,3 +354,13 @@ def test_more_factors_than_the_rank():
     assert w.shape == (6, 7)
     assert h.shape == (7, 5)
     assert error(v, w, h) < 1e-4 * v.square().sum()
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-12, 1e12])
+def test_the_factorisation_does_not_depend_on_the_scale(scale):
+    v = rand(30, 8, dtype=torch.float32)
+    w, h = nmf(v, 3)
+    small_w, small_h = nmf(v * scale, 3)
+    torch.testing.assert_close(
+        small_w.double() @ small_h.double() / scale, w.double() @ h.double(), rtol=1e-3, atol=1e-4
+    )

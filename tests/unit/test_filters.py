@@ -248,3 +248,11 @@ def test_a_dilated_point_is_a_disc(tolerance, area):
     assert grown.sum((-2, -1)).tolist() == [[area], [0]]
     distance = torch.hypot(torch.arange(5.0)[:, None] - 2, torch.arange(7.0) - 3)
     assert torch.equal(grown[0, 0], distance <= tolerance)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.5])
+def test_places_are_not_rounded_to_the_precision_of_half_maps(offset):
+    maps = torch.rand(1, 8, 8, generator=seeded(0)).bfloat16()
+    large = upsample(maps, (224, 224), offset=offset)
+    assert large.dtype == torch.bfloat16
+    torch.testing.assert_close(large.float(), upsample(maps.float(), (224, 224), offset=offset), rtol=0, atol=0.004)

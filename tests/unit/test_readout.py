@@ -91,3 +91,11 @@ def test_places_may_carry_a_graph():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match="^" + message):
         call()
+
+
+def test_networks_of_half_precision_are_read():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    x, places = torch.rand(12, 3, 8, 8), torch.rand(12, 2)
+    expected = position_readout(net, x, places, ["0"])["0"]
+    assert position_readout(net.bfloat16(), x.bfloat16(), places, ["0"])["0"] == pytest.approx(expected, rel=0.05)

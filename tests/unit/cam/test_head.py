@@ -493,3 +493,25 @@ def test_weighted_maps_are_of_the_dtype_of_the_maps(dtype):
 def test_weights_and_maps_that_do_not_fit_are_refused(shape):
     arguments = {"maps": noise(2, 3, 4, 4), "weights": torch.ones(3)}
     refuses(weighted_maps, arguments, weights=torch.ones(shape), maps=noise(3, 4, 4))
+
+
+HEADS = {
+    "1 x 1 convolution behind the average": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), gap(), nn.Conv2d(6, 4, 1), nn.Flatten()
+    ),
+    "1 x 1 convolution before it": lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1), gap(), nn.Flatten()),
+    "and a ReLU": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1), nn.ReLU(inplace=True), gap(), nn.Flatten()
+    ),
+    "maps that are no such convolution's": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), gap(), nn.Flatten()),
+}
+
+
+@pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
+def test_mean_and_bias_are_the_logit_for_every_kind_of_head(make):
+    torch.manual_seed(0)
+    net, x = make().double(), batch()
+    head, classes = pooling_head(net, x), torch.tensor([[0, 3]] * len(x))
+    maps = class_activation_map(net, x, classes)
+    close(maps.mean((2, 3)) + head.bias[classes], net(x).detach().gather(1, classes))
+    close(class_activation_map(net, x), class_activation_map(net, x, net(x).argmax(1)))

@@ -269,3 +269,31 @@ def test_the_batch_size_changes_nothing():
     for batch_size in (1, 3, 100):
         actual = receptive_field_crop(eye(), images, [0, 1], 3, 4, layer="0", batch_size=batch_size)
         assert all(torch.equal(*parts) for parts in zip(actual, expected, strict=True))
+
+
+class Gated(nn.Module):
+    """Holds its gate, a linear layer, behind its head."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.conv, self.gate = nn.Linear(8, 4), nn.Conv2d(3, 8, 3), nn.Linear(8, 8)
+
+    def forward(self, x):
+        maps = self.conv(x).relu()
+        gate = self.gate(maps.mean((2, 3))).sigmoid()
+        return self.fc((maps * gate[..., None, None]).mean((2, 3)))
+
+
+def test_the_layer_that_gives_the_logits_is_read_not_the_last_one_that_was_registered():
+    torch.manual_seed(0)
+    net = Gated()
+    for x in (None, torch.rand(2, 3, 8, 8)):
+        assert class_specific_units(net, 2, 3, x=x).units.tolist() == net.fc.weight[2].topk(3).indices.tolist()
+    with pytest.raises(ValueError, match=r"target must lie in 0 .. 3 .*, got 7"):
+        class_specific_units(net, 7, 3)
+
+
+def test_the_units_of_a_convolution_before_the_average():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert class_specific_units(net, 1, 3).units.tolist() == net[1].weight[1].flatten().topk(3).indices.tolist()

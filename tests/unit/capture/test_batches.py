@@ -79,3 +79,16 @@ def test_chunks_by_hand():
     assert parts(10, None, 8) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
     assert parts(10, None, 9) == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [9]]
     assert {part.dtype for part in chunks(3, 2, X)} == {torch.int64}
+
+
+def test_lists_and_arrays_are_cut_and_a_number_a_colour_is_not():
+    x = torch.rand(3, 3, 4, 4)
+    fill = torch.rand(3, 1, 1)
+    seen = []
+
+    def method(model, part, *others):
+        seen.append([len(other) for other in others])
+        return part
+
+    in_batches(method, None, x, [0, 1, 2], np.arange(3), fill, batch_size=2)
+    assert seen == [[2, 2, 3], [1, 1, 3]]

@@ -38,3 +38,28 @@ def test_other_maps_have_cam_only_where_it_is_known():
         last = torch.einsum("nf,nfhw->nhw", model.fc.weight[labels], model.features(x))
     expected = F.interpolate(last[:, None], (12, 16), mode="bilinear", align_corners=False)[:, 0]
     close(methods["CAM"](model, x, labels), expected)
+
+
+@pytest.mark.parametrize("name", compare.METHODS)
+def test_every_method_of_the_registry_is_explained(name):
+    net, x = tiny_network(), noise(3)
+    classes = torch.tensor([[0, 2], [1, 1], [2, 0]])
+    with assert_untouched(net):
+        both = compare.explain(net, x, name, classes)
+    assert both.shape == (3, 2, *x.shape[2:])
+    with torch.no_grad():
+        best = net.eval()(x).argmax(1)
+    own = compare.explain(net, x, name)
+    assert own.shape == (3, *x.shape[2:])
+    torch.testing.assert_close(own, compare.explain(net, x, name, best))
+    torch.testing.assert_close(both[:, 1], compare.explain(net, x, name, classes[:, 1]))
+
+
+def test_what_explain_refuses_and_warns_of():
+    net, x = tiny_network(), noise(2)
+    with pytest.raises(ValueError, match="method must be one of 'input_gradient'"):
+        compare.explain(net, x, "gradcam")
+    with pytest.raises(ValueError, match="layer must be left out for 'occlusion'"):
+        compare.explain(net, x, "occlusion", layer="relu1")
+    with pytest.warns(UserWarning, match="like bytes: networks.normalize"):
+        compare.explain(net, noise(2).abs() * 100, "input_gradient")

@@ -116,3 +116,12 @@ def test_real_tiny_imagenet():
     assert p.labels.bincount().tolist() == [20, 20, 20]
     assert (p.boxes[:, 2:] > p.boxes[:, :2]).all()
     assert p.boxes.max() <= 64
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>403</html>" * 9])
+def test_an_mnist_of_other_files_is_missing(folder, content):
+    write_mnist(folder)
+    for path in (folder / "MNIST" / "raw").iterdir():
+        path.write_bytes(content)
+    with pytest.raises(data.DataMissing, match="is incomplete: remove it and import or download MNIST again"):
+        data.mnist("test")

@@ -598,3 +598,16 @@ def test_one_class_has_no_rivals():
     with pytest.raises(ValueError, match="two classes"), assert_untouched(net):
         attention_map(net, images(1), 0)
     assert attention_map(net, images(1), 0, score="logit").shape == (1, 11, 13)
+
+
+def test_maps_of_one_place_and_tables_are_left_out():
+    torch.manual_seed(0)
+    squeezed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 5))
+    swin = torchvision.models.swin_v2_t(num_classes=7).eval()
+    for net, x in ((squeezed, torch.rand(1, 3, 8, 8)), (swin, torch.rand(1, 3, 64, 64))):
+        with pytest.raises(ValueError, match=r"model must have nn.ReLU modules with feature maps, .*got none"):
+            attention_map(net, x, 1)
+    torch.manual_seed(0)
+    net = torchvision.models.regnet_y_400mf(num_classes=5).eval()  # its gates have ReLUs of one place
+    steps = attention_steps(net, torch.rand(2, 3, 64, 64), 1)
+    assert min(mask[0].numel() for mask in steps.masks.values()) > 1

@@ -106,3 +106,16 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_said(cache):
 def test_an_unknown_torchvision_network_gets_near_names(name):
     with pytest.raises(ValueError, match="one of its networks, such as"):
         load(name)
+
+
+def test_foreign_weights_have_no_published_accuracy_and_rubbish_is_refused(cache):
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1(weights=None).state_dict(), cache / "squeezenet1_1-b8a52dc0.pth")
+    with pytest.warns(UserWarning, match="not the file torchvision publishes"):
+        card = load("torchvision/squeezenet1_1", "cpu").card
+    assert card.accuracy != card.accuracy  # NaN
+    assert "... 1000 of them" in repr(card)
+    (cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"rubbish")
+    with pytest.raises(WeightsError, match="is damaged or no weight file"):
+        load("torchvision/squeezenet1_1", "cpu")

@@ -194,3 +194,15 @@ def test_tensors_and_lists_are_taken_and_nothing_is_changed():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_few_pixels_of_a_large_map_do_not_set_its_scale():
+    field = np.zeros((200, 200))
+    field[5:105] = np.linspace(0, 1, 200)
+    field[0, :3] = 1000.0
+    (low, high) = plots.overlay(np.zeros((200, 200)), field).axes[0].images[-1].get_clim()
+    assert low == 0
+    assert high < 2
+    assert plots.overlay(np.zeros((200, 200)), field, clip=0).axes[0].images[-1].get_clim() == (0, 1000)
+    with pytest.raises(ValueError, match="clip must be a share"):
+        plots.overlay(np.zeros((200, 200)), field, clip=0.5)

@@ -133,3 +133,22 @@ def test_narrow_panels_go_on_in_new_rows():
     figure, axes = panels(3, 5, [(2, 1), (1, 1), (1, 1)], None, panel_in=3.5)
     assert figure.get_size_inches() == pytest.approx([7.0, 3.5 * (2 + 1) + 2 * 0.06])
     assert [ax.get_subplotspec().rowspan.start for ax in axes] == [0, 0, 1]
+
+
+def test_figures_do_not_depend_on_the_readers_settings():
+    import matplotlib as mpl
+
+    picture = torch.zeros(1, 8, 8)
+    picture[0, :2] = 1  # bright at the top
+
+    def drawn():
+        pixels = imread(io.BytesIO(plots.images(picture)._repr_png_()))[..., 0]
+        return pixels[len(pixels) // 8].mean(), pixels[-len(pixels) // 8].mean()
+
+    expected = drawn()
+    assert expected[0] > expected[1]
+    with mpl.rc_context({"image.origin": "lower"}):
+        assert drawn() == expected
+    with mpl.style.context("dark_background"):
+        axes = plots.bars({"a": 1.0}, "y", baselines={"chance": 0.5}).axes[0]
+    assert axes.get_facecolor() == (1.0, 1.0, 1.0, 1.0)

@@ -112,3 +112,12 @@ def test_bad_arguments_are_refused():
     arguments = {"model": tiny(), "target": 1, "shape": (3, 7, 7)}
     refuses(class_model, arguments, target=3, shape=(3, 7), steps=0, l2=-0.1, lr=0, start=torch.zeros(4, 7, 7))
     refuses(class_model, arguments, target=[[0, 1]], shape=(3, 7, 0), start=float("nan"))
+
+
+def test_an_objective_that_never_moves_is_said():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        net[0].weight.fill_(1)
+        net[0].bias.copy_(torch.tensor([-1.0, 1.0]))
+    with pytest.warns(UserWarning, match=r"never moves for classes \[0\]"):
+        class_model(net, [0, 1], (1, 4, 4), steps=2)

@@ -147,3 +147,10 @@ def test_bad_arguments_are_refused():
     for wrong in (images.repeat(2, 1, 1, 1), images.mT, images / 0):
         refuses(saliency_box, {"maps": maps}, maps=maps[0], images=wrong, foreground=0.2, background=0.0)
     refuses(saliency_box, {"maps": maps}, foreground=1.0)
+
+
+@pytest.mark.parametrize(("dtype", "width", "at"), [(torch.bfloat16, 600, 515), (torch.float16, 4100, 4095)])
+def test_edges_are_not_rounded_in_half_precision(dtype, width, at):
+    maps = torch.zeros(1, 8, width, dtype=dtype)
+    maps[..., at] = 1
+    assert saliency_box(maps).tolist() == [[at, 0, at + 1, 8]]

@@ -79,3 +79,18 @@ def test_bad_arguments_are_refused():
     refuses(region_occlusion, arguments, regions=torch.tensor([[0, 0, 1, 1]]))
     for window, stride in ((0, 0), (8, 4), ((7, 8), (3, 4))):
         refuses(occlusion, arguments | {"window": 3, "stride": 2}, window=window, stride=stride)
+
+
+def test_many_windows_do_not_overflow_half_precision():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2, bias=False)).half()
+    with torch.no_grad():
+        net[1].weight.fill_(0.2)
+    drops = occlusion(net, torch.ones(1, 1, 64, 64).half(), 0, window=32, stride=1, batch_size=256)
+    assert drops.max().item() == pytest.approx(32 * 32 * 0.2, rel=2e-3)
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), [((64, 64), 16, 8), ((40, 24), (10, 6), (5, 3))])
+def test_the_window_follows_the_size_of_the_images(size, window, stride):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1], 2)).double()
+    x = torch.rand(1, 1, *size, dtype=torch.float64)
+    torch.testing.assert_close(occlusion(net, x, 1), occlusion(net, x, 1, window=window, stride=stride))

@@ -317,3 +317,32 @@ def test_bad_arguments_are_refused_before_anything_is_computed():
         refuses(sanity_check, arguments, x=x, target=target, seed=seed)
     with pytest.raises(ValueError, match=r"^model must have layers with weights"):
         sanity_check(never, nn.Sequential(nn.ReLU()), images(), 0)
+
+
+def test_constant_maps_are_counted_and_left_out_of_means():
+    class Dying(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.calls = nn.Conv2d(3, 4, 3), 0
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3))
+
+    def half_constant(model, x, target):
+        maps = x.sum(1) * model.conv.weight.sum()
+        maps[0] = 0 if model is not net else maps[0]
+        return maps
+
+    torch.manual_seed(0)
+    net, x = Dying(), torch.rand(3, 3, 8, 8)
+    check = sanity_check(half_constant, net, x, 1)
+    assert check.undefined()["spearman_abs"].tolist() == [1]
+    expected = check.similarity["spearman_abs"][0, 1:].mean()
+    torch.testing.assert_close(check.means()["spearman_abs"], expected[None])
+
+
+def test_the_check_runs_in_inference_mode():
+    net, x = tiny(), images()
+    expected = sanity_check(saliency, net, x, 1).maps
+    with torch.inference_mode():
+        torch.testing.assert_close(sanity_check(saliency, net, x, 1).maps, expected)

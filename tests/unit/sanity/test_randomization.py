@@ -442,3 +442,39 @@ def test_networks_that_cannot_be_drawn_anew_are_refused(make, match):
 @each_way
 def test_an_unknown_redraw_is_refused(randomization):
     refuses(lambda model, redraw: next(randomization(model, redraw=redraw)), {"model": tiny()}, redraw="initials")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_old_weight_normalisation_is_refused_and_shuffled():
+    torch.manual_seed(1)
+    norm = nn.utils.weight_norm
+    net = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Flatten(), norm(nn.Linear(144, 5)))
+    with pytest.raises(ValueError, match=r'got some in 0, 3; redraw="shuffled" needs no such way'):
+        next(cascading_randomization(net))
+    *_, (_, last) = cascading_randomization(net, redraw="shuffled")
+    known = dict(net.named_parameters())
+    assert not any(torch.equal(p, known[name]) for name, p in last.named_parameters())
+
+
+def test_new_weights_are_not_those_that_the_seed_gave_before():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    for name, other in independent_randomization(net):
+        assert not torch.equal(other.get_submodule(name).weight, net.get_submodule(name).weight)
+
+
+def test_any_network_can_be_shuffled():
+    torch.manual_seed(0)
+    net = torchvision.models.swin_t(num_classes=5)
+    with pytest.raises(ValueError, match="cannot be drawn anew"):
+        randomizable_layers(net)
+    assert len(randomizable_layers(net, "shuffled")) > 50
+
+
+def test_an_attention_layer_is_drawn_without_the_layer_within():
+    net = nn.MultiheadAttention(4, 2)
+    with torch.no_grad():
+        net.out_proj.bias.fill_(3)
+    drawn = {name: other for name, other in independent_randomization(net)}
+    assert not torch.equal(drawn[""].in_proj_weight, net.in_proj_weight)
+    assert torch.equal(drawn[""].out_proj.bias, net.out_proj.bias)

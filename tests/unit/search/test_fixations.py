@@ -256,3 +256,14 @@ REFUSED = {
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match="^" + message):
         call()
+
+
+def test_networks_that_give_no_logits_are_refused_as_elsewhere():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)), x
+
+    with pytest.raises(ValueError, match=r"model must return logits \(B, classes\) with B = 9, got tuple"):
+        label_map(Pair(), torch.rand(1, 3, 8, 8), 3, log_polar)
+    with pytest.raises(ValueError, match=r"x must be torch.float32, as the network's weights are, got torch.float64"):
+        label_map(nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8).double(), 3, log_polar)
