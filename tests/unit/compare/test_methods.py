@@ -42,7 +42,7 @@ def test_other_maps_have_cam_only_where_it_is_known():
 
 @pytest.mark.parametrize("name", compare.METHODS)
 def test_every_method_of_the_registry_is_explained(name):
-    net, x = tiny_network(), noise(3)
+    net, x = tiny_network(), noise(3, 3, 16, 12)
     classes = torch.tensor([[0, 2], [1, 1], [2, 0]])
     with assert_untouched(net):
         both = compare.explain(net, x, name, classes)
@@ -56,10 +56,10 @@ def test_every_method_of_the_registry_is_explained(name):
 
 
 def test_what_explain_refuses_and_warns_of():
-    net, x = tiny_network(), noise(2)
+    net, x = tiny_network(), noise(2, 3, 16, 12)
     with pytest.raises(ValueError, match="method must be one of 'input_gradient'"):
         compare.explain(net, x, "gradcam")
     with pytest.raises(ValueError, match="layer must be left out for 'occlusion'"):
         compare.explain(net, x, "occlusion", layer="relu1")
     with pytest.warns(UserWarning, match="like bytes: networks.normalize"):
-        compare.explain(net, noise(2).abs() * 100, "input_gradient")
+        compare.explain(net, noise(2, 3, 16, 12).abs() * 100, "input_gradient")
