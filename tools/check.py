@@ -46,7 +46,7 @@ def test_command(everything: bool, arguments: list[str]) -> list[str]:
         *PYTHON,
         "pytest",
         "-n",
-        str(workers() + 1),  # tests wait for browsers, kernels and commands: two workers leave a core idle
+        str(workers()),
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",

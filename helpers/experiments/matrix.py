@@ -208,7 +208,7 @@ def check_answers(matrix: dict[str, dict[str, Answer]]) -> None:
 def said(matrix: dict[str, dict[str, Answer]]) -> dict[str, dict[str, str]]:
     """The sentences: network -> method -> sentence."""
     sentences = {
-        name: {method: given.said for method, given in row.items() if given.kind == "refused"}
+        name: {method: answer.said for method, answer in row.items() if answer.kind == "refused"}
         for name, row in matrix.items()
     }
     return {name: row for name, row in sentences.items() if row}
@@ -219,7 +219,7 @@ def rows(matrix: dict[str, dict[str, Answer]]) -> list[dict[str, Any]]:
     tables = []
     for table, metric in (("right", "relative error"), ("refused", "layers named")):
         values = {
-            name: {method: float(f"{given.value:.1e}") for method, given in row.items() if given.kind == table}
+            name: {method: float(f"{answer.value:.1e}") for method, answer in row.items() if answer.kind == table}
             for name, row in matrix.items()
         }
         tables += long_table(values, "network", "method", table=table, metric=metric)
