@@ -49,9 +49,6 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
         yield model
     finally:
         for module, saved, held in zip(modules, flags, tensors, strict=True):
-            added = [key for key, value in vars(module).items() if isinstance(value, Tensor) and key not in held]
-            for key in added:
-                del vars(module)[key]
             vars(module).update(saved | held)
         for registry, saved in entries:
             registry.clear()

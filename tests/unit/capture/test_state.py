@@ -124,7 +124,7 @@ def test_batch_normalisation_without_statistics_is_refused_where_images_would_mi
 
 
 class Counting(nn.Module):
-    """Writes into its buffer, and keeps tensors that are neither buffer nor parameter, one for the first time."""
+    """Writes into its buffer, and keeps a tensor that is neither buffer nor parameter."""
 
     def __init__(self):
         super().__init__()
@@ -134,7 +134,6 @@ class Counting(nn.Module):
     def forward(self, x):
         self.count += 1
         self.last = x.mean()
-        self.first_time = x.sum()
         return x
 
 
