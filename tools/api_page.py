@@ -402,13 +402,31 @@ def rooms(root: Path, names: list[str]) -> str:
 def room_section(root: Path, room: str) -> str:
     """The section of a room: its docstring, a table of what it offers, every entry."""
     own = of_room(room)
-    listed = [f"   {entry.short}" for entry in own if entry.kind not in ("type", "data")]
-    lines = [f".. automodule:: helpers.{room}", ""]
-    lines += [".. autosummary::", "   :nosignatures:", "", *listed, ""] if listed else []
-    for entry in own:
-        lines += [*described(root, entry), ""]
-    body = "\n".join(lines)
-    return f"## `helpers.{room}`\n\n```{{eval-rst}}\n{body}\n```"
+    entry_lines = [line for entry in own for line in [*described(root, entry), ""]]
+    parts = [f"## `helpers.{room}`", to_myst([f".. automodule:: helpers.{room}"]), summary(own), to_myst(entry_lines)]
+    return "\n\n".join(filter(None, parts))
+
+
+def to_myst(lines: list[str]) -> str:
+    """Lines of reStructuredText in a page of MyST."""
+    return "\n".join(["```{eval-rst}", *lines, "```"])
+
+
+def summary(own: list[Entry]) -> str:
+    """A line for each function and class, with the first sentence of its docstring; nothing where there is none.
+
+    autosummary would import and parse everything a second time for it, a fifth of the time of writing the site.
+    """
+    listed = [entry for entry in own if entry.kind not in ("type", "data")]
+    lines = [f"| {{py:obj}}`{entry.short} <{entry.home}>` | {first_sentence(entry.value)} |" for entry in listed]
+    return "\n".join(["| name | what it is |", "|---|---|", *lines]) if lines else ""
+
+
+def first_sentence(value: Any) -> str:
+    """The first sentence of a docstring, fit for a table of MyST."""
+    paragraph = " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.?!]) ", paragraph)[0]
+    return re.sub(r"[|$*<_](?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\\g<0>", re.sub(r":(\w+):(?=`)", r"{\1}", sentence))
 
 
 def described(root: Path, entry: Entry) -> list[str]:

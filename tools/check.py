@@ -21,9 +21,15 @@ from tools.project import ROOT
 from tools.run_pages import THREADS, failure, workers
 
 PYTHON = (sys.executable, "-m")
-# Long files first, so that no core is idle at the end; those of the site after two that run while it is written.
-LONG = ("test_build", "test_run_pages", "test_site", "test_site_phone", "test_chapters")
-TESTS = (*(f"tests/book/{name}.py" for name in LONG), "tests/experiments", "tests/unit", "tests/book")
+# Long files first, so that no core is idle at the end; those of the site once it is likely to be written.
+BEFORE, WITH_SITE = ("test_build", "test_run_pages"), ("test_site", "test_chapters")
+TESTS = (
+    *(f"tests/book/{name}.py" for name in BEFORE),
+    "tests/experiments",
+    *(f"tests/book/{name}.py" for name in WITH_SITE),
+    "tests/unit",
+    "tests/book",
+)
 LINT_IMPORTS = (sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
 
 

@@ -1,4 +1,7 @@
-"""The built site: every link resolves, and in Chromium no page logs an error or asks another host for anything."""
+"""The built site: every link resolves, and in Chromium no page logs an error or asks another host for anything.
+
+A page is loaded once, on a phone, and then shown on a desktop: loading it is what takes the time.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 from support.server import serving
-from support.watched import CHAPTERS, PAGES, PHONE, Watched
+from support.watched import CHAPTERS, DESKTOP, PAGES, PHONE, Watched
 
+from tools.chapters import chapters
 from tools.project import ROOT, repository
 
 READABLE_CONTRAST = 4.5  # WCAG AA for text of normal size
+EXERCISES = {f"book/{chapter.name}.html": len(chapter.exercises) for chapter in chapters(ROOT)}
+FOLDED = "> summary:text-matches('Hint|Solution')"
 
 # The contrast of the text of an article with what lies behind it, by WCAG's formula.
 CONTRAST = """() => {
@@ -35,14 +41,35 @@ CONTRAST = """() => {
 @pytest.mark.browser
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_loads_without_error_and_fits(path: str, watch: Any) -> None:
-    watched = watch()
-    watched.open(path)
+    watched = watch(PHONE)
+    page = watched.open(path)
     assert watched.problems() == []
+    if path in EXERCISES:
+        assert maths_and_folds(page, EXERCISES[path]) == []
+    watched.resize(DESKTOP)
+    assert watched.problems() == []
+
+
+def maths_and_folds(page: Any, exercises: int) -> list[str]:
+    """What is wrong with the formulas of a chapter, and with its hints and solutions, which are closed at first."""
+    counts = {
+        "formulas with an error": (page.locator("mjx-merror").count(), 0),
+        "formulas that are not set": (page.locator("article .math.notranslate:not(:has(mjx-container))").count(), 0),
+        "open hints": (page.locator(f"article details[open]:has({FOLDED})").count(), 0),
+    }
+    problems = [f"{count} {what}" for what, (count, limit) in counts.items() if count > limit]
+    if page.locator("mjx-container").count() == 0:
+        problems.append("no formula is set")
+    if page.locator(f"article details:has({FOLDED})").count() < 2 * exercises:
+        problems.append(f"fewer hints and solutions than {exercises} exercises have")
+    return problems
 
 
 BAD_PAGE = """<!doctype html><title> </title><link rel="icon" href="data:,"><img src="gone.png" alt=" ">
 <script>console.error("said"); setTimeout(() => { throw new Error("thrown") })</script>
-<script src="http://192.0.2.1/x.js" async></script><body style="margin: 0"><div style="width: 500px">wide</div>"""
+<script src="http://192.0.2.1/x.js" async></script><body style="margin: 0"><div style="width: 500px">wide</div>
+<article><p class="math notranslate">x</p><mjx-merror>y</mjx-merror>
+<details open><summary>Hint</summary>z</details></article>"""
 
 
 @pytest.mark.browser
@@ -53,11 +80,16 @@ def test_what_is_wrong_with_a_page_is_seen(chromium: Any, tmp_path: Path) -> Non
         watched.page.route("http://192.0.2.1/**", lambda route: route.abort())
         watched.open("bad.html")
         problems = "\n".join(watched.problems())
+        folds = maths_and_folds(watched.page, 2)
         watched.context.close()
     for fault in ("console: said", "page error: thrown", "404: ", "failed: http://192.0.2.1/x.js"):
         assert fault in problems
     for fault in ("external: http://192.0.2.1/x.js", "500 px wide", "no alt text: ", "no title", "no language"):
         assert fault in problems
+    assert folds == [
+        *("1 formulas with an error", "1 formulas that are not set", "1 open hints", "no formula is set"),
+        "fewer hints and solutions than 2 exercises have",
+    ]
 
 
 @pytest.mark.browser

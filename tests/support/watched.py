@@ -46,6 +46,11 @@ class Watched:
         self.page.evaluate(SETTLED)
         return self.page
 
+    def resize(self, viewport: dict[str, int]) -> None:
+        """Show the page that is open in a window of another size."""
+        self.page.set_viewport_size(viewport)
+        self.page.evaluate(SETTLED)
+
     def problems(self) -> list[str]:
         """What is wrong with the page that is open."""
         width, wide = self.page.viewport_size["width"], self.page.evaluate("document.documentElement.scrollWidth")
