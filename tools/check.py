@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tools import book
 from tools.chapters import chapters
 from tools.project import ROOT
-from tools.run_pages import THREADS, failure, workers
+from tools.run_pages import MEMORY, THREADS, failure, workers
 
 PYTHON = (sys.executable, "-m")
 # Long files first, so that no core is idle at the end; those of the site once it is likely to be written.
@@ -68,9 +68,9 @@ def run_tests(command: list[str]) -> int:
 
 
 def environment() -> dict[str, str]:
-    """The variables of every command: this tree's `helpers`, offline, one thread a process."""
+    """The variables of every command: this tree's `helpers`, offline, one thread a process, memory kept."""
     paths = [str(ROOT / "tools" / "offline"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **dict.fromkeys(THREADS, "1")}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **dict.fromkeys(THREADS, "1"), **MEMORY}
 
 
 def read(command: list[str]) -> subprocess.CompletedProcess[str]:

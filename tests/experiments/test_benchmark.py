@@ -18,6 +18,19 @@ LICNN = {case.name: case for case in cases.licnn_cases(32)}
 SEARCH = {case.name: case for case in cases.search_cases(64)}
 
 
+def small_vgg():
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The networks of the benchmark small: what they compute and how often is the same."""
+    for name in ("resnet18", "vgg16"):
+        monkeypatch.setitem(cases.NETWORKS, name, small_vgg)
+
+
+@pytest.mark.usefixtures("small")
 def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
     pytest.importorskip("captum")
     file, threads = tmp_path / "rows.json", torch.get_num_threads()
@@ -35,12 +48,8 @@ def test_a_row_has_the_promised_columns_and_is_written(tmp_path, capsys):
         assert row["ours_peak_mb"] is None
 
 
-LONG = "integrated gradients, 50 steps"
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == LONG else []) for name in CASES]
-)
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", CASES)
 def test_ours_and_the_peer_compute_the_same(name):
     pytest.importorskip("captum")
     if "SmoothGrad" in name:
@@ -54,6 +63,7 @@ def test_ours_and_the_peer_compute_the_same(name):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * theirs.abs().max().item())
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("name", "images"),
     [
@@ -153,13 +163,8 @@ def test_an_ablation_runs_the_trunk_once(name):
     assert sum(seen) <= case.batch + 4  # the loop needs 16 and 512 times the batch
 
 
-def small_vgg():
-    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
-
-
-def test_licnn_beside_its_steps_as_they_are_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(cases.NETWORKS, "vgg16", small_vgg)
+@pytest.mark.usefixtures("small")
+def test_licnn_beside_its_steps_as_they_are_written(tmp_path):
     file = tmp_path / "rows.json"
     options = ["licnn", "--size", "32", "--rounds", "1", "--no-memory", "--device", "cpu", "--json", str(file)]
     assert benchmark.main(options) == 0

@@ -4,7 +4,8 @@ import pytest
 import torch
 from support.untouched import assert_untouched
 from torch import nn
-from torchvision.models import resnet18, squeezenet1_1, swin_t, vgg11, vit_b_16
+from torchvision.models import VisionTransformer, resnet18, squeezenet1_1, swin_t
+from torchvision.models.vgg import VGG, make_layers
 
 from helpers import cam, similarnet
 from helpers.capture import activations, feature_layers, gradients, last_feature_layer, layer_name, suggested_layers
@@ -31,19 +32,31 @@ def test_a_layer_is_a_name_or_a_module_of_this_network():
         torch.testing.assert_close(ours["1"], net[:2](X).detach())
 
 
+def small_vgg(num_classes):
+    net = VGG(make_layers([8, "M", 16, "M"]), num_classes, init_weights=False)
+    net.classifier = nn.Linear(16 * 7 * 7, num_classes)  # of 120 million weights otherwise
+    return net
+
+
+def small_vit(num_classes):
+    return VisionTransformer(
+        image_size=64, patch_size=16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=num_classes
+    )
+
+
 @pytest.mark.parametrize(
-    ("make", "side", "expected"),
+    ("make", "expected"),
     [
-        (resnet18, 64, "layer4"),
-        (vgg11, 64, "features"),  # not the pooling to 7 x 7 behind it
-        (squeezenet1_1, 64, "classifier.2"),
-        (swin_t, 64, "permute"),  # "norm" gives (B, h, w, C)
-        (vit_b_16, 224, "conv_proj"),
+        (resnet18, "layer4"),
+        (small_vgg, "features"),  # not the pooling to 7 x 7 behind it
+        (squeezenet1_1, "classifier.2"),
+        (swin_t, "permute"),  # "norm" gives (B, h, w, C)
+        (small_vit, "conv_proj"),
     ],
 )
-def test_the_last_layer_with_feature_maps_is_found_by_running(make, side, expected):
+def test_the_last_layer_with_feature_maps_is_found_by_running(make, expected):
     torch.manual_seed(0)
-    net, x = make(num_classes=4), torch.rand(2, 3, side, side)
+    net, x = make(num_classes=4), torch.rand(2, 3, 64, 64)
     with assert_untouched(net):
         assert last_feature_layer(net, x) == expected
     assert cam.grad_cam(net, x, 1).equal(cam.grad_cam(net, x, 1, layer=expected))
