@@ -2,7 +2,7 @@
 
 A check never raises: a missing answer, a wrong one and one that crashes each get one line that says what to do next,
 so a chapter runs to its end with its exercises still open. The checks of chapter 1 stand in
-`helpers.checks.ch01_basics` and so on.
+`helpers.checks.ch01_basics` and so on, the open checks of the assignments in `helpers.checks.a1_basics` and so on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 _checks: dict[str, Callable[[Any], str]] = {}
+_names: dict[str, str] = {}  # of the answers of assignments, by task
 _MARKS = {"right": "✓", "wrong": "✗", "todo": "…"}
 
 
@@ -32,16 +33,22 @@ class Verdict:
     message: str
 
 
-def exercise(number: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
+def exercise(number: str, name: str = "") -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
     """Register the decorated function as the check of one exercise, for example `@exercise("1.3")`.
 
     The function takes the reader's answer, raises `Wrong` with a helpful message, or returns what to say when right.
+
+    Args:
+        number: of a chapter's exercise, such as "1.3", or of an assignment's task, such as "a1.3".
+        name: of the answer, in an assignment.
     """
 
     def register(function: Callable[[Any], str]) -> Callable[[Any], str]:
         if number in _checks:
             raise ValueError(f"exercise {number} has a check already")
         _checks[number] = function
+        if name:
+            _names[number] = name
         return function
 
     return register
@@ -71,10 +78,20 @@ def tensor_answer(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
 
 
 def available() -> list[str]:
-    """The numbers of all exercises that have a check, in order."""
+    """The numbers of the chapters' exercises that have a check, in order."""
+    return [number for number in _numbers() if not number.startswith("a")]
+
+
+def answer_names(assignment: str) -> dict[str, str]:
+    """The names of an assignment's answers, such as "a1", by task, in order."""
+    return {number: _names[number] for number in _numbers() if number.startswith(f"{assignment}.")}
+
+
+def _numbers() -> list[str]:
+    """The numbers of all checks, those of chapters first."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return sorted(_checks, key=lambda number: [int(part) for part in number.split(".")])
+    return sorted(_checks, key=lambda number: (number[0] == "a", [int(part) for part in number.lstrip("a").split(".")]))
 
 
 def verdict(number: str, answer: Any) -> Verdict:
@@ -92,7 +109,7 @@ def verdict(number: str, answer: Any) -> Verdict:
     """
     if not isinstance(number, str):
         raise ValueError(f'the number of an exercise is a text such as "1.3", got {number!r}')
-    if number not in _checks and number not in available():
+    if number not in _checks and number not in _numbers():
         raise ValueError(f"there is no exercise {number}; there are {', '.join(available())}")
     try:
         return Verdict("right", _checks[number](answer))
@@ -104,7 +121,12 @@ def verdict(number: str, answer: Any) -> Verdict:
         return Verdict("wrong", f"your code raised {type(error).__name__}: {error}")
 
 
+def mark(status: str) -> str:
+    """The sign that stands before what is said of a status."""
+    return _MARKS[status]
+
+
 def check(number: str, answer: Any) -> None:
     """Judge an answer and print one line that says what to do next; see `verdict`."""
     judged = verdict(number, answer)
-    print(f"{_MARKS[judged.status]} Exercise {number}: {judged.message}")
+    print(f"{mark(judged.status)} Exercise {number}: {judged.message}")
