@@ -68,7 +68,7 @@ def salient_region(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     the code leaves out.
     """
     check_tensor(maps, "maps", "... H W")
-    check_number(threshold, "threshold", 0, 1)
+    threshold = check_number(threshold, "threshold", 0, 1)
     # Halves, since the range of finite numbers may not be finite; and the difference, so that the peak is always in.
     low, high = maps.amin((-2, -1), keepdim=True) / 2, maps.amax((-2, -1), keepdim=True) / 2
     return maps / 2 - low >= threshold * (high - low)
@@ -126,11 +126,11 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
         (B, H, W) bool, each image's area as in `region`.
 
     Raises:
-        ValueError: a region that is not a non-empty bool (B, H, W), or an unknown kind.
+        ValueError: a region that is not a non-empty bool (B, H, W), an unknown kind, or a seed below 0.
     """
     check_tensor(region, "region", "B H W", kind="bool")
     check_choice(kind, "kind", KINDS)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     count, height, width = region.shape
     if kind == "shift":
         down, right = (_shifts(n, torch.rand(count, generator=draw)) for n in (height, width))
@@ -195,7 +195,7 @@ def accuracy_under_blur(
         if not isinstance(values, Sequence) or not values:
             raise ValueError(f"{name} must be a sequence of at least one number, got {describe(values)}")
     ranks = [check_count(n, "top") for n in top]
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     original = _hits(model, x, y, ranks, batch_size)
     outside, inside = [], []  # R of (M, T, N)
     for radius in radii:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,9 +66,9 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, di
     Raises:
         ValueError: an argument is out of range, or the window does not fit in the padded input.
     """
-    for name, value in (("size", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
-        check_count(value, name)
-    check_count(padding, "padding", 0)
+    size, kernel = check_count(size, "size"), check_count(kernel, "kernel")
+    stride, dilation = check_count(stride, "stride"), check_count(dilation, "dilation")
+    padding = check_count(padding, "padding", 0)
     reach = dilation * (kernel - 1) + 1  # pixels the window spans
     if reach > size + 2 * padding:
         raise ValueError(f"kernel must fit in {size} pixels padded by {padding}, got a window of {reach} pixels")
@@ -148,7 +149,7 @@ _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 def _side(module: nn.Module, name: str) -> int:
     """A setting of a layer that must be the same along both sides."""
     value = getattr(module, name, 1)
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = (int(value),) * 2 if isinstance(value, int | np.integer) else tuple(value)
     if isinstance(value, str) or pair[0] != pair[1]:
         kind = type(module).__name__
         raise ValueError(f"{name} of a {kind} must be one whole number for both sides, got {value!r}")

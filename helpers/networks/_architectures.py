@@ -159,9 +159,7 @@ class SmallVGG(Chain):
             raise ValueError(
                 f"stages must be the numbers of filters, stage by stage, as ((16,), (32, 32)), got {stages!r}"
             )
-        for stage in stages:
-            for filters in stage:
-                check_count(filters, "every number in stages")
+        stages = [[check_count(filters, "every number in stages") for filters in stage] for stage in stages]
         classes, channels = check_count(classes, "classes"), check_count(channels, "channels")
         atrous = check_count(atrous, "atrous", 0, len(stages) - 1)
         if atrous and angular:

@@ -86,7 +86,7 @@ def sanity_check(
     Source: Adebayo et al. 2018, section 3.
     """
     randomization = ORDERS[check_choice(order, "order", ORDERS)]
-    check_count(seed, "seed", 0, 2**32 - 1)
+    seed = check_count(seed, "seed", 0, 2**32 - 1)
     check_choice(redraw, "redraw", REDRAWS)
     randomizable_layers(model, redraw)  # raises before any map is computed
     target = top_classes(model, x) if target is None else target
