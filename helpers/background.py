@@ -133,7 +133,7 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     count, height, width = region.shape
     if kind == "shift":
-        down, right = (_shifts(n, torch.rand(count, generator=draw)) for n in (height, width))
+        down, right = (_shifts(n, torch.rand(count, generator=draw, dtype=torch.float32)) for n in (height, width))
         rows = (torch.arange(height) - down[:, None]) % height  # (B, H)
         columns = (torch.arange(width) - right[:, None]) % width
         image = torch.arange(count)[:, None, None]
@@ -141,12 +141,14 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     if kind == "random":
         sigma = BLOB_SIGMA * max(height, width)
         rim = round(3 * sigma)  # cut off again: at a mirror smooth noise varies more, and would have its peaks there
-        noise = torch.randn(count, 1, height + 2 * rim, width + 2 * rim, generator=draw)
+        size = height + 2 * rim, width + 2 * rim
+        noise = torch.randn(count, 1, *size, generator=draw, dtype=torch.float32)
         priority = blurred(noise, sigma)[:, 0, rim : rim + height, rim : rim + width]
     else:
         # Squared distances differ by whole numbers; the noise decides between pixels that are equally far.
         rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (height, width))
-        priority = -(rows[:, None].square() + columns.square()) + 0.5 * torch.rand(count, height, width, generator=draw)
+        ties = torch.rand(count, height, width, generator=draw, dtype=torch.float32)
+        priority = -(rows[:, None].square() + columns.square()) + 0.5 * ties
     rank = priority.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
     return (rank < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
 

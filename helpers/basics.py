@@ -209,7 +209,9 @@ def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> 
     Raises:
         ValueError: no such layer, or a dilated pooling.
     """
-    layer, linear = layer_name(model, layer), copy.deepcopy(model).double()
+    layer = layer_name(model, layer)
+    with torch.inference_mode(False):  # or no gradient could be asked of the copy
+        linear = copy.deepcopy(model).double()
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
             if _side(module, "dilation") != 1:
@@ -247,7 +249,7 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int]
     modules = named_modules(model, [layer])
     if layer not in modules:
         raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
-    with preserved(model), torch.enable_grad():
+    with preserved(model), torch.inference_mode(False), torch.enable_grad():
         pixels = check_images(x).detach().clone().requires_grad_()
         outputs: list[object] = []
         # A copy: what follows may overwrite the output in place.

@@ -71,5 +71,5 @@ def random_map(x: Tensor, seed: int = 0) -> Tensor:
         ValueError: bad `x`, or a seed that is no integer from 0 on.
     """
     draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
-    numbers = torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw)
+    numbers = torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw, dtype=torch.float32)
     return numbers.to(x).clamp(max=1 - torch.finfo(x.dtype).eps / 2)

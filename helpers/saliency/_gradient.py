@@ -243,8 +243,13 @@ class _GuidedReLUs(TorchFunctionMode):
         # What needs no gradient was not made of the image: Swin V2 has ReLUs that are given positions alone.
         if guided and output.requires_grad:
             self.count += 1
-            output.register_hook(lambda gradient: gradient.clamp(min=0))
+            output.register_hook(_guided)
         return output
+
+
+def _guided(gradient: Tensor | None) -> Tensor | None:
+    """A gradient without its negative part; there is none where what follows cannot be differentiated."""
+    return None if gradient is None else gradient.clamp(min=0)
 
 
 def _floor(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from helpers._validate import check_count, check_number, check_tensor
+from helpers.device import unmixed
 from helpers.retina._grid import Geometry, grid_offsets, pixel_centers
 from helpers.search._information import check_accuracy
 
@@ -119,6 +120,7 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = CHANCE) -> Ten
 
 def unchecked_predicted_map(cells: Tensor, size: int, chance: float = CHANCE) -> Tensor:
     """`predicted_map` of cells (N, rings, azimuths) that were checked: (N, size, size)."""
-    maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
+    with unmixed(cells):
+        maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
     axis = pixel_centers(size, device=cells.device)
     return torch.where(axis.square() + axis[:, None].square() <= 1, maps, chance)

@@ -8,7 +8,7 @@ from support.capture import Shared, X, mixed
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
-from helpers import saliency
+from helpers import cam, compare, licnn, saliency
 from helpers.capture import activations, gradients, layer_names, logits, named_modules, preserved
 
 
@@ -76,6 +76,7 @@ def classifier(*layers):
     return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
 
 
+GRADIENT_METHODS = [name for name in compare.METHODS if name not in ("occlusion", "class_activation_map")]
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -115,6 +116,28 @@ def test_what_a_network_takes_is_not_read_off_its_weights():
     torch.testing.assert_close(saliency.input_gradient(net, x, 1), expected)
 
 
+class TwoPrecisions(nn.Module):
+    """Casts what it is given to bfloat16 itself, and goes on in single precision."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.end, self.body = nn.Linear(8, 4), nn.Conv2d(3, 8, 3).bfloat16()
+
+    def forward(self, x):
+        return self.end(self.body(x.bfloat16()).relu().mean((2, 3)).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_network_of_two_precisions_takes_whatever_it_runs_with(dtype):
+    net, x = TwoPrecisions(), IMAGES.to(dtype).requires_grad_()
+    expected = torch.autograd.grad(net(x)[:, 1].sum(), x)[0]
+    actual = saliency.input_gradient(net, x, 1)
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert cam.grad_cam(net, x, 1, "body").shape == (2, 6, 6)
+
+
 def test_batch_normalisation_without_statistics_is_refused_where_images_would_mix():
     net = classifier(nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(ValueError, match=r"images of a batch independently, .* in '1': give it one image a pass"):
@@ -143,6 +166,30 @@ def test_buffers_and_other_tensors_are_put_back():
         saliency.occlusion(net, IMAGES, 1, window=4, stride=4)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_observers_of_a_network_prepared_for_quantisation_learn_nothing():
+    net = classifier()
+    net.qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")
+    net = torch.ao.quantization.prepare(net)
+    net(IMAGES)
+    with assert_untouched(net):
+        saliency.smooth_gradient(net, IMAGES, 1, samples=2, noise=2.0)
+    before = net[0].activation_post_process.max_val.clone()
+    net(3 * IMAGES)  # in the caller's own hands they go on learning
+    assert net[0].activation_post_process.max_val > before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
+def test_a_quantised_head_is_said_not_to_be_differentiable(name):
+    net = torch.ao.quantization.quantize_dynamic(classifier(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(
+        ValueError, match=r"a way that can be differentiated \(a quantised layer.*occlusion and CAM need no"
+    ):
+        compare.explain(net, IMAGES, name, 1)
+    assert saliency.occlusion(net, IMAGES, 1, window=4).abs().max() > 0
+
+
 def test_a_network_made_in_inference_mode_runs_and_is_refused_for_gradients():
     with torch.inference_mode():
         net = classifier()
@@ -152,9 +199,11 @@ def test_a_network_made_in_inference_mode_runs_and_is_refused_for_gradients():
         gradients(net, IMAGES, 1, "input")
 
 
-def test_a_compiled_network_gives_the_values_of_the_one_it_was_made_of():
-    net = classifier()
-    compiled = torch.compile(copy.deepcopy(net), backend="eager")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_network_gives_the_values_of_the_one_it_was_made_of(backend):
+    net = classifier(nn.ReLU(), nn.Conv2d(4, 4, 1))
+    compiled = torch.compile(copy.deepcopy(net), backend=backend)
+    torch.testing.assert_close(licnn.attention_map(compiled, IMAGES, 1), licnn.attention_map(net, IMAGES, 1))
     ours = gradients(compiled, IMAGES, 1, ["input", "_orig_mod.1"]).gradients
     theirs = gradients(net, IMAGES, 1, ["input", "1"]).gradients
     torch.testing.assert_close(ours["input"], theirs["input"])
