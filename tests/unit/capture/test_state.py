@@ -1,6 +1,7 @@
 """Names of layers, and networks left as they were found."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -55,17 +56,31 @@ def test_preserved_undoes_what_happens_inside():
         lambda net: net[7].weight.grad.zero_(),
         lambda net: net[0].weight.data.add_(1),
         lambda net: net[1].running_mean.add_(1),
+        lambda net: net[1].running_mean.resize_(1, 4),
+        lambda net: net[1]._buffers.update(running_var=net[1].running_var.clone()),
         lambda net: net[5].register_forward_hook(lambda *_: None),
+        lambda net: net[5].register_forward_pre_hook(lambda *_: None),
+        lambda net: net[5].register_full_backward_hook(lambda *_: None),
+        lambda net: net[5].__setattr__("forward", lambda x: x),
+        lambda _: torch.set_grad_enabled(False),
+        lambda _: torch.set_default_dtype(torch.float64),
+        lambda _: torch.use_deterministic_algorithms(True),
+        lambda _: torch.set_autocast_enabled("cpu", True),
+        lambda _: torch.rand(1),
         lambda net: net.__setitem__(2, nn.Identity()),
     ],
 )
 def test_assert_untouched_sees_every_trace(trace):
-    net = mixed()
-    with pytest.raises(AssertionError), assert_untouched(net):
-        trace(net)
-    net, boom = mixed(), Boom()
-    with pytest.raises(AssertionError), assert_untouched(net):
-        boom(trace(net))
+    for after in (nn.Identity(), Boom()):
+        net = mixed()
+        try:
+            with pytest.raises(AssertionError), assert_untouched(net, draws=False):
+                after(trace(net))
+        finally:
+            torch.set_grad_enabled(True)
+            torch.set_default_dtype(torch.float32)
+            torch.use_deterministic_algorithms(False)
+            torch.set_autocast_enabled("cpu", False)
 
 
 # images that do not fit, and networks that are odd
@@ -147,23 +162,51 @@ def test_batch_normalisation_without_statistics_is_refused_where_images_would_mi
 
 
 class Counting(nn.Module):
-    """Writes into its buffer, and keeps a tensor that is neither buffer nor parameter."""
+    """Writes into buffers and other tensors: in place, past autograd, in other shapes; and keeps one of its input."""
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("count", torch.zeros(1))
-        self.last = torch.ones(1)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.full((3,), float("nan")))
+        self.register_buffer("seen", torch.zeros(0))
+        self.register_buffer("table", torch.zeros(300, 300))  # as large as is copied by itself
+        self.last, self.plain, self.wide = torch.ones(1), torch.zeros(2), torch.zeros(1).expand(4)
 
     def forward(self, x):
         self.count += 1
+        self.mean.data.fill_(1)  # not counted in the tensor's version
+        self.seen.resize_(2).fill_(1)
+        self.table[0] = 1
+        self.plain += 1
+        self.wide[:1] = 5
         self.last = x.mean()
+        self.first = x.sum()
         return x
 
 
 def test_buffers_and_other_tensors_are_put_back():
     net = classifier(Counting())
+    net(IMAGES)  # what a forward sets for the first time stays
     with assert_untouched(net):
         saliency.occlusion(net, IMAGES, 1, window=4, stride=4)
+    boom = nn.Sequential(net[:2], Boom())
+    with pytest.raises(RuntimeError, match="boom"), assert_untouched(boom):
+        logits(boom, IMAGES)
+
+
+def test_a_graph_of_the_caller_is_not_broken():
+    net = classifier(nn.BatchNorm2d(4))  # whose running statistics the graph holds
+    loss = net(IMAGES).sum()
+    saliency.occlusion(net, IMAGES, 1, window=4, stride=4)
+    loss.backward()
+    assert net[0].weight.grad is not None
+
+
+def test_a_scripted_network_is_put_back_into_training():
+    with pytest.warns(FutureWarning, match="deprecated") if torch.__version__ >= "2.10" else nullcontext():
+        net = torch.jit.script(classifier(nn.Dropout(0.5)).train())
+    torch.testing.assert_close(logits(net, IMAGES), logits(net, IMAGES))  # without dropout
+    assert all(module.training for module in net.modules())
 
 
 @pytest.mark.filterwarnings("ignore")
