@@ -140,3 +140,43 @@ def test_a_backward_that_raises_leaves_no_trace(name):
     raises = nullcontext() if name in WITHOUT_GRADIENTS else pytest.raises(RuntimeError, match="boom")
     with raises, assert_untouched(network, draws=False):
         CALLS[name](network)
+
+
+AT_A_LAYER = {
+    "explain, grad_cam": lambda net, layer: explain(net, X, "grad_cam", 1, layer),
+    "explain, attention_map": lambda net, layer: explain(net, X, "attention_map", 1, layer),
+    "explain, several": lambda net, layer: explain(net, X, "attention_map", 1, [layer]),
+    "grad_cam": lambda net, layer: cam.grad_cam(net, X, 1, layer),
+    "attention_map": lambda net, layer: licnn.attention_map(net, X, 1, layers=layer),
+    "attention_steps": lambda net, layer: licnn.attention_steps(net, X, 1, layers=layer).map,
+    "receptive_field_crop": lambda net, layer: cam.receptive_field_crop(net, X, [0], 4, 2, layer=layer)[0],
+    "activations": lambda net, layer: capture.activations(net, X, layer)["5"],
+    "gradients": lambda net, layer: capture.gradients(net, X, 1, [layer]).gradients["5"],
+    "masked_forward": lambda net, layer: capture.masked_forward(net, X, {}, layer).activations["5"],
+    "ablated_logits": lambda net, layer: capture.ablated_logits(net, X, layer)[1],
+    "activations_up_to": lambda net, layer: capture.activations_up_to(net, X, layer),
+    "logits_from": lambda net, layer: capture.logits_from(net, X, layer, torch.ones(3, 6, 14, 14)),
+    "path_counts": lambda net, layer: basics.path_counts(net, layer, (3, 16, 16)),
+    "unit_gradient": lambda net, layer: basics.unit_gradient(net, X, layer),
+    "ablation_errors": lambda net, layer: similarnet.ablation_errors(net, X, Y, layer=layer).errors,
+    "mean_excitation_weights": lambda net, layer: similarnet.mean_excitation_weights(net, X, layer=layer),
+    "per_sample_weights": lambda net, layer: similarnet.per_sample_weights(net, X, Y, layer=layer),
+    "features_at_any_size": lambda net, layer: similarnet.features_at_any_size(net, X, layer=layer),
+    "position_readout": lambda net, layer: readout.position_readout(net, MANY, MANY[:, 0, 0, :2], [layer])["5"],
+    "compare_attention": lambda net, layer: compare.compare_attention(net, X, Y, REGION, layer=layer)["Grad-CAM"][
+        "auc"
+    ],
+}
+
+
+@pytest.mark.parametrize("call", AT_A_LAYER.values(), ids=AT_A_LAYER)
+def test_a_layer_is_its_name_or_the_module_itself(call):
+    network = net()
+    torch.testing.assert_close(call(network, network[5]), call(network, "5"), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="must be a module of this network, got a ReLU"):
+        call(network, nn.ReLU())
+
+
+def test_every_method_with_a_layer_takes_a_module():
+    layered = [name for name, method in compare.METHODS.items() if method.layer is not None]
+    assert {f"explain, {name}" for name in layered} <= AT_A_LAYER.keys()
