@@ -16,7 +16,7 @@ MISFIT = re.compile(r"type|dtype|channels|shape|size|dimension", re.IGNORECASE) 
 STANDARD = frozenset(vars(nn.Module()))  # attributes that every module has
 REGISTRIES = ("_buffers", *sorted(name for name in STANDARD if "_hooks" in name))
 PLAIN = frozenset({bool, int, float, str, tuple, type(None)})  # types of attributes that hold neither tensors nor hooks
-FLAGS = ("training", "inplace", "_is_full_backward_hook")
+FLAGS = ("inplace", "_is_full_backward_hook")
 SMALL = 2**14  # numbers; tensors up to this size are copied and compared together
 
 

@@ -95,4 +95,5 @@ def _held(tensor: torch.Tensor) -> tuple[object, ...]:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    copy = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # numpy would bar its storage from growing
+    return copy.flatten().view(torch.uint8).numpy().tobytes()

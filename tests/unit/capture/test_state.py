@@ -167,18 +167,18 @@ class Counting(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("mean", torch.full((3,), float("nan")))
+        self.register_buffer("mean", torch.zeros(3))
         self.register_buffer("seen", torch.zeros(0))
         self.register_buffer("table", torch.zeros(300, 300))  # as large as is copied by itself
         self.last, self.plain, self.wide = torch.ones(1), torch.zeros(2), torch.zeros(1).expand(4)
 
     def forward(self, x):
         self.count += 1
-        self.mean.data.fill_(1)  # not counted in the tensor's version
-        self.seen.resize_(2).fill_(1)
-        self.table[0] = 1
+        self.mean.data.add_(1)  # not counted in the tensor's version
+        self.seen.resize_(len(self.seen) + 1).fill_(1)
+        self.table[0] += 1
         self.plain += 1
-        self.wide[:1] = 5
+        self.wide[:1] += 1
         self.last = x.mean()
         self.first = x.sum()
         return x
