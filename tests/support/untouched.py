@@ -95,5 +95,6 @@ def _held(tensor: torch.Tensor) -> tuple[object, ...]:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    copy = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # numpy would bar its storage from growing
+    # A copy: numpy would bar the tensor's own storage from growing.
+    copy = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return copy.flatten().view(torch.uint8).numpy().tobytes()
