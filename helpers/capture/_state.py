@@ -102,9 +102,15 @@ class _Copies:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.alone: list[tuple[Tensor, Tensor]] = []
+        self.counted: list[tuple[Tensor, int, Tensor]] = []  # sparse and nested ones, which torch does not compare
         self.joined: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for each in tensors:
-            if each.numel() <= SMALL and each.layout == torch.strided and not each.is_quantized:
+            if each.is_meta:  # holds nothing
+                continue
+            if each.is_nested or each.layout != torch.strided:
+                if not each.is_inference():
+                    self.counted.append((each, each._version, each.detach().clone()))
+            elif each.numel() <= SMALL and not each.is_quantized:
                 self.joined.setdefault((each.dtype, each.device), []).append(each)
             else:
                 self.alone.append((each, each.detach().clone()))
@@ -114,6 +120,10 @@ class _Copies:
     def put_back(self) -> None:
         for tensor, copy in self.alone:
             _put_back(tensor, copy)
+        for tensor, version, copy in self.counted:
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(copy)
         for kind, group in self.joined.items():
             line = self.lines[kind]
             if not torch.equal(_line(group), line):

@@ -194,6 +194,37 @@ def test_buffers_and_other_tensors_are_put_back():
         logits(boom, IMAGES)
 
 
+ODD = {
+    "meta": lambda: torch.empty(4, device="meta"),
+    "sparse": lambda: torch.eye(4).to_sparse(),
+    "compressed": lambda: torch.eye(4).to_sparse_csr(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.eye(4), 0.1, 0, torch.qint8),
+    "complex": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_buffers_of_every_kind_are_borne(make):
+    net = classifier()
+    net.register_buffer("odd", make())
+    assert torch.equal(logits(net, IMAGES), logits(classifier(), IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sparse_buffer_is_put_back():
+    net = classifier()
+    net.register_buffer("odd", torch.eye(4).to_sparse())
+
+    def double(module, _inputs):
+        module.odd.mul_(2)
+
+    net.register_forward_pre_hook(double)
+    before = net.odd.to_dense()
+    logits(net, IMAGES)
+    assert torch.equal(net.odd.to_dense(), before)
+
+
 def test_a_graph_of_the_caller_is_not_broken():
     net = classifier(nn.BatchNorm2d(4))  # whose running statistics the graph holds
     loss = net(IMAGES).sum()
