@@ -68,7 +68,7 @@ def salient_region(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     the code leaves out.
     """
     check_tensor(maps, "maps", "... H W")
-    check_number(threshold, "threshold", 0, 1)
+    threshold = check_number(threshold, "threshold", 0, 1)
     # Halves, since the range of finite numbers may not be finite; and the difference, so that the peak is always in.
     low, high = maps.amin((-2, -1), keepdim=True) / 2, maps.amax((-2, -1), keepdim=True) / 2
     return maps / 2 - low >= threshold * (high - low)
@@ -126,14 +126,14 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
         (B, H, W) bool, each image's area as in `region`.
 
     Raises:
-        ValueError: a region that is not a non-empty bool (B, H, W), or an unknown kind.
+        ValueError: a region that is not a non-empty bool (B, H, W), an unknown kind, or a seed below 0.
     """
     check_tensor(region, "region", "B H W", kind="bool")
     check_choice(kind, "kind", KINDS)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
     count, height, width = region.shape
     if kind == "shift":
-        down, right = (_shifts(n, torch.rand(count, generator=draw)) for n in (height, width))
+        down, right = (_shifts(n, torch.rand(count, generator=draw, dtype=torch.float32)) for n in (height, width))
         rows = (torch.arange(height) - down[:, None]) % height  # (B, H)
         columns = (torch.arange(width) - right[:, None]) % width
         image = torch.arange(count)[:, None, None]
@@ -141,12 +141,14 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     if kind == "random":
         sigma = BLOB_SIGMA * max(height, width)
         rim = round(3 * sigma)  # cut off again: at a mirror smooth noise varies more, and would have its peaks there
-        noise = torch.randn(count, 1, height + 2 * rim, width + 2 * rim, generator=draw)
+        size = height + 2 * rim, width + 2 * rim
+        noise = torch.randn(count, 1, *size, generator=draw, dtype=torch.float32)
         priority = blurred(noise, sigma)[:, 0, rim : rim + height, rim : rim + width]
     else:
         # Squared distances differ by whole numbers; the noise decides between pixels that are equally far.
         rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (height, width))
-        priority = -(rows[:, None].square() + columns.square()) + 0.5 * torch.rand(count, height, width, generator=draw)
+        ties = torch.rand(count, height, width, generator=draw, dtype=torch.float32)
+        priority = -(rows[:, None].square() + columns.square()) + 0.5 * ties
     rank = priority.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
     return (rank < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
 
@@ -195,7 +197,7 @@ def accuracy_under_blur(
         if not isinstance(values, Sequence) or not values:
             raise ValueError(f"{name} must be a sequence of at least one number, got {describe(values)}")
     ranks = [check_count(n, "top") for n in top]
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     original = _hits(model, x, y, ranks, batch_size)
     outside, inside = [], []  # R of (M, T, N)
     for radius in radii:

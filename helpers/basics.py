@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,9 +66,9 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, di
     Raises:
         ValueError: an argument is out of range, or the window does not fit in the padded input.
     """
-    for name, value in (("size", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation)):
-        check_count(value, name)
-    check_count(padding, "padding", 0)
+    size, kernel = check_count(size, "size"), check_count(kernel, "kernel")
+    stride, dilation = check_count(stride, "stride"), check_count(dilation, "dilation")
+    padding = check_count(padding, "padding", 0)
     reach = dilation * (kernel - 1) + 1  # pixels the window spans
     if reach > size + 2 * padding:
         raise ValueError(f"kernel must fit in {size} pixels padded by {padding}, got a window of {reach} pixels")
@@ -148,7 +149,7 @@ _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 def _side(module: nn.Module, name: str) -> int:
     """A setting of a layer that must be the same along both sides."""
     value = getattr(module, name, 1)
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = (int(value),) * 2 if isinstance(value, int | np.integer) else tuple(value)
     if isinstance(value, str) or pair[0] != pair[1]:
         kind = type(module).__name__
         raise ValueError(f"{name} of a {kind} must be one whole number for both sides, got {value!r}")
@@ -208,7 +209,9 @@ def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> 
     Raises:
         ValueError: no such layer, or a dilated pooling.
     """
-    layer, linear = layer_name(model, layer), copy.deepcopy(model).double()
+    layer = layer_name(model, layer)
+    with torch.inference_mode(False):  # or no gradient could be asked of the copy
+        linear = copy.deepcopy(model).double()
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
             if _side(module, "dilation") != 1:
@@ -246,7 +249,7 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int]
     modules = named_modules(model, [layer])
     if layer not in modules:
         raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
-    with preserved(model), torch.enable_grad():
+    with preserved(model), torch.inference_mode(False), torch.enable_grad():
         pixels = check_images(x).detach().clone().requires_grad_()
         outputs: list[object] = []
         # A copy: what follows may overwrite the output in place.

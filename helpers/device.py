@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -62,6 +62,15 @@ def widest_float(device: torch.device) -> torch.dtype:
         device: any.
     """
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def unmixed(x: Tensor) -> AbstractContextManager[None]:
+    """A context without `torch.autocast` on the device of x: what is no network keeps its numbers' precision.
+
+    Args:
+        x: any tensor.
+    """
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def widened(values: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from helpers._validate import check_count, check_tensor
+from helpers.device import unmixed
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps
@@ -56,9 +57,10 @@ def nmf(
     scale = v.mean((-2, -1), keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
     v, w, h = v / scale, w / scale.sqrt(), h / scale.sqrt()
-    for _ in range(iterations):
-        w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
-        h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
+    with unmixed(v):
+        for _ in range(iterations):
+            w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
+            h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
     return (w * scale.sqrt()).to(dtype), (h * scale.sqrt()).to(dtype)
 
 

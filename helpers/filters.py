@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_images, check_number, check_size, check_tensor
-from helpers.device import widened
+from helpers.device import unmixed, widened
 
 
 def blurred(x: Tensor, radius: float) -> Tensor:
@@ -31,8 +31,9 @@ def blurred(x: Tensor, radius: float) -> Tensor:
         return x.clone()
     # A filter along one axis is a matrix: what it makes of each unit vector. Two products of matrices are many times
     # faster on a CPU than a convolution with 61 x 61 weights, which a radius of 10 takes.
-    down, across = (_filter(n, radius, x) for n in x.shape[-2:])
-    return down.T @ x @ across
+    with unmixed(x):
+        down, across = (_filter(n, radius, x) for n in x.shape[-2:])
+        return down.T @ x @ across
 
 
 def upsample(maps: Tensor, size: Sequence[int], *, offset: float = 0.0) -> Tensor:

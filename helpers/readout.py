@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from helpers._validate import check_tensor
 from helpers.capture import Layer, activations
-from helpers.device import widened
+from helpers.device import unmixed, widened
 
 RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`, whose layers have unit variance
 
@@ -81,4 +81,5 @@ def contrast_centroid(maps: Tensor) -> Tensor:
     weight = (maps - maps.flatten(1).median(1).values[:, None, None]).abs()
     share = weight / weight.sum((1, 2), keepdim=True)
     rows, columns = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
-    return torch.stack([share.sum(2) @ rows, share.sum(1) @ columns], dim=1)
+    with unmixed(maps):
+        return torch.stack([share.sum(2) @ rows, share.sum(1) @ columns], dim=1)

@@ -181,7 +181,7 @@ def fit(
     if device.type == "cpu":
         model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
     optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(check_count(seed, "seed", 0))
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.randperm(len(images), generator=order).split(batch_size):
@@ -209,7 +209,7 @@ def predict(
     Raises:
         ValueError: images is not a non-empty (N, C, H, W), or batch_size is less than 1.
     """
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
     device = _device(model)
     with _modes_restored(model), torch.no_grad():
@@ -250,7 +250,7 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     Raises:
         ValueError: k is not an integer in 1 .. K.
     """
-    check_count(k, "k", 1, logits.shape[-1])
+    k = check_count(k, "k", 1, logits.shape[-1])
     labels = labels.to(logits.device)
     if k == 1:
         return logits.argmax(-1) == labels

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from helpers._validate import Target, check_tensor
 from helpers.capture import chosen_classes, last_feature_layer, logits, refuse_script
+from helpers.device import unmixed
 
 PROBE_SIDES = (64, 224, 299, 32, 28)  # of images that are tried on a network of which none are given
 POOLING = re.compile("pool|mean|amax")  # in the names of torch functions that pool; names of modules play no part
@@ -169,7 +170,8 @@ def weighted_maps(maps: Tensor, weights: Tensor) -> Tensor:
     check_tensor(weights, "weights", *layouts, kind="real", finite=False)
     rows = weights.to(maps)
     rows = rows[None] if rows.ndim == 1 else rows  # (K, C) or (B, K, C)
-    mixed = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (B, K, h, w)
+    with unmixed(maps):
+        mixed = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (B, K, h, w)
     return mixed[:, 0] if weights.ndim == 1 else mixed
 
 

@@ -45,7 +45,7 @@ def in_batches(
     Raises:
         ValueError: x is not a non-empty (N, C, H, W), or batch_size is not an integer of at least 1.
     """
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     check_images(x)
 
     def part(argument: Any, rows: slice) -> Any:

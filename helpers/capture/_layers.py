@@ -173,18 +173,19 @@ def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
         ValueError: an unknown name, for which the nearest ones, or the last ones, are listed; or a network of
             TorchScript.
     """
-    known = dict(model.named_modules(remove_duplicate=False))
-    del known[""]
-    if INPUT in names and INPUT in known:
+    if INPUT in names and INPUT in model._modules:
         raise ValueError(f"model must have no module named {INPUT!r}, which stands for x, got one: rename it")
     bases = [name.partition("#")[0] for name in names if name != INPUT]
+    if not bases:
+        return {}
+    known = dict(model.named_modules(remove_duplicate=False))
+    del known[""]
     for base in bases:
         if base not in known:
             near = difflib.get_close_matches(base, known, n=5, cutoff=0.6)
             said = f"the nearest names are {', '.join(near)}" if near else f"the last ones are {_last_names(model)}"
             raise ValueError(f"layer must be one of the network's, got {base!r}; {said}")
-    if bases:
-        refuse_script(model, "layers can be looked into")
+    refuse_script(model, "layers can be looked into")
     return {base: known[base] for base in bases}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,6 +59,11 @@ def expect(condition: bool | Tensor, message: str) -> None:
     """Raise `Wrong(message)` unless the condition holds."""
     if not condition:
         raise Wrong(message)
+
+
+def is_truth(value: object) -> bool:
+    """Whether a value is True or False, Python's or numpy's."""
+    return isinstance(value, bool | np.bool_)
 
 
 def tensor_answer(value: Any, shape: tuple[int, ...], what: str) -> Tensor:

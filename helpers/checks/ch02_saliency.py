@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import data, metrics, saliency
-from helpers._validate import is_whole
+from helpers._validate import is_number, is_whole
 from helpers.capture import in_batches, logits
 from helpers.checks import exercise, expect, tensor_answer
 from helpers.networks import load, normalize
@@ -158,7 +158,7 @@ def without_the_network(answer: Callable[[Tensor], Tensor]) -> str:
 def another_network(answer: Callable[[], float]) -> str:
     """How often the absolute gradient of scenes-gmp has more mass on the object asked about."""
     share = answer()
-    expect(isinstance(share, float) and 0 <= share <= 1, "return a share between 0 and 1, as a float")
+    expect(is_number(share) and 0 <= share <= 1, "return a share, a number between 0 and 1")
     network = load("scenes-gmp", "cpu")
     scenes = data.scenes(200, 201, objects=2)
     x = normalize(scenes.images, network)

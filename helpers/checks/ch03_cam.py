@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import cam, data, factors, metrics
+from helpers._validate import is_number
 from helpers.capture import in_batches, logits
 from helpers.checks import exercise, expect, tensor_answer
 from helpers.networks import load, normalize
@@ -105,7 +106,7 @@ def gmp_breaks_the_account(answer: Callable[[], tuple[Tensor, Tensor]]) -> str:
 def best_threshold(answer: Callable[[], float]) -> str:
     """The threshold (of 0, 0.1 .. 0.9) that scenes from seed 321 choose for scenes-gmp."""
     returned = answer()
-    expect(isinstance(returned, float) and 0 <= returned < 1, "return one of the thresholds, a float from 0.0 to 0.9")
+    expect(is_number(returned) and 0 <= returned < 1, "return one of the thresholds, a number from 0.0 to 0.9")
     network, world = load("scenes-gmp", "cpu"), data.scenes(200, 321)
 
     def maps(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:

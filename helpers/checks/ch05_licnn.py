@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from helpers.checks import exercise, expect, tensor_answer
+from helpers.checks import exercise, expect, is_truth, tensor_answer
 from helpers.networks import LeNet
 
 CLOSE = 1e-6  # of answers in double precision
@@ -24,7 +24,7 @@ def predict_the_mask(answer: Callable[[], tuple[bool, bool]]) -> str:
     """Whether a factor changes the mask, with the map divided by its norm and as it stands."""
     returned = answer()
     expect(isinstance(returned, tuple) and len(returned) == 2, "return two truth values, (normalised, raw)")
-    expect(all(isinstance(value, bool) for value in returned), "both must be True or False")
+    expect(all(map(is_truth, returned)), "both must be True or False")
     expect(not returned[0], "divided by its norm, what is left of the factor 1,000?")
     expect(returned[1], "without the norm, one side of the comparison grows by 1,000: does the other side follow?")
     return "the mask depends on the scale of the gradient only where nobody took the scale away."

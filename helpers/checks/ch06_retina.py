@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from helpers._validate import is_number, is_whole
-from helpers.checks import exercise, expect, tensor_answer
+from helpers.checks import exercise, expect, is_truth, tensor_answer
 from helpers.retina import log_polar
 
 CLOSE = 1e-5
@@ -31,7 +30,7 @@ def predict_the_line(answer: Callable[[], tuple[float, bool, bool]]) -> str:
     )
     angle, behind, changes = prediction
     expect(
-        all(isinstance(said, bool | np.bool_) for said in (behind, changes)),
+        is_truth(behind) and is_truth(changes),
         "the second and the third answer are True or False",
     )
     expect(
@@ -161,6 +160,6 @@ def judge_the_comparison(answer: Callable[[str], bool]) -> str:
     }
     for letter, (explains, reason) in reasons.items():
         judgement = answer(letter)
-        expect(isinstance(judgement, bool), f"return True or False for {letter!r}")
-        expect(judgement is explains, f"({letter}): {reason}")
+        expect(is_truth(judgement), f"return True or False for {letter!r}")
+        expect(bool(judgement) is explains, f"({letter}): {reason}")
     return "three reasons for a control, and one for an ablation."

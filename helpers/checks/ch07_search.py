@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers._validate import is_whole
-from helpers.checks import exercise, expect, tensor_answer
+from helpers.checks import exercise, expect, is_truth, tensor_answer
 
 CLOSE = 1e-6
 
@@ -157,6 +157,6 @@ def judge_the_searches(answer: Callable[[str], bool]) -> str:
     }
     for letter, (possible, reason) in reasons.items():
         judgement = answer(letter)
-        expect(isinstance(judgement, bool), f"return True or False for {letter!r}")
-        expect(judgement is possible, f"({letter}): {reason}")
+        expect(is_truth(judgement), f"return True or False for {letter!r}")
+        expect(bool(judgement) is possible, f"({letter}): {reason}")
     return "two that are told, two that could be done."

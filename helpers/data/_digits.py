@@ -254,6 +254,7 @@ def place(images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tenso
     if corners.shape != (len(images), 2) or corners.is_floating_point():
         raise ValueError(f"corners must be ({len(images)}, 2) whole numbers, got {describe(corners)}")
     n, channels, h, w = images.shape
+    size = check_count(size, "size")
     if n and (corners.min() < 0 or (corners + torch.tensor([h, w])).max() > size):
         raise ValueError(
             f"corners must keep images of {h} x {w} inside the canvas of {size}, "

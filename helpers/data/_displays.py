@@ -57,8 +57,10 @@ def band_noise(
     n, size = check_count(n, "n"), check_count(size, "size", 8)
     frequency = check_number(frequency, "frequency", 1e-3, 0.5)
     bandwidth = check_number(bandwidth, "bandwidth", 1e-3, 0.5)
-    white = torch.randn(n, size, size, generator=torch.Generator().manual_seed(check_count(seed, "seed", 0)))
-    f = (torch.fft.fftfreq(size)[:, None].square() + torch.fft.rfftfreq(size).square()).sqrt()
+    draw, dtype = torch.Generator().manual_seed(check_count(seed, "seed", 0)), torch.float32
+    white = torch.randn(n, size, size, generator=draw, dtype=dtype)
+    down, across = torch.fft.fftfreq(size, dtype=dtype), torch.fft.rfftfreq(size, dtype=dtype)
+    f = (down[:, None].square() + across.square()).sqrt()
     f[0, 0] = 1.0  # the mean, which is taken away below
     amplitude = torch.exp(-((f / frequency).log().square()) / (2 * math.log1p(bandwidth / frequency) ** 2)) / f
     amplitude[0, 0] = 0.0
@@ -112,7 +114,7 @@ def noisy_displays(
     else:
         check_tensor(places, "places", f"{n} 2", kind="integer")
     places = places.long()  # narrow integers would wrap around
-    contrasts = low + (high - low) * torch.rand(n, generator=draw)
+    contrasts = low + (high - low) * torch.rand(n, generator=draw, dtype=torch.float32)
     fields = band_noise(min(n, FIELDS), int(torch.randint(2**31, (), generator=draw)), max(size, DISPLAY_PX))
     images = _shifted(fields, n, size, draw).mul_(0.5 * noise).add_(0.5)
     # Only the digits' own pixels are looked at; those beyond the edge are left out.
@@ -131,9 +133,9 @@ def noisy_displays(
 def _drawn_places(n: int, draw: torch.Generator) -> Tensor:
     """Places (n, 2) around the centre, in whole pixels."""
     # A normal distribution cut at the limit, by its inverse.
-    top = torch.special.ndtr(torch.tensor(LIMIT_PX / SPREAD_PX))
-    distance = SPREAD_PX * torch.special.ndtri(0.5 + torch.rand(n, generator=draw) * (top - 0.5))
-    angle = 2 * math.pi * torch.rand(n, generator=draw)
+    top = torch.special.ndtr(torch.tensor(LIMIT_PX / SPREAD_PX, dtype=torch.float32))
+    distance = SPREAD_PX * torch.special.ndtri(0.5 + torch.rand(n, generator=draw, dtype=torch.float32) * (top - 0.5))
+    angle = 2 * math.pi * torch.rand(n, generator=draw, dtype=torch.float32)
     return torch.stack([distance * angle.cos(), distance * angle.sin()], dim=1).round().long()
 
 

@@ -161,7 +161,7 @@ def _classes(folder: Path, chosen: Sequence[str] | int | None) -> tuple[tuple[st
     wnids = sorted((folder / "wnids.txt").read_text(encoding="utf8").split())
     words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text(encoding="utf8").splitlines() if line)
     names = {wnid: words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids}
-    if chosen is None or isinstance(chosen, int):
+    if chosen is None or isinstance(chosen, int | np.integer):
         ids = wnids if chosen is None else wnids[: check_count(chosen, "classes", 1, len(wnids))]
         return tuple(ids), tuple(names[w] for w in ids)
     by_name = {name: wnid for wnid, name in reversed(names.items())}

@@ -118,4 +118,5 @@ def _check(image: torch.Tensor, text: str, corner: tuple[int, int], value: float
     levels = value if isinstance(value, tuple | list) else (value,)
     if len(levels) not in (1, image.shape[0]):
         raise ValueError(f"value must be one number, or one for each of {image.shape[0]} colours, got {value!r}")
-    return torch.tensor([check_number(level, "value", 0, 1) for level in levels]).reshape(-1, 1, 1)
+    paint = [check_number(level, "value", 0, 1) for level in levels]
+    return torch.tensor(paint, dtype=torch.float32).reshape(-1, 1, 1)

@@ -48,7 +48,8 @@ def inhibition_kernel(k: int = ZONE_SIDE) -> Tensor:
     Raises:
         ValueError: k is not an odd integer of at least 1.
     """
-    if check_count(k, "k") % 2 == 0:
+    k = check_count(k, "k")
+    if k % 2 == 0:
         raise ValueError(f"k must be odd, so that a place lies in the middle of its zone, got {k}")
     offset = torch.arange(k, dtype=torch.float64) - k // 2
     distance = torch.sqrt(offset[:, None].square() + offset.square()) / k
@@ -78,9 +79,10 @@ def lateral_inhibition(maps: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: 
     Source: Marcinek 2020, equation 3.
     """
     maps = check_tensor(maps, "maps", "... h w").detach()
+    k = check_count(k, "k")
     weights = inhibition_kernel(k).tolist()
-    check_number(a, "a", 0)
-    check_number(b, "b", 0)
+    a = check_number(a, "a", 0)
+    b = check_number(b, "b", 0)
     height, width = maps.shape[-2:]
     padded = F.pad(maps, [k // 2] * 4)
     total, differences = torch.zeros_like(maps), torch.zeros_like(maps)

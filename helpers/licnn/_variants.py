@@ -50,7 +50,7 @@ def random_places(maps: Tensor) -> Tensor:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
     count = inhibition_mask(check_tensor(maps, "maps", "... h w")).flatten(-2).sum(-1, keepdim=True)
-    noise = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0)).to(maps.device)
+    noise = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(maps.device)
     rank = noise.flatten(-2).argsort(-1).argsort(-1)  # of each place in the draw: 0 comes first
     return (rank < count).view(maps.shape)
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_images
+from helpers._validate import check_count, check_images
 from helpers.filters import blurred
 
 CENTER_SIGMA = 0.25  # standard deviation of `center_map`, in sides of the image
@@ -66,7 +66,10 @@ def random_map(x: Tensor, seed: int = 0) -> Tensor:
 
     Returns:
         (B, H, W), in [0, 1).
+
+    Raises:
+        ValueError: bad `x`, or a seed that is no integer from 0 on.
     """
-    draw = torch.Generator().manual_seed(seed)
-    numbers = torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw)
+    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    numbers = torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw, dtype=torch.float32)
     return numbers.to(x).clamp(max=1 - torch.finfo(x.dtype).eps / 2)

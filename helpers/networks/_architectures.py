@@ -9,7 +9,7 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice, check_count
+from helpers._validate import check_choice, check_count, is_whole
 
 
 class Chain(nn.Sequential):
@@ -50,10 +50,10 @@ class LeNet(Chain):
     def __init__(
         self, classes: int = 10, channels: int = 1, size: int = 28, pool: type[nn.Module] = nn.MaxPool2d
     ) -> None:
-        if size < 4 or size % 4:
+        if not is_whole(size) or size < 4 or size % 4:
             raise ValueError(f"size must be a positive multiple of 4 (two poolings halve it), got {size}")
         classes, channels = check_count(classes, "classes"), check_count(channels, "channels")
-        side = size // 4  # pixels of the last feature maps
+        side = int(size) // 4  # pixels of the last feature maps
         super().__init__(
             OrderedDict(
                 conv1=nn.Conv2d(channels, 6, kernel_size=5, padding=2),
@@ -159,9 +159,7 @@ class SmallVGG(Chain):
             raise ValueError(
                 f"stages must be the numbers of filters, stage by stage, as ((16,), (32, 32)), got {stages!r}"
             )
-        for stage in stages:
-            for filters in stage:
-                check_count(filters, "every number in stages")
+        stages = [[check_count(filters, "every number in stages") for filters in stage] for stage in stages]
         classes, channels = check_count(classes, "classes"), check_count(channels, "channels")
         atrous = check_count(atrous, "atrous", 0, len(stages) - 1)
         if atrous and angular:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize as tv_normalize
@@ -43,13 +44,14 @@ def adopt(
     means, stds = ([check_number(float(v), name) for v in values] for name, values in (("mean", mean), ("std", std)))
     if not means or len(means) != len(stds) or min(stds) <= 0:
         raise ValueError(f"mean and std must be one number a colour each, std above 0, got {means} and {stds}")
-    sides = check_size((size, size) if isinstance(size, int) else size)
-    names = list(map(str, range(check_count(classes, "classes")))) if isinstance(classes, int) else list(classes)
+    sides = check_size((size, size) if isinstance(size, int | np.integer) else size)
+    are_counted = isinstance(classes, int | np.integer)
+    names = list(map(str, range(check_count(classes, "classes")) if are_counted else classes))
     if not names:
         raise ValueError("classes must name at least one class, got none")
     kind = type(model).__name__
     network_card = Card(
-        name=kind, architecture=kind, mean=tuple(means), std=tuple(stds), size=sides, classes=tuple(map(str, names)),
+        name=kind, architecture=kind, mean=tuple(means), std=tuple(stds), size=sides, classes=tuple(names),
         about="a network of your own", parameters=sum(p.numel() for p in model.parameters()),
     )  # fmt: skip
     model.card = network_card  # ty: ignore[invalid-assignment] -- a note

@@ -16,6 +16,7 @@ from helpers.plots._panels import (
     Picture,
     Titles,
     array,
+    check_columns,
     image_array,
     legend,
     own_style,
@@ -59,7 +60,8 @@ def boxes(
         raise ValueError(f"boxes must be of at most {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
     if labels is not None and len(labels) != len(pictures):
         raise ValueError(f"labels must give a list for each of the {len(pictures)} images, got {len(labels)}")
-    below = LINE_IN / -(-len(pictures) // columns) if isinstance(boxes, Mapping) else 0  # one legend, not one a row
+    rows = -(-len(pictures) // check_columns(columns))
+    below = LINE_IN / rows if isinstance(boxes, Mapping) else 0  # one legend, not one a row
     figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles, extra_in=(0, below))
     for i, (ax, picture) in enumerate(zip(axes, unit(pictures, black_white), strict=True)):
         show(ax, picture, cmap="gray", vmin=0, vmax=1)

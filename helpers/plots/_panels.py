@@ -4,6 +4,7 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Literal
 
 import matplotlib
@@ -136,6 +137,13 @@ def colors(name: str) -> Colormap:
     return matplotlib.colormaps[name].with_extremes(bad=NEUTRAL)
 
 
+def check_columns(columns: Any) -> int:
+    """A number of columns, numpy's too, as Python's own. (The room's own check: `helpers._validate` needs torch.)"""
+    if not isinstance(columns, Integral) or isinstance(columns, bool) or columns < 1:
+        raise ValueError(f"columns must be a positive integer, got {columns!r}")
+    return int(columns)
+
+
 def panels(
     count: int,
     columns: int,
@@ -149,8 +157,7 @@ def panels(
 
     `extra_in` leaves room on the right (for a colour bar) and below every row (for lines of text).
     """
-    if not isinstance(columns, int) or columns < 1:
-        raise ValueError(f"columns must be a positive integer, got {columns!r}")
+    columns = check_columns(columns)
     titles = [titles] if isinstance(titles, str) else titles
     if titles is not None and len(titles) != count:
         raise ValueError(f"titles must give {count}, one for each panel, got {len(titles)}")

@@ -53,9 +53,9 @@ def class_model(
     Source: Simonyan et al. 2013, section 2.
     """
     _check_shape(shape)
-    check_count(steps, "steps")
-    check_number(l2, "l2", 0)
-    check_number(lr, "lr", 0, above=True)
+    steps = check_count(steps, "steps")
+    l2 = check_number(l2, "l2", 0)
+    lr = check_number(lr, "lr", 0, above=True)
     classes, several = check_classes(target)  # (K,)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))  # its device and dtype
     x = check_fill(start, like.new_empty((len(classes), *shape)), "start").clone()

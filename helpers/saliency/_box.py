@@ -6,7 +6,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_number, check_tensor
 from helpers.boxes import region_boxes
-from helpers.device import widened
+from helpers.device import unmixed, widened
 
 ROUNDS = 3  # of colour models; GrabCut, too, repeats its fit
 SMOOTH_PX = 1.0  # standard deviation of the blur that makes neighbours agree
@@ -61,8 +61,9 @@ def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
     width, height = (2 * min(int(3 * SMOOTH_PX), n - 1) + 1 for n in (images.shape[-1], images.shape[-2]))
     ridge = LEAST_VARIANCE * images.flatten(2).var(2, correction=0).mean(1).clamp_min(1e-12)
     for _ in range(ROUNDS):
-        ratio = (_log_density(images, mask, ridge) - _log_density(images, rest, ridge)).clamp(-10, 10)
-        ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
+        with unmixed(images):
+            ratio = (_log_density(images, mask, ridge) - _log_density(images, rest, ridge)).clamp(-10, 10)
+            ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
         mask = (ratio > 0) & ~rest_seed
         # Too little is left of the object, or there is no seed of the rest to tell it from: the seeds must do.
         failed = (mask.sum((1, 2)) < LEAST_PIXELS) | ~rest_seed.any(2).any(1)
@@ -90,8 +91,8 @@ def _log_density(images: Tensor, region: Tensor, ridge: Tensor) -> Tensor:
 
 def _check(maps: Tensor, images: Tensor | None, foreground: float, background: float) -> None:
     check_tensor(maps, "maps", "B H W", "B K H W")
-    check_number(background, "background", 0, 1, above=True, below=True)
-    check_number(foreground, "foreground", background, 1, below=True)
+    background = check_number(background, "background", 0, 1, above=True, below=True)
+    foreground = check_number(foreground, "foreground", background, 1, below=True)
     if images is not None:
         height, width = maps.shape[-2:]
         check_tensor(images, "images", f"{len(maps)} C {height} {width}", kind="real")

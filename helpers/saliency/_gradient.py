@@ -111,7 +111,7 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017.
     """
-    check_count(steps, "steps")
+    steps = check_count(steps, "steps")
     x = check_images(x).detach()
     start = check_fill(baseline, x, "baseline")
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
@@ -154,9 +154,9 @@ def smooth_gradient(
 
     Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
-    check_count(samples, "samples")
-    check_number(noise, "noise", 0)
-    check_count(seed, "seed", 0)
+    samples = check_count(samples, "samples")
+    noise = check_number(noise, "noise", 0)
+    seed = check_count(seed, "seed", 0)
     x = check_images(x).detach()
     spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
 
@@ -243,8 +243,13 @@ class _GuidedReLUs(TorchFunctionMode):
         # What needs no gradient was not made of the image: Swin V2 has ReLUs that are given positions alone.
         if guided and output.requires_grad:
             self.count += 1
-            output.register_hook(lambda gradient: gradient.clamp(min=0))
+            output.register_hook(_guided)
         return output
+
+
+def _guided(gradient: Tensor | None) -> Tensor | None:
+    """A gradient without its negative part; there is none where what follows cannot be differentiated."""
+    return None if gradient is None else gradient.clamp(min=0)
 
 
 def _floor(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> float:

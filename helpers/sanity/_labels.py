@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from helpers._validate import check_count
 from helpers.sanity._randomization import cascading_randomization
 from helpers.training import fit
 
@@ -16,8 +17,11 @@ def permuted_labels(labels: Tensor, seed: int = 0) -> Tensor:
 
     Returns:
         (N,).
+
+    Raises:
+        ValueError: a seed that is no integer from 0 on.
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(check_count(seed, "seed", 0)))
     return labels[order.to(labels.device)]
 
 

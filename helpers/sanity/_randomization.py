@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice
+from helpers._validate import check_choice, check_count
 
 Redraw = Literal["initial", "shuffled"]
 REDRAWS = ("initial", "shuffled")
@@ -115,7 +115,7 @@ def cascading_randomization(
 
     Source: Adebayo et al. 2018, section 3.1.
     """
-    network = copied(model)
+    network, seed = copied(model), check_count(seed, "seed", 0)
     for number, names in _steps(model, redraw):
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)
         yield names[0], copied(network)
@@ -139,6 +139,7 @@ def independent_randomization(
 
     Source: Adebayo et al. 2018, section 3.2.
     """
+    seed = check_count(seed, "seed", 0)
     for number, names in _steps(model, redraw):
         network = copied(model)
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)

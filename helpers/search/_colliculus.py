@@ -12,7 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from helpers._validate import check_tensor
+from helpers._validate import check_count, check_number, check_tensor
+from helpers.device import unmixed
 from helpers.retina._grid import Geometry, grid_offsets, pixel_centers
 from helpers.search._information import check_accuracy
 
@@ -51,11 +52,13 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
         eccentricity.
 
     Raises:
-        ValueError: a map that is not (odd, odd) in [0, 1], or places of another shape or outside the display.
+        ValueError: a map that is not (odd, odd) in [0, 1], places of another shape or outside the display, a size
+            below 2, or a chance outside [0, 1].
     Source: Daucé, Albiges and Perrinet 2020; there the kernels are Gaussians of the log-polar plane, in the released
         code the filters' energies.
     """
     check_accuracy(accuracy, "h w")
+    size, chance = check_count(size, "size", 2), check_number(chance, "chance", 0, 1)
     if not all(side % 2 and side < size for side in accuracy.shape):
         raise ValueError(f"accuracy must be (h, w), odd sides below {size}, got {tuple(accuracy.shape)}")
     if not isinstance(places, Tensor) or len(places):  # no place is fine
@@ -107,15 +110,17 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = CHANCE) -> Ten
         Gaussian of 3 to 8 pixels it lies within 4 pixels of the object, out to 40 of 64 (1 pixel in the mean).
 
     Raises:
-        ValueError: cells of another shape.
+        ValueError: cells of another shape, a size below 2, or a chance outside [0, 1].
     Source: Daucé, Albiges and Perrinet 2020: the pseudo-inverse of the cells' kernels, here with a ridge of 0.01.
     """
     check_tensor(cells, "cells", f"N {RINGS} {AZIMUTHS}")
+    size, chance = check_count(size, "size", 2), check_number(chance, "chance", 0, 1)
     return unchecked_predicted_map(cells, size, chance)
 
 
 def unchecked_predicted_map(cells: Tensor, size: int, chance: float = CHANCE) -> Tensor:
     """`predicted_map` of cells (N, rings, azimuths) that were checked: (N, size, size)."""
-    maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
+    with unmixed(cells):
+        maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
     axis = pixel_centers(size, device=cells.device)
     return torch.where(axis.square() + axis[:, None].square() <= 1, maps, chance)

@@ -35,7 +35,7 @@ def fixation_grid(n: int) -> Tensor:
         ValueError: n is not an integer of at least 1.
     Source: the released code (bicv/Retinotopy): `linspace(0, H, n + 2)[1:-1]`.
     """
-    axis = torch.linspace(-1, 1, check_count(n, "n") + 2)[1:-1]
+    axis = torch.linspace(-1, 1, check_count(n, "n") + 2, dtype=torch.float32)[1:-1]
     return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
 
 
@@ -256,7 +256,7 @@ def as_candidates(fixations: int | Tensor, batch: int) -> tuple[Tensor, tuple[in
 def as_start(start: Tensor | None, batch: int) -> Tensor:
     """The first fixation of each image, (B, 2), float32 on the CPU, of one for all (2,), (B, 2) or None, the centre."""
     if start is None:
-        return torch.zeros(batch, 2)
+        return torch.zeros(batch, 2, dtype=torch.float32)
     check_tensor(start, "start", "2", f"{batch} 2", kind="real")
     return check_inside(start, "start").float().cpu().expand(batch, 2)
 

@@ -102,7 +102,7 @@ def _expected(state: SearchState) -> Tensor:
 
 
 def _random(state: SearchState) -> Tensor:
-    return torch.rand(state.fixations.shape[:2], generator=state.generator).to(state.belief)
+    return torch.rand(state.fixations.shape[:2], generator=state.generator, dtype=torch.float32).to(state.belief)
 
 
 def _center(state: SearchState) -> Tensor:

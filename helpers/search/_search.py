@@ -204,7 +204,8 @@ def _first_state(
             raise ValueError(f"accuracy must be given for the policy {policy!r}, or a second network, got None")
         accuracy = check_accuracy(accuracy, f"{candidates}", f"{batch} {candidates}").expand(batch, candidates)
     check_prior(prior, labels)
-    return SearchState(glance, fixations, None, target, accuracy, prior, torch.Generator().manual_seed(seed))
+    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    return SearchState(glance, fixations, None, target, accuracy, prior, draw)
 
 
 def _read_from(log_p: Tensor) -> Callable[[Tensor], Tensor]:

@@ -69,12 +69,12 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
     Raises:
         ValueError: maps of another shape or not finite, thresholds that do not fit, or a min_area below 1.
     """
-    check_count(min_area, "min_area")
+    min_area = check_count(min_area, "min_area")
     check_tensor(maps, "maps", "B H W")
     masks = (maps > _check_threshold(threshold, maps)).cpu().numpy()
     values = maps.detach().cpu().double().numpy()
     regions = [_regions(mask, image, min_area) for mask, image in zip(masks, values, strict=True)]
-    boxes = torch.full((len(maps), max(map(len, regions)), 4), float("nan"))
+    boxes = torch.full((len(maps), max(map(len, regions)), 4), float("nan"), dtype=torch.float32)
     for row, region_boxes in zip(boxes, regions, strict=True):
         row[: len(region_boxes)] = torch.from_numpy(region_boxes)
     return boxes.to(maps.device)

@@ -12,6 +12,7 @@ from torchvision.ops import roi_align
 from helpers._validate import check_count, check_images, check_number, check_tensor
 from helpers.boxes import box_centers
 from helpers.capture import logits
+from helpers.device import unmixed
 
 SIDE, INK = 28, 20  # MNIST's images, and the longer side of the digits in them, in pixels
 
@@ -47,8 +48,8 @@ def read_hotspots(
         ValueError: bad `x`, boxes that are not (B, M, 4), inverted boxes, or sizes that are not positive.
     """
     check_images(x)
-    check_count(side, "side")
-    check_number(ink, "ink", 0, above=True)
+    side = check_count(side, "side")
+    ink = check_number(ink, "ink", 0, above=True)
     check_tensor(boxes, "boxes", f"{len(x)} M 4", kind="real", finite=False, empty=True)
     is_present = ~boxes.isnan().any(2)  # (B, M)
     present = boxes[is_present].to(x)  # (N, 4)
@@ -92,7 +93,8 @@ def _windows(x: Tensor, boxes: Tensor, images: Tensor, side: int, ink: float, st
     light = (brightness - brightness.amin((1, 2), keepdim=True)).clamp_min(0)
     total = light.sum((1, 2)).clamp_min(torch.finfo(light.dtype).tiny)
     position = (torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) / side * 2 - 1  # -1 .. 1 over the window
-    shift = torch.stack([(light.sum(1) @ position) / total, (light.sum(2) @ position) / total], dim=1)  # (N, 2): x, y
+    with unmixed(x):
+        shift = torch.stack([light.sum(1) @ position, light.sum(2) @ position], dim=1) / total[:, None]  # (N, 2): x, y
     windows = cut(centre + shift * half)
     if stretch:
         low, high = windows.amin((1, 2, 3), keepdim=True), windows.amax((1, 2, 3), keepdim=True)

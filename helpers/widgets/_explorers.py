@@ -107,7 +107,7 @@ def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes:
     view = ipywidgets.HTML()
 
     def draw(_change: object = None) -> None:
-        noise = start.value * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        noise = start.value * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
         options = {"l2": penalty.value, "steps": steps.value, "lr": 0.3, "start": noise}
         try:
             result = saliency.class_model(model, choice.value, shape, **options)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from support.notebooks import code, markdown, write_notebook
 from support.wrong_answers import WRONG_ANSWERS
@@ -89,17 +91,38 @@ def test_the_stub_is_still_to_do(exercise: Exercise) -> None:
     assert judged.message.strip()
 
 
+NUMPYS = {int: np.int64, float: np.longdouble, bool: np.bool_}  # numpy's usual float is one of Python's
+
+
+def in_numpys_numbers(answer: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
+    """The same answer with numpy's numbers in place of Python's, which are noted."""
+
+    def numpys(value: Any) -> Any:
+        if type(value) in NUMPYS:
+            seen.append(value)
+            return NUMPYS[type(value)](value)
+        if type(value) is dict:
+            return {key: numpys(entry) for key, entry in value.items()}
+        return type(value)(map(numpys, value)) if type(value) in (tuple, list) else value
+
+    return lambda *arguments, **options: numpys(answer(*arguments, **options))
+
+
 @each_exercise
-def test_the_shown_solution_is_right(exercise: Exercise) -> None:
-    judged = verdict(exercise.number, eval(exercise.answer, namespace(exercise, exercise.solution_code)))
+def test_the_shown_solution_is_right_also_in_numpys_numbers(exercise: Exercise) -> None:
+    answer, numbers = eval(exercise.answer, namespace(exercise, exercise.solution_code)), []
+    judged = verdict(exercise.number, in_numpys_numbers(answer, numbers))
     assert judged.status == "right", judged.message
+    if numbers:  # of Python's own
+        judged = verdict(exercise.number, answer)
+        assert judged.status == "right", judged.message
 
 
 def test_a_solution_that_no_longer_passes_is_caught() -> None:
     exercise = EXERCISES[0]
     broken = replace(exercise, solution=f"```python\n{exercise.stub}\n```")
     with pytest.raises(AssertionError, match="still to do"):
-        test_the_shown_solution_is_right(broken)
+        test_the_shown_solution_is_right_also_in_numpys_numbers(broken)
 
 
 @each_exercise

@@ -75,7 +75,7 @@ def check_seed(recipe: Recipe, seed: int) -> None:
     Raises:
         ValueError: outside 0 .. 2**32 - 1, or one of the seeds kept for testing.
     """
-    check_count(seed, "seed", 0, SEEDS - 1)
+    seed = check_count(seed, "seed", 0, SEEDS - 1)
     if recipe.world not in ("mnist", "photos") and seed >= TEST_SEED:
         raise ValueError(f"seed must be less than {TEST_SEED:,}, the seed of the test scenes, got {seed:,}")
 

@@ -1,5 +1,6 @@
 """Grad-CAM by hand, by autograd, and against torchcam and captum."""
 
+import warnings
 from functools import partial
 
 import pytest
@@ -70,6 +71,15 @@ def test_grad_cam_of_a_network_that_takes_maxima_is_the_weighted_sum_too():
     expected = naive(features(net, x), net.fc.weight[[2, 2]].detach())
     close(weighted_maps(head.maps, head.weight[2]), expected)
     close(grad_cam(net, x, 2, layer="layer4"), expected.clamp_min(0) / 16)
+
+
+def test_a_map_of_one_place_is_warned_of_and_layers_are_named_that_have_more():
+    net, x = ended(), batch()
+    with pytest.warns(UserWarning, match=r"'pool' has maps of one place, .*; others are 'layer1\.1', 'layer4\.1'$"):
+        assert grad_cam(net, x, 1, layer="pool").shape == (2, 1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert grad_cam(net, x, 1, layer="layer4").shape == grad_cam(net, x, 1).shape == (2, 4, 4)
 
 
 # grad_cam against autograd by hand

@@ -496,6 +496,10 @@ def test_weights_and_maps_that_do_not_fit_are_refused(shape):
 
 
 HEADS = {
+    "a linear layer behind the average": lambda: nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), gap(), nn.Flatten(), nn.Linear(6, 4)
+    ),
+    "one without a bias": lambda: nn.Sequential(nn.Conv2d(3, 6, 3), gap(), nn.Flatten(), nn.Linear(6, 4, bias=False)),
     "1 x 1 convolution behind the average": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 3), gap(), nn.Conv2d(6, 4, 1), nn.Flatten()
     ),

@@ -1,6 +1,7 @@
 """Names of layers, and networks left as they were found."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from support.capture import Shared, X, mixed
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
-from helpers import saliency
+from helpers import cam, compare, licnn, saliency
 from helpers.capture import activations, gradients, layer_names, logits, named_modules, preserved
 
 
@@ -55,17 +56,31 @@ def test_preserved_undoes_what_happens_inside():
         lambda net: net[7].weight.grad.zero_(),
         lambda net: net[0].weight.data.add_(1),
         lambda net: net[1].running_mean.add_(1),
+        lambda net: net[1].running_mean.resize_(1, 4),
+        lambda net: net[1]._buffers.update(running_var=net[1].running_var.clone()),
         lambda net: net[5].register_forward_hook(lambda *_: None),
+        lambda net: net[5].register_forward_pre_hook(lambda *_: None),
+        lambda net: net[5].register_full_backward_hook(lambda *_: None),
+        lambda net: net[5].__setattr__("forward", lambda x: x),
+        lambda _: torch.set_grad_enabled(False),
+        lambda _: torch.set_default_dtype(torch.float64),
+        lambda _: torch.use_deterministic_algorithms(True),
+        lambda _: torch.set_autocast_enabled("cpu", True),
+        lambda _: torch.rand(1),
         lambda net: net.__setitem__(2, nn.Identity()),
     ],
 )
 def test_assert_untouched_sees_every_trace(trace):
-    net = mixed()
-    with pytest.raises(AssertionError), assert_untouched(net):
-        trace(net)
-    net, boom = mixed(), Boom()
-    with pytest.raises(AssertionError), assert_untouched(net):
-        boom(trace(net))
+    for after in (nn.Identity(), Boom()):
+        net = mixed()
+        try:
+            with pytest.raises(AssertionError), assert_untouched(net, draws=False):
+                after(trace(net))
+        finally:
+            torch.set_grad_enabled(True)
+            torch.set_default_dtype(torch.float32)
+            torch.use_deterministic_algorithms(False)
+            torch.set_autocast_enabled("cpu", False)
 
 
 # images that do not fit, and networks that are odd
@@ -76,6 +91,7 @@ def classifier(*layers):
     return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
 
 
+GRADIENT_METHODS = [name for name in compare.METHODS if name not in ("occlusion", "class_activation_map")]
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -115,6 +131,28 @@ def test_what_a_network_takes_is_not_read_off_its_weights():
     torch.testing.assert_close(saliency.input_gradient(net, x, 1), expected)
 
 
+class TwoPrecisions(nn.Module):
+    """Casts what it is given to bfloat16 itself, and goes on in single precision."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.end, self.body = nn.Linear(8, 4), nn.Conv2d(3, 8, 3).bfloat16()
+
+    def forward(self, x):
+        return self.end(self.body(x.bfloat16()).relu().mean((2, 3)).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_network_of_two_precisions_takes_whatever_it_runs_with(dtype):
+    net, x = TwoPrecisions(), IMAGES.to(dtype).requires_grad_()
+    expected = torch.autograd.grad(net(x)[:, 1].sum(), x)[0]
+    actual = saliency.input_gradient(net, x, 1)
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert cam.grad_cam(net, x, 1, "body").shape == (2, 6, 6)
+
+
 def test_batch_normalisation_without_statistics_is_refused_where_images_would_mix():
     net = classifier(nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(ValueError, match=r"images of a batch independently, .* in '1': give it one image a pass"):
@@ -124,23 +162,106 @@ def test_batch_normalisation_without_statistics_is_refused_where_images_would_mi
 
 
 class Counting(nn.Module):
-    """Writes into its buffer, and keeps a tensor that is neither buffer nor parameter."""
+    """Writes into buffers and other tensors: in place, past autograd, in other shapes; and keeps one of its input."""
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("count", torch.zeros(1))
-        self.last = torch.ones(1)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("seen", torch.zeros(0))
+        self.register_buffer("table", torch.zeros(300, 300))  # as large as is copied by itself
+        self.last, self.plain, self.wide = torch.ones(1), torch.zeros(2), torch.zeros(1).expand(4)
 
     def forward(self, x):
         self.count += 1
+        self.mean.data.add_(1)  # not counted in the tensor's version
+        self.seen.resize_(len(self.seen) + 1).fill_(1)
+        self.table[0] += 1
+        self.plain += 1
+        self.wide[:1] += 1
         self.last = x.mean()
+        self.first = x.sum()
         return x
 
 
 def test_buffers_and_other_tensors_are_put_back():
     net = classifier(Counting())
+    net(IMAGES)  # what a forward sets for the first time stays
     with assert_untouched(net):
         saliency.occlusion(net, IMAGES, 1, window=4, stride=4)
+    boom = nn.Sequential(net[:2], Boom())
+    with pytest.raises(RuntimeError, match="boom"), assert_untouched(boom):
+        logits(boom, IMAGES)
+
+
+ODD = {
+    "meta": lambda: torch.empty(4, device="meta"),
+    "sparse": lambda: torch.eye(4).to_sparse(),
+    "compressed": lambda: torch.eye(4).to_sparse_csr(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.eye(4), 0.1, 0, torch.qint8),
+    "complex": lambda: torch.ones(3, dtype=torch.complex64).conj(),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
+def test_buffers_of_every_kind_are_borne(make):
+    net = classifier()
+    net.register_buffer("odd", make())
+    assert torch.equal(logits(net, IMAGES), logits(classifier(), IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sparse_buffer_is_put_back():
+    net = classifier()
+    net.register_buffer("odd", torch.eye(4).to_sparse())
+
+    def double(module, _inputs):
+        module.odd.mul_(2)
+
+    net.register_forward_pre_hook(double)
+    before = net.odd.to_dense()
+    logits(net, IMAGES)
+    assert torch.equal(net.odd.to_dense(), before)
+
+
+def test_a_graph_of_the_caller_is_not_broken():
+    net = classifier(nn.BatchNorm2d(4))  # whose running statistics the graph holds
+    loss = net(IMAGES).sum()
+    saliency.occlusion(net, IMAGES, 1, window=4, stride=4)
+    loss.backward()
+    assert net[0].weight.grad is not None
+
+
+def test_a_scripted_network_is_put_back_into_training():
+    with pytest.warns(FutureWarning, match="deprecated") if torch.__version__ >= "2.10" else nullcontext():
+        net = torch.jit.script(classifier(nn.Dropout(0.5)).train())
+    torch.testing.assert_close(logits(net, IMAGES), logits(net, IMAGES))  # without dropout
+    assert all(module.training for module in net.modules())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_observers_of_a_network_prepared_for_quantisation_learn_nothing():
+    net = classifier()
+    net.qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")
+    net = torch.ao.quantization.prepare(net)
+    net(IMAGES)
+    with assert_untouched(net):
+        saliency.smooth_gradient(net, IMAGES, 1, samples=2, noise=2.0)
+    before = net[0].activation_post_process.max_val.clone()
+    net(3 * IMAGES)  # in the caller's own hands they go on learning
+    assert net[0].activation_post_process.max_val > before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
+def test_a_quantised_head_is_said_not_to_be_differentiable(name):
+    net = torch.ao.quantization.quantize_dynamic(classifier(), {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(
+        ValueError, match=r"a way that can be differentiated \(a quantised layer.*occlusion and CAM need no"
+    ):
+        compare.explain(net, IMAGES, name, 1)
+    assert saliency.occlusion(net, IMAGES, 1, window=4).abs().max() > 0
 
 
 def test_a_network_made_in_inference_mode_runs_and_is_refused_for_gradients():
@@ -152,9 +273,11 @@ def test_a_network_made_in_inference_mode_runs_and_is_refused_for_gradients():
         gradients(net, IMAGES, 1, "input")
 
 
-def test_a_compiled_network_gives_the_values_of_the_one_it_was_made_of():
-    net = classifier()
-    compiled = torch.compile(copy.deepcopy(net), backend="eager")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_network_gives_the_values_of_the_one_it_was_made_of(backend):
+    net = classifier(nn.ReLU(), nn.Conv2d(4, 4, 1))
+    compiled = torch.compile(copy.deepcopy(net), backend=backend)
+    torch.testing.assert_close(licnn.attention_map(compiled, IMAGES, 1), licnn.attention_map(net, IMAGES, 1))
     ours = gradients(compiled, IMAGES, 1, ["input", "_orig_mod.1"]).gradients
     theirs = gradients(net, IMAGES, 1, ["input", "1"]).gradients
     torch.testing.assert_close(ours["input"], theirs["input"])

@@ -63,6 +63,8 @@ def test_tiny_imagenet(folder, capsys):
     assert p.labels.tolist() == [0, 1, 1]
     assert p.boxes[0].tolist() == [1, 1, 11, 64]  # inclusive ends in the file, exclusive here
     assert abs(int(p.images[0, 2, 5, 5]) - 200) < 8
+    numpys = data.tiny_imagenet("val", classes=np.int64(1), per_class=np.int64(1))
+    assert torch.equal(numpys.images, data.tiny_imagenet("val", classes=1, per_class=1).images)
     only = data.tiny_imagenet("val", classes="goldfish", per_class=1)
     assert (len(only.images), only.labels.tolist(), only.classes) == (1, [0], ("n02",))
     assert data.tiny_imagenet("val", classes=1).names == ("bullfrog",)

@@ -129,6 +129,21 @@ def tiny(seed=0, inplace=False):
     ).double()
 
 
+class Functional(nn.Module):
+    """ReLUs that are functions: no module stands for them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*[layer for layer in tiny() if not isinstance(layer, nn.ReLU)])
+
+    def forward(self, x):
+        conv1, conv2, norm, conv3, *rest = self.layers
+        x = conv3(norm(conv2(conv1(x).relu())).relu()).relu()
+        for layer in rest:
+            x = layer(x)
+        return x
+
+
 def images(count=2, height=11, width=13, seed=1):
     return noise(count, 3, height, width, seed=seed)
 
@@ -578,6 +593,25 @@ def test_a_network_without_relus_is_refused(act):
         ):
             call(net, images(1))
     assert attention_map(net, images(1), 0, layers="1").shape == (1, 11, 13)
+
+
+def test_relus_with_a_ceiling_count_as_relus():
+    net, x = nn.Sequential(*[nn.ReLU6() if isinstance(layer, nn.ReLU) else layer for layer in tiny()]), 9 * images()
+    net[0].weight.data *= 9  # so that some reach the ceiling of 6
+    close(
+        attention_map(net, x, 3), slow_attentions(net, x, [[3]] * 2, picked=lambda _, m: isinstance(m, nn.ReLU6))[:, 0]
+    )
+    steps = attention_steps(net, x, 3)
+    assert list(steps.masks) == ["1", "4", "6"]
+    assert steps.masks["1"].logical_not().any()
+
+
+def test_relus_that_are_functions_are_no_layers_but_the_refusal_names_some():
+    net, x, names = Functional(), images(), ["layers.0", "layers.2", "layers.3"]
+    with pytest.raises(ValueError, match=r"or layers name others, got none; .*'layers.0', 'layers.1', 'layers.2'"):
+        attention_map(net, x, 3)
+    expected = slow_attentions(net, x, [[3]] * 2, picked=lambda name, _: name in names)[:, 0]
+    close(attention_map(net, x, 3, layers=names), expected)
 
 
 def test_a_network_with_relus_on_vectors_only_is_refused():

@@ -245,6 +245,15 @@ def test_the_network_is_left_alone_when_its_forward_raises(curve, boom):
         curve(net, IMAGES, 0, draw(3, 6, 7), batch_size=1)
 
 
+@pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
+def test_the_probability_of_a_single_logit_is_refused(curve):
+    net = nn.Sequential(*tiny(), nn.Linear(3, 1)).double()
+    for score in ("probability", "log-odds"):  # 1 and infinite, whatever is deleted
+        with pytest.raises(ValueError, match=rf'must have two classes at least for score="{score}", got 1'):
+            curve(net, IMAGES, 0, MAPS, score=score)
+    assert curve(net, IMAGES, 0, MAPS, score="logit").scores.std(1).min() > 0
+
+
 MAPS = draw(3, 6, 7)
 
 

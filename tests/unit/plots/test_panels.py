@@ -19,6 +19,8 @@ from tools.project import ROOT
 
 LONG = ["a short one", "a title that is too long for its panel", "x"]
 
+TEN = RNG.random((10, 8, 8))  # in two rows of five columns
+
 GALLERY = {
     "images gray": lambda: plots.images(GRAY, LONG),
     "images colour": lambda: plots.images(torch.tensor(COLOR), LONG, columns=2),
@@ -32,6 +34,8 @@ GALLERY = {
     "signed values": lambda: plots.signed_maps(-SIGNED * 100, LONG, values=True),
     "overlay": lambda: plots.overlay(COLOR, SIGNED**2, LONG, label="Grad-CAM"),
     "overlay each": lambda: plots.overlay(GRAY, SIGNED, LONG, signed=True, each=True),
+    "overlay each of ten": lambda: plots.overlay(TEN, TEN - 0.123, LONG[::2] * 5, signed=True, each=True),
+    "maps each of ten": lambda: plots.maps(TEN * 1.234e-5, LONG[::2] * 5, each=True),
     "boxes": lambda: plots.boxes(GRAY, {"truth": BOXES, "found": BOXES + 1}, titles=LONG),
     "boxes named": lambda: plots.boxes(GRAY, BOXES[[1, 1, 0]], [["disk"], ["ring"], ["star"]], LONG),
     "scan paths": lambda: plots.scanpaths(COLOR, PATHS, LONG, radius=0.5),
