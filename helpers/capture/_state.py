@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 MISFIT = re.compile(r"type|dtype|channels|shape|size|dimension", re.IGNORECASE)  # in what torch says of inputs
 
@@ -27,7 +28,11 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
 
     Yields:
         The same model.
+
+    Raises:
+        ValueError: a network with lazy layers, whose weights do not exist yet.
     """
+    refuse_lazy(model)
     modules, parameters = list(model.modules()), list(model.parameters())
     flags = [{key: vars(m)[key] for key in ("training", "inplace") if key in vars(m)} for m in modules]
     # The weight that old weight normalisation computes is such a tensor: no parameter, no buffer.
@@ -62,6 +67,12 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
                 with torch.inference_mode(parameter.is_inference()):  # elsewhere torch refuses it for such tensors
                     parameter.requires_grad_(requires_grad)
             parameter.grad = grad
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise ValueError for a network with layers that make their weights when they first run."""
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("model must have its weights, got lazy layers that have never run: call model(x) once")
 
 
 def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
