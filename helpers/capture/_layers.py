@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_images, describe
+from helpers.capture._axes import ChannelAxes, noted_axis
 from helpers.capture._state import preserved, run
 
 INPUT = "input"  # the name of x itself among the layers
@@ -73,13 +74,13 @@ def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
     image = check_images(x)[:1].detach().clone()
 
     def note(module: nn.Module, _inputs: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and is_feature_maps(module, output, image):
+        if isinstance(output, Tensor) and is_feature_maps(module, output, image, axes.of(output)):
             shapes.pop(names[module], None)  # of several runs the last one's place in the order
             channels, height, width = output.shape[1:]
             shapes[names[module]] = (channels, height, width)
 
     refuse_script(model, "layers can be found")
-    with preserved(model), torch.no_grad():  # which removes the hooks
+    with preserved(model), torch.no_grad(), ChannelAxes(image) as axes:  # `preserved` removes the hooks
         for module in names:
             module.register_forward_hook(note)
         run(model, image)
@@ -110,18 +111,15 @@ def suggested_layers(model: nn.Module, x: Tensor, count: int = 6) -> str:
     return ", ".join(map(repr, (active or leaves)[-count:])) or "none"
 
 
-def is_feature_maps(module: nn.Module, output: Tensor, x: Tensor) -> bool:
+def is_feature_maps(module: nn.Module, output: Tensor, x: Tensor, axis: int | None) -> bool:
     """Whether a module's output is feature maps (B, C, h, w) of more than one place, and not (B, h, w, C) or a table.
 
-    The sides of maps go with those of the images: layers divide both alike, and borders take the same from both.
+    `axis` is that of its channels. Where it is not known, the sides must go with those of the images: layers divide
+    both alike, and borders take the same from both.
     """
-    return (
-        output.ndim == 4
-        and len(output) == len(x)
-        and output[0, 0].numel() > 1
-        and not _is_last(module)
-        and _sides_fit(*output.shape[2:], x)
-    )
+    if output.ndim != 4 or len(output) != len(x) or output[0, 0].numel() == 1:
+        return False
+    return axis == 1 if axis is not None else not _is_last(module) and _sides_fit(*output.shape[2:], x)
 
 
 def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) -> Tensor:
@@ -134,15 +132,22 @@ def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) ->
         x: the images, (B, C, H, W).
 
     Raises:
-        ValueError: another rank, or maps (B, h, w, C) with the channels last, as in Swin.
+        ValueError: another rank, or maps (B, h, w, C) with the channels last, as in Swin, or a table of attention.
     """
     if maps.ndim != 4 or len(maps) != len(x):
         got = f"{layer!r} with {tuple(maps.shape)}; layers that have some are {suggested_layers(model, x)}"
         raise ValueError(f"layer must have feature maps (B, C, h, w), got {got}")
-    module = dict(model.named_modules(remove_duplicate=False)).get(layer.partition("#")[0])
-    last = _sides_fit(*maps.shape[1:3], x) and not _sides_fit(*maps.shape[2:], x)
-    if last or (module is not None and _is_last(module)):
-        got = f"{layer!r} with {tuple(maps.shape)}, its channels last; layers that do are {suggested_layers(model, x)}"
+    if layer == INPUT:
+        return maps
+    base, _, number = layer.partition("#")
+    module = dict(model.named_modules(remove_duplicate=False))[base]
+    axis = noted_axis(module, int(number or 1))
+    if axis is None:
+        last = _sides_fit(*maps.shape[1:3], x) and not _sides_fit(*maps.shape[2:], x)
+        axis = 3 if last or _is_last(module) else 1
+    if axis != 1:
+        what = "its channels last" if axis == 3 else "whose second axis is none of channels"
+        got = f"{layer!r} with {tuple(maps.shape)}, {what}; layers that do are {suggested_layers(model, x)}"
         raise ValueError(f"layer must have feature maps (B, C, h, w), got {got}")
     return maps
 
