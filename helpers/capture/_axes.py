@@ -48,7 +48,7 @@ class ChannelAxes(TorchFunctionMode):
 
     def _followed(self, func, output: Tensor, first: object, args: tuple, kwargs: dict) -> int | None:
         name = getattr(func, "__name__", "")
-        known = [t for t in _tensors(args) if self._axes.get(t) is not None]
+        known = [t for t in tensors_in(args) if self._axes.get(t) is not None]
         if name in SECOND:
             return 1
         if name in LAST:
@@ -59,7 +59,7 @@ class ChannelAxes(TorchFunctionMode):
         if not known:
             return None
         if name in PERMUTATIONS and first is known[0]:
-            return _moved(func, first, self._axes[first], args[1:], kwargs)
+            return moved(func, first, self._axes[first], args[1:], kwargs)
         if name in RESHAPES:
             return _reshaped(known[0].shape, output.shape, self._axes[known[0]])
         axes = [self._axes[t] for t in known if t.ndim == output.ndim]
@@ -67,7 +67,7 @@ class ChannelAxes(TorchFunctionMode):
         return kept[0] if kept else axes[0] if axes else None
 
 
-def _tensors(args: tuple) -> Iterator[Tensor]:
+def tensors_in(args: tuple) -> Iterator[Tensor]:
     for arg in args:
         if isinstance(arg, Tensor):
             yield arg
@@ -75,7 +75,7 @@ def _tensors(args: tuple) -> Iterator[Tensor]:
             yield from (part for part in arg if isinstance(part, Tensor))
 
 
-def _moved(func, values: Tensor, axis: int, args: tuple, kwargs: dict) -> int | None:
+def moved(func, values: Tensor, axis: int, args: tuple, kwargs: dict) -> int | None:
     """Where an axis goes, seen on a tensor without numbers whose sides all differ."""
     if axis == NOWHERE:
         return axis

@@ -18,7 +18,7 @@ from helpers.capture._axes import ChannelAxes, is_known, note_axis, noted_axis
 from helpers.capture._batches import chunks
 from helpers.capture._layers import EVERY_CALL, INPUT, Layer, is_feature_maps, layer_name, named_modules
 from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
-from helpers.capture._state import preserved, run
+from helpers.capture._state import differentiable, preserved, run
 
 Visit = Callable[[str, Tensor], Tensor]  # name and output of a call -> what the network goes on with
 Reduce = Callable[[Tensor], Tensor]  # (B, C, h, w) -> what is kept of it
@@ -306,9 +306,10 @@ def _differentiate(
         raise NoLayers("layers must name one that gives feature maps (B, C, h, w), got none that does")
     without_gradient, gradients = list(activations), ()
     if scores.requires_grad:
-        gradients = torch.autograd.grad(
-            scores.sum(), list(activations.values()), retain_graph=keep_graph, allow_unused=True
-        )
+        with differentiable():
+            gradients = torch.autograd.grad(
+                scores.sum(), list(activations.values()), retain_graph=keep_graph, allow_unused=True
+            )
         without_gradient = [name for name, gradient in zip(activations, gradients, strict=True) if gradient is None]
     if without_gradient:
         names = ", ".join(without_gradient)

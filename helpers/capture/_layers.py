@@ -52,8 +52,18 @@ def layer_name(model: nn.Module, layer: Any, name: str = "layer") -> str:
     for known, module in model.named_modules(remove_duplicate=False):
         if module is layer and known:
             return known
+    if layer is model:
+        raise ValueError(f"{name} must be a module inside the network, got the network itself")
     kind = type(layer).__name__
     raise ValueError(f"{name} must be a module of this network, got a {kind} that is none of them (a copy's, perhaps)")
+
+
+def single_layer(model: nn.Module, layer: Any) -> str:
+    """`layer_name`, but a name that stands for every call of a layer ("relu#*") is refused."""
+    name = layer_name(model, layer)
+    if name.endswith(EVERY_CALL):
+        raise ValueError(f"layer must be the name of one layer, or of one call, {name[:-1]}1 ..., got {name!r}")
+    return name
 
 
 def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
@@ -180,6 +190,8 @@ def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
     """
     known = dict(model.named_modules(remove_duplicate=False))
     del known[""]
+    if "" in names:
+        raise ValueError("layer must be a module inside the network, got the network itself, ''")
     if INPUT in names and INPUT in known:
         raise ValueError(f"model must have no module named {INPUT!r}, which stands for x, got one: rename it")
     bases = [name.partition("#")[0] for name in names if name != INPUT]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_choice, check_images
-from helpers.capture import preserved, refuse_lazy, refuse_script, run
+from helpers.capture import is_packed, preserved, refuse_lazy, refuse_script, run
 
 Redraw = Literal["initial", "shuffled"]
 REDRAWS = ("initial", "shuffled")
@@ -35,7 +35,7 @@ def randomizable_layers(model: nn.Module, redraw: Redraw = "initial", x: Tensor 
     refuse_lazy(model)
     refuse_script(model, "its layers can be drawn anew")
     layers = [(name, module) for name, module in model.named_modules() if _holds_values(module)]
-    packed = [name for name, module in model.named_modules() if _is_packed(module)]
+    packed = [name for name, module in model.named_modules() if is_packed(module)]
     if packed:
         raise ValueError(
             "model must hold its weights as parameters, got some that are quantised and packed, in "
@@ -104,11 +104,6 @@ def _other_buffers(module: nn.Module) -> bool:
     """Whether a module has floating-point buffers that are not called weights."""
     known = {id(weight) for weight in _weights(module)}
     return any(b.is_floating_point() and id(b) not in known for b in module.buffers(recurse=False))
-
-
-def _is_packed(module: nn.Module) -> bool:
-    """Whether a layer keeps weights where nothing can get at them, as quantised layers do."""
-    return any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
 
 
 def _can_be_redrawn(module: nn.Module) -> bool:

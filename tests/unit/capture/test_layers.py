@@ -83,3 +83,10 @@ def test_torchscript_is_named():
     for script in (torch.jit.trace(small(), X), torch.jit.script(small())):
         with pytest.raises(ValueError, match="must not be TorchScript"):
             cam.grad_cam(script, X, 1, layer="1")
+
+
+@pytest.mark.parametrize("name", [False, True])
+def test_the_network_itself_is_no_layer(name):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    with pytest.raises(ValueError, match="must be a module inside the network, got the network itself"):
+        activations(net, torch.rand(1, 3, 8, 8), "" if name else net)
