@@ -14,6 +14,7 @@ NOWHERE = -1  # the axis where there are no channels, as in a table of attention
 # What torch's functions do with channels, by their names. All others leave them where they are, if they keep the axes.
 SECOND = {"conv2d", "conv3d", "conv_transpose2d", "batch_norm", "group_norm", "pixel_shuffle", "pixel_unshuffle"}
 LAST = {"linear", "layer_norm", "rms_norm"}
+ACTIVATIONS = {"relu", "relu6", "hardtanh", "silu", "gelu", "hardswish", "leaky_relu", "elu", "mish", "clamp_min"}
 PRODUCTS = {"matmul", "__matmul__", "bmm", "einsum", "softmax", "scaled_dot_product_attention"}
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "reshape_as", "view_as", "unsqueeze", "squeeze", "__getitem__"}
 PERMUTATIONS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "__get__"}  # x.mT is a __get__
@@ -28,15 +29,21 @@ class ChannelAxes(TorchFunctionMode):
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self._axes = WeakTensorKeyDictionary()
+        self._axes, self._active = WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
         self._axes[x] = 1
 
     def of(self, values: Tensor) -> int | None:
         """The axis of a tensor's channels, `NOWHERE`, or None where nothing is known of them."""
         return self._axes.get(values)
 
+    def is_active(self, values: Tensor) -> bool:
+        """Whether an activation function, as a module or not, gave a tensor."""
+        return values in self._active
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "").rstrip("_") in ACTIVATIONS and isinstance(output, Tensor):
+            self._active[output] = True
         first = args[0] if args else None
         parts = output if isinstance(output, tuple | list) else [output]
         for part in parts:

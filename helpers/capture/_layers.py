@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,6 @@ from helpers.capture._state import preserved, run
 INPUT = "input"  # the name of x itself among the layers
 EVERY_CALL = "#*"  # behind the name of a module: all its calls that give feature maps
 Layer = str | nn.Module
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
 
 
 def layer_names(model: nn.Module, kind: type | tuple[type, ...] = nn.Module) -> list[str]:
@@ -79,22 +79,33 @@ def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
     Raises:
         ValueError: images that do not fit the network.
     """
+    return _looked_at(model, x)[0]
+
+
+def _looked_at(model: nn.Module, x: Tensor) -> tuple[dict[str, tuple[int, int, int]], list[str], Counter[str]]:
+    """`feature_layers`; the calls whose maps an activation function gave, the innermost ones; how often each ran."""
     names = {module: name for name, module in model.named_modules() if name}
     shapes: dict[str, tuple[int, int, int]] = {}
+    active: dict[str, Tensor] = {}
+    runs: Counter[str] = Counter()
     image = check_images(x)[:1].detach().clone()
 
     def note(module: nn.Module, _inputs: tuple, output: object) -> None:
+        name = names[module]
+        runs[name] += 1
         if isinstance(output, Tensor) and is_feature_maps(module, output, image, axes.of(output)):
-            shapes.pop(names[module], None)  # of several runs the last one's place in the order
+            shapes.pop(name, None)  # of several runs the last one's place in the order
             channels, height, width = output.shape[1:]
-            shapes[names[module]] = (channels, height, width)
+            shapes[name] = (channels, height, width)
+            if axes.is_active(output) and not any(output is maps for maps in active.values()):
+                active[f"{name}#{runs[name]}"] = output
 
     refuse_script(model, "layers can be found")
     with preserved(model), torch.no_grad(), ChannelAxes(image) as axes:  # `preserved` removes the hooks
         for module in names:
             module.register_forward_hook(note)
         run(model, image)
-    return shapes
+    return shapes, list(active), runs
 
 
 def last_feature_layer(model: nn.Module, x: Tensor) -> str:
@@ -115,10 +126,11 @@ def last_feature_layer(model: nn.Module, x: Tensor) -> str:
 
 
 def suggested_layers(model: nn.Module, x: Tensor, count: int = 6) -> str:
-    """Names of the last layers with feature maps, for the end of an error: activation functions where there are any."""
-    leaves = [name for name in feature_layers(model, x) if not any(model.get_submodule(name).children())]
-    active = [name for name in leaves if isinstance(model.get_submodule(name), ACTIVATIONS)]
-    return ", ".join(map(repr, (active or leaves)[-count:])) or "none"
+    """Names of the last layers with feature maps, for the end of an error: activated ones where there are any."""
+    layers, active, runs = _looked_at(model, x)
+    leaves = [f"{name}#{runs[name]}" for name in layers if not any(model.get_submodule(name).children())]
+    calls = [call.removesuffix("#1") if runs[call.partition("#")[0]] == 1 else call for call in active or leaves]
+    return ", ".join(map(repr, calls[-count:])) or "none (input_gradient and occlusion need no layer)"
 
 
 def is_feature_maps(module: nn.Module, output: Tensor, x: Tensor, axis: int | None) -> bool:

@@ -6,7 +6,7 @@ from support.untouched import assert_untouched
 from torch import nn
 from torchvision.models import resnet18, squeezenet1_1, swin_t, vgg11, vit_b_16
 
-from helpers import cam, similarnet
+from helpers import cam, licnn, similarnet
 from helpers.capture import activations, feature_layers, gradients, last_feature_layer, layer_name, suggested_layers
 
 
@@ -90,3 +90,24 @@ def test_the_network_itself_is_no_layer(name):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
     with pytest.raises(ValueError, match="must be a module inside the network, got the network itself"):
         activations(net, torch.rand(1, 3, 8, 8), "" if name else net)
+
+
+class Functional(nn.Module):
+    """One convolution behind the other with a ReLU as a function, and one SiLU for both."""
+
+    def __init__(self):
+        super().__init__()
+        self.block, self.act, self.fc = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1)), nn.SiLU(), nn.Linear(3, 5)
+
+    def forward(self, x):
+        return self.fc(self.act(self.block(self.act(self.block(x)))).mean((2, 3)))
+
+
+def test_suggested_layers_are_calls_behind_activations_and_do():
+    net, x = Functional().eval(), X
+    assert suggested_layers(net, x) == "'act#1', 'act#2'"
+    assert cam.grad_cam(net, x, 1, "act#2").shape == licnn.attention_map(net, x, 1, layers=["act#1", "act#2"]).shape
+    conv = net.block[0].forward
+    net.block.forward, net.act = (lambda x: conv(x).relu()), nn.Identity()
+    assert suggested_layers(net, x) == "'block#1', 'block#2'"  # not the convolution, which is not run as a module
+    assert suggested_layers(nn.Flatten(), x) == "none (input_gradient and occlusion need no layer)"
