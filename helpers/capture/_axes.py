@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 import torch
@@ -48,9 +49,10 @@ class ChannelAxes(TorchFunctionMode):
         parts = output if isinstance(output, tuple | list) else [output]
         for part in parts:
             if isinstance(part, Tensor) and part.ndim > 1:
-                axis = self._followed(func, part, first, args, kwargs or {})
-                if axis is not None:
-                    self._axes[part] = axis
+                with suppress(Exception):  # arguments in an unusual shape: nothing is known then
+                    axis = self._followed(func, part, first, args, kwargs or {})
+                    if axis is not None:
+                        self._axes[part] = axis
         return output
 
     def _followed(self, func, output: Tensor, first: object, args: tuple, kwargs: dict) -> int | None:

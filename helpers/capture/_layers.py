@@ -144,7 +144,7 @@ def is_feature_maps(module: nn.Module, output: Tensor, x: Tensor, axis: int | No
     return axis == 1 if axis is not None else not _is_last(module) and _sides_fit(*output.shape[2:], x)
 
 
-def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) -> Tensor:
+def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor, name: str = "layer") -> Tensor:
     """Return what a layer gave unchanged if it is feature maps, (B, C, h, w).
 
     Args:
@@ -152,13 +152,14 @@ def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) ->
         layer: its name, for the message.
         model: its network, for the names of layers that have some.
         x: the images, (B, C, H, W).
+        name: of the argument, for the message.
 
     Raises:
         ValueError: another rank, or maps (B, h, w, C) with the channels last, as in Swin, or a table of attention.
     """
     if maps.ndim != 4 or len(maps) != len(x):
         got = f"{layer!r} with {tuple(maps.shape)}; layers that have some are {suggested_layers(model, x)}"
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {got}")
+        raise ValueError(f"{name} must have feature maps (B, C, h, w), got {got}")
     if layer == INPUT:
         return maps
     base, _, number = layer.partition("#")
@@ -170,7 +171,7 @@ def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) ->
     if axis != 1:
         what = "its channels last" if axis == 3 else "whose second axis is none of channels"
         got = f"{layer!r} with {tuple(maps.shape)}, {what}; layers that do are {suggested_layers(model, x)}"
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {got}")
+        raise ValueError(f"{name} must have feature maps (B, C, h, w), got {got}")
     return maps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -53,7 +54,9 @@ class Mixing(TorchFunctionMode):
         was_mixed = any(t in self._mixed for t in tensors_in((*args, *kwargs.values())))
         for part in output if isinstance(output, tuple | list) else (output,):
             if isinstance(part, Tensor):
-                axis, mixes = _followed(func, part, known, args, kwargs) if known else (None, False)
+                axis, mixes = None, False
+                with suppress(Exception):  # arguments in an unusual shape: nothing is known then
+                    axis, mixes = _followed(func, part, known, args, kwargs) if known else (None, False)
                 if axis is not None:
                     self._axes[part] = axis
                 if mixes or was_mixed:

@@ -113,7 +113,8 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
         if misfit is None:
             raise
         raise ValueError(f"{name} must {misfit}") from error
-    if watch and watch.is_mixed(output) and _answers_differ(model, x):
+    answers = isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(x)  # else it is refused elsewhere
+    if watch and answers and watch.is_mixed(output) and _answers_differ(model, x):
         raise ValueError(f"model must treat the images of a batch independently, got an output across them: {ALONE}")
     if watch:
         _independent.add(model)

@@ -80,7 +80,7 @@ def attention_steps(
         ) from error
     contributions = backward.gradients
     for name, maps in backward.activations.items():
-        check_feature_maps(maps, name, model, x)
+        check_feature_maps(maps, name, model, x, "layers")
     keep = suppress or partial(torch.ones_like, dtype=torch.bool)
     masks = {name: _check_mask(keep(maps), maps) for name, maps in contributions.items()}
     if mode == "gradient":
