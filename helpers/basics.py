@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers._validate import check_count, check_images, check_tensor
-from helpers.capture import Layer, layer_name, named_modules, preserved, run
+from helpers.capture import Layer, differentiable, layer_name, named_modules, preserved, run
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
@@ -263,4 +263,5 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int]
         i, j = (h // 2, w // 2) if at is None else at
         if not (0 <= i < h and 0 <= j < w):
             raise ValueError(f"at must lie within the maps of {h} x {w}, got {at}")
-        return torch.autograd.grad(maps[:, :, i, j].sum(), pixels)[0]
+        with differentiable():
+            return torch.autograd.grad(maps[:, :, i, j].sum(), pixels)[0]

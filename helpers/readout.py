@@ -43,7 +43,7 @@ def position_readout(
         Compare it with the standard deviation of the places, which is what always answering the mean would earn.
 
     Raises:
-        ValueError: wrong shapes, or a part without images.
+        ValueError: wrong shapes, a layer whose first axis is not that of the images, or a part without images.
     """
     check_tensor(places, "places", f"{len(images)} D", kind="real")
     cut = int(train * len(images))
@@ -54,6 +54,8 @@ def position_readout(
     true = places.detach().cpu().double().numpy()
     errors = {}
     for name in train_values:
+        _check_rows(name, train_values[name], cut)
+        _check_rows(name, test_values[name], len(images) - cut)
         known, fresh = (widened(values[name].flatten(1)).cpu().numpy() for values in (train_values, test_values))
         # One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
         scale = max(float(known.std()), np.finfo(known.dtype).tiny)
@@ -61,6 +63,12 @@ def position_readout(
         predicted = rule.predict(fresh / scale).reshape(true[cut:].shape)  # scikit-learn drops a single column
         errors[name] = float(np.sqrt(np.mean((predicted - true[cut:]) ** 2)))
     return errors
+
+
+def _check_rows(layer: str, values: Tensor, count: int) -> None:
+    if len(values) != count:
+        got = f"{layer!r}, which gives {tuple(values.shape)} for {count} images"
+        raise ValueError(f"layers must give something for each image, (B, ...), got {got}")
 
 
 def contrast_centroid(maps: Tensor) -> Tensor:

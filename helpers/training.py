@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers._validate import check_count, check_tensor, describe
+from helpers.capture import check_logits, check_several
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of an epoch, counted from 0: inputs and their targets
+ONE_LOGIT = "of a single one the sign may say the class, as in a loss of your own"
 
 
 class LossError(ValueError):
@@ -62,6 +64,7 @@ def _class_loss(labels: Tensor) -> Loss:
         if low < 0 or high >= logits.shape[1]:
             limits = f"0 .. {logits.shape[1] - 1}, as the network has logits"
             raise ValueError(f"labels must lie in {limits}, got {low} .. {high}")
+        check_several(logits, ONE_LOGIT)
         return F.cross_entropy(logits, targets)
 
     return loss
@@ -207,7 +210,7 @@ def predict(
         prepare: what is done to the images of a batch, on the model's device, before the model sees them.
 
     Raises:
-        ValueError: images is not a non-empty (N, C, H, W), or batch_size is less than 1.
+        ValueError: images is not a non-empty (N, C, H, W), batch_size is less than 1, or an output is not (B, K).
     """
     batch_size = check_count(batch_size, "batch_size")
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
@@ -215,7 +218,8 @@ def predict(
     with _modes_restored(model), torch.no_grad():
         model.eval()
         batches = (batch.to(device) for batch in images.split(batch_size))
-        return torch.cat([model(prepare(batch) if prepare else batch).cpu() for batch in batches])
+        prepared = (prepare(batch) if prepare else batch for batch in batches)
+        return torch.cat([check_logits(model(batch), len(batch)).cpu() for batch in prepared])
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -225,7 +229,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         ValueError: wrong shapes, an empty set, labels that are not int64, or logits that are NaN.
     """
     _check(images, labels)
-    logits = predict(model, images)
+    logits = check_several(predict(model, images), ONE_LOGIT)
     if logits.isnan().any():
         raise ValueError("the logits are NaN: check images for NaN and infinite values")
     return share_right(logits, labels)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from helpers._validate import Target
 from helpers.cam._head import weighted_maps
-from helpers.capture import Layer, check_feature_maps, gradients, last_feature_layer, layer_name, suggested_layers
+from helpers.capture import Layer, check_feature_maps, gradients, last_feature_layer, single_layer, suggested_layers
 
 
 def grad_cam(
@@ -36,9 +36,7 @@ def grad_cam(
 
     Source: Selvaraju et al., ICCV 2017, section 3.
     """
-    layer = last_feature_layer(model, x) if layer is None else layer_name(model, layer)
-    if layer.endswith("#*"):  # "relu#*" names every call of a layer (helpers.capture)
-        raise ValueError(f"layer must be the name of one layer, got {layer!r}")
+    layer = last_feature_layer(model, x) if layer is None else single_layer(model, layer)
     at_layer = gradients(model, x, target, layer)
     maps, slopes = at_layer.activations[layer], at_layer.gradients[layer]
     if check_feature_maps(maps, layer, model, x)[0, 0].numel() == 1:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from helpers._validate import check_classes, check_count, check_images, check_tensor
 from helpers.cam._head import output_weights
-from helpers.capture import Layer, activations, check_feature_maps, layer_name
+from helpers.capture import Layer, activations, check_feature_maps, single_layer
 
 
 class Units(NamedTuple):
@@ -90,7 +90,7 @@ def receptive_field_crop(
 
     Source: Zhou et al., "Object detectors emerge in deep scene CNNs", ICLR 2015; CVPR 2016, section 5.
     """
-    layer = layer_name(model, layer)
+    layer = single_layer(model, layer)
     height, width = check_images(x).shape[2:]
     side = check_count(side, "side", high=min(height, width))
     n = check_count(n, "n", high=len(x))

@@ -41,10 +41,11 @@ from helpers.capture._layers import (
     layer_names,
     named_modules,
     refuse_script,
+    single_layer,
     suggested_layers,
 )
-from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
-from helpers.capture._state import preserved, run
+from helpers.capture._scores import Score, check_logits, check_several, chosen_classes, class_scores
+from helpers.capture._state import differentiable, is_packed, preserved, refuse_lazy, run
 
 __all__ = [
     "INPUT",
@@ -60,12 +61,15 @@ __all__ = [
     "activations_up_to",
     "check_feature_maps",
     "check_logits",
+    "check_several",
     "chosen_classes",
     "chunks",
     "class_scores",
+    "differentiable",
     "feature_layers",
     "gradients",
     "in_batches",
+    "is_packed",
     "last_feature_layer",
     "layer_name",
     "layer_names",
@@ -74,8 +78,10 @@ __all__ = [
     "masked_forward",
     "named_modules",
     "preserved",
+    "refuse_lazy",
     "refuse_script",
     "run",
+    "single_layer",
     "suggested_layers",
     "top_classes",
     "with_progress",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_count, check_images, check_tensor
+from helpers.capture._axes import ChannelAxes, note_axis
 from helpers.capture._hooks import logits, masked_forward
 from helpers.capture._layers import INPUT, Layer, check_feature_maps, layer_name, named_modules
 from helpers.capture._scores import check_logits
@@ -77,11 +78,12 @@ def activations_up_to(
     layer = layer_name(model, layer)
     outputs: list[Tensor] = []
 
-    def stop(_module: nn.Module, _inputs: tuple, output: object) -> None:
+    def stop(module: nn.Module, _inputs: tuple, output: object) -> None:
         outputs.append(_check_output(output, layer))
+        note_axis(module, 1, axes.of(outputs[0]))
         raise _Stop
 
-    with preserved(model):  # which removes the hook
+    with preserved(model), ChannelAxes(check_images(x)) as axes:  # `preserved` removes the hook
         _single_module(model, layer).register_forward_hook(stop)
         with _skipped([module for module in model.modules() if isinstance(module, without)]):
             try:

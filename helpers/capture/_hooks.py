@@ -7,16 +7,18 @@ each output that was asked for to a function, a `Visit`; the network goes on wit
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from helpers._validate import Target, all_finite, check_choice, check_images, describe
+from helpers.capture._axes import ChannelAxes, is_known, note_axis, noted_axis
 from helpers.capture._batches import chunks
 from helpers.capture._layers import EVERY_CALL, INPUT, Layer, is_feature_maps, layer_name, named_modules
 from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
-from helpers.capture._state import preserved, run
+from helpers.capture._state import differentiable, preserved, run
 
 Visit = Callable[[str, Tensor], Tensor]  # name and output of a call -> what the network goes on with
 Reduce = Callable[[Tensor], Tensor]  # (B, C, h, w) -> what is kept of it
@@ -244,16 +246,22 @@ def _forward(model: nn.Module, x: Tensor, names: Sequence[str], visit: Visit) ->
         if not isinstance(output, Tensor):
             raise ValueError(f"layer must give one tensor, got {base!r}, which gives a {type(output).__name__}")
         calls[base] += 1
+        if looks_on:
+            note_axis(modules[base], calls[base], axes.of(output))
+        axis = noted_axis(modules[base], calls[base])
         for name in dict.fromkeys(names):
             if name in (base, f"{base}#{calls[base]}"):
                 output = visit(name, output)
-            elif name == f"{base}{EVERY_CALL}" and is_feature_maps(modules[base], output, x):
+            elif name == f"{base}{EVERY_CALL}" and is_feature_maps(modules[base], output, x, axis):
                 output = visit(f"{base}#{calls[base]}", output)
         return output
 
     for base, module in modules.items():
         module.register_forward_hook(lambda _module, _inputs, output, base=base: hook(base, output))
-    output = run(model, visit(INPUT, x) if INPUT in names else x)
+    x = visit(INPUT, x) if INPUT in names else x
+    axes, looks_on = ChannelAxes(x), not all(map(is_known, modules.values()))  # which costs time, once for each layer
+    with axes if looks_on else nullcontext():
+        output = run(model, x)
     for name in names:
         _check_calls(name, calls)
     return output, calls
@@ -298,9 +306,10 @@ def _differentiate(
         raise NoLayers("layers must name one that gives feature maps (B, C, h, w), got none that does")
     without_gradient, gradients = list(activations), ()
     if scores.requires_grad:
-        gradients = torch.autograd.grad(
-            scores.sum(), list(activations.values()), retain_graph=keep_graph, allow_unused=True
-        )
+        with differentiable():
+            gradients = torch.autograd.grad(
+                scores.sum(), list(activations.values()), retain_graph=keep_graph, allow_unused=True
+            )
         without_gradient = [name for name, gradient in zip(activations, gradients, strict=True) if gradient is None]
     if without_gradient:
         names = ", ".join(without_gradient)

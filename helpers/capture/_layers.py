@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_images, describe
+from helpers.capture._axes import ChannelAxes, noted_axis
 from helpers.capture._state import preserved, run
 
 INPUT = "input"  # the name of x itself among the layers
 EVERY_CALL = "#*"  # behind the name of a module: all its calls that give feature maps
 Layer = str | nn.Module
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
 
 
 def layer_names(model: nn.Module, kind: type | tuple[type, ...] = nn.Module) -> list[str]:
@@ -51,8 +52,18 @@ def layer_name(model: nn.Module, layer: Any, name: str = "layer") -> str:
     for known, module in model.named_modules(remove_duplicate=False):
         if module is layer and known:
             return known
+    if layer is model:
+        raise ValueError(f"{name} must be a module inside the network, got the network itself")
     kind = type(layer).__name__
     raise ValueError(f"{name} must be a module of this network, got a {kind} that is none of them (a copy's, perhaps)")
+
+
+def single_layer(model: nn.Module, layer: Any) -> str:
+    """`layer_name`, but a name that stands for every call of a layer ("relu#*") is refused."""
+    name = layer_name(model, layer)
+    if name.endswith(EVERY_CALL):
+        raise ValueError(f"layer must be the name of one layer, or of one call, {name[:-1]}1 ..., got {name!r}")
+    return name
 
 
 def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int]]:
@@ -68,22 +79,33 @@ def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
     Raises:
         ValueError: images that do not fit the network.
     """
+    return _looked_at(model, x)[0]
+
+
+def _looked_at(model: nn.Module, x: Tensor) -> tuple[dict[str, tuple[int, int, int]], list[str], Counter[str]]:
+    """`feature_layers`; the calls whose maps an activation function gave, the innermost ones; how often each ran."""
     names = {module: name for name, module in model.named_modules() if name}
     shapes: dict[str, tuple[int, int, int]] = {}
+    active: dict[str, Tensor] = {}
+    runs: Counter[str] = Counter()
     image = check_images(x)[:1].detach().clone()
 
     def note(module: nn.Module, _inputs: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and is_feature_maps(module, output, image):
-            shapes.pop(names[module], None)  # of several runs the last one's place in the order
+        name = names[module]
+        runs[name] += 1
+        if isinstance(output, Tensor) and is_feature_maps(module, output, image, axes.of(output)):
+            shapes.pop(name, None)  # of several runs the last one's place in the order
             channels, height, width = output.shape[1:]
-            shapes[names[module]] = (channels, height, width)
+            shapes[name] = (channels, height, width)
+            if axes.is_active(output) and not any(output is maps for maps in active.values()):
+                active[f"{name}#{runs[name]}"] = output
 
     refuse_script(model, "layers can be found")
-    with preserved(model), torch.no_grad():  # which removes the hooks
+    with preserved(model), torch.no_grad(), ChannelAxes(image) as axes:  # `preserved` removes the hooks
         for module in names:
             module.register_forward_hook(note)
         run(model, image)
-    return shapes
+    return shapes, list(active), runs
 
 
 def last_feature_layer(model: nn.Module, x: Tensor) -> str:
@@ -104,27 +126,25 @@ def last_feature_layer(model: nn.Module, x: Tensor) -> str:
 
 
 def suggested_layers(model: nn.Module, x: Tensor, count: int = 6) -> str:
-    """Names of the last layers with feature maps, for the end of an error: activation functions where there are any."""
-    leaves = [name for name in feature_layers(model, x) if not any(model.get_submodule(name).children())]
-    active = [name for name in leaves if isinstance(model.get_submodule(name), ACTIVATIONS)]
-    return ", ".join(map(repr, (active or leaves)[-count:])) or "none"
+    """Names of the last layers with feature maps, for the end of an error: activated ones where there are any."""
+    layers, active, runs = _looked_at(model, x)
+    leaves = [f"{name}#{runs[name]}" for name in layers if not any(model.get_submodule(name).children())]
+    calls = [call.removesuffix("#1") if runs[call.partition("#")[0]] == 1 else call for call in active or leaves]
+    return ", ".join(map(repr, calls[-count:])) or "none (input_gradient and occlusion need no layer)"
 
 
-def is_feature_maps(module: nn.Module, output: Tensor, x: Tensor) -> bool:
+def is_feature_maps(module: nn.Module, output: Tensor, x: Tensor, axis: int | None) -> bool:
     """Whether a module's output is feature maps (B, C, h, w) of more than one place, and not (B, h, w, C) or a table.
 
-    The sides of maps go with those of the images: layers divide both alike, and borders take the same from both.
+    `axis` is that of its channels. Where it is not known, the sides must go with those of the images: layers divide
+    both alike, and borders take the same from both.
     """
-    return (
-        output.ndim == 4
-        and len(output) == len(x)
-        and output[0, 0].numel() > 1
-        and not _is_last(module)
-        and _sides_fit(*output.shape[2:], x)
-    )
+    if output.ndim != 4 or len(output) != len(x) or output[0, 0].numel() == 1:
+        return False
+    return axis == 1 if axis is not None else not _is_last(module) and _sides_fit(*output.shape[2:], x)
 
 
-def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) -> Tensor:
+def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor, name: str = "layer") -> Tensor:
     """Return what a layer gave unchanged if it is feature maps, (B, C, h, w).
 
     Args:
@@ -132,18 +152,26 @@ def check_feature_maps(maps: Tensor, layer: str, model: nn.Module, x: Tensor) ->
         layer: its name, for the message.
         model: its network, for the names of layers that have some.
         x: the images, (B, C, H, W).
+        name: of the argument, for the message.
 
     Raises:
-        ValueError: another rank, or maps (B, h, w, C) with the channels last, as in Swin.
+        ValueError: another rank, or maps (B, h, w, C) with the channels last, as in Swin, or a table of attention.
     """
     if maps.ndim != 4 or len(maps) != len(x):
         got = f"{layer!r} with {tuple(maps.shape)}; layers that have some are {suggested_layers(model, x)}"
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {got}")
-    module = dict(model.named_modules(remove_duplicate=False)).get(layer.partition("#")[0])
-    last = _sides_fit(*maps.shape[1:3], x) and not _sides_fit(*maps.shape[2:], x)
-    if last or (module is not None and _is_last(module)):
-        got = f"{layer!r} with {tuple(maps.shape)}, its channels last; layers that do are {suggested_layers(model, x)}"
-        raise ValueError(f"layer must have feature maps (B, C, h, w), got {got}")
+        raise ValueError(f"{name} must have feature maps (B, C, h, w), got {got}")
+    if layer == INPUT:
+        return maps
+    base, _, number = layer.partition("#")
+    module = dict(model.named_modules(remove_duplicate=False))[base]
+    axis = noted_axis(module, int(number or 1))
+    if axis is None:
+        last = _sides_fit(*maps.shape[1:3], x) and not _sides_fit(*maps.shape[2:], x)
+        axis = 3 if last or _is_last(module) else 1
+    if axis != 1:
+        what = "its channels last" if axis == 3 else "whose second axis is none of channels"
+        got = f"{layer!r} with {tuple(maps.shape)}, {what}; layers that do are {suggested_layers(model, x)}"
+        raise ValueError(f"{name} must have feature maps (B, C, h, w), got {got}")
     return maps
 
 
@@ -173,6 +201,8 @@ def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
         ValueError: an unknown name, for which the nearest ones, or the last ones, are listed; or a network of
             TorchScript.
     """
+    if "" in names:
+        raise ValueError("layer must be a module inside the network, got the network itself, ''")
     if INPUT in names and INPUT in model._modules:
         raise ValueError(f"model must have no module named {INPUT!r}, which stands for x, got one: rename it")
     bases = [name.partition("#")[0] for name in names if name != INPUT]

@@ -22,7 +22,20 @@ def check_logits(output: object, batch: int) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != batch:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"model must return logits (B, classes) with B = {batch}, got {shape}")
+    if not output.is_floating_point():
+        raise ValueError(f"model must return logits of floating-point numbers, got {output.dtype}")
     return output
+
+
+def check_several(logits: Tensor, way_out: str) -> Tensor:
+    """Return logits (..., classes) unchanged if there are two classes at least: a softmax over one of them is always 1.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if logits.shape[-1] < 2:
+        raise ValueError(f"model must have two classes at least, got 1, of which a softmax is always 1: {way_out}")
+    return logits
 
 
 def chosen_classes(target: Target | Callable[[Tensor], Target], logits: Tensor) -> tuple[Tensor, bool]:
@@ -63,7 +76,8 @@ def class_scores(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
     if score == "logit":
         return logits.gather(1, classes)
     if logits.shape[1] < 2:
-        raise ValueError(f'model must have two classes at least for score="{score}", got {logits.shape[1]}')
+        way_out = 'score="logit" takes it'
+        raise ValueError(f'model must have two classes at least for score="{score}", got {logits.shape[1]}; {way_out}')
     if score == "probability":
         return logits.softmax(1).gather(1, classes)
     own = logits.gather(1, classes)

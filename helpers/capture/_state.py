@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
+from helpers.capture._mixing import Mixing
+
+ALONE = "give it one image a pass (x[:1], batch_size=1)"
 MISFIT = re.compile(r"type|dtype|channels|shape|size|dimension", re.IGNORECASE)  # in what torch says of inputs
+_independent: WeakSet[nn.Module] = WeakSet()  # networks that were seen to treat images one by one
 
 STANDARD = frozenset(vars(nn.Module()))  # attributes that every module has
 REGISTRIES = ("_buffers", *sorted(name for name in STANDARD if "_hooks" in name))
@@ -34,7 +40,11 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
 
     Yields:
         The same model.
+
+    Raises:
+        ValueError: a network with lazy layers, whose weights do not exist yet.
     """
+    refuse_lazy(model)
     modules = _modules(model)
     attributes = [vars(module) for module in modules]
     flags = [{key: own[key] for key in FLAGS if key in own} for own in attributes]
@@ -151,6 +161,17 @@ def _put_back(tensor: Tensor, copy: Tensor) -> None:
         tensor[once].copy_(copy[once])
 
 
+def is_packed(module: nn.Module) -> bool:
+    """Whether a layer keeps weights where nothing can get at them, as quantised layers do."""
+    return any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Raise ValueError for a network with layers that make their weights when they first run."""
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("model must have its weights, got lazy layers that have never run: call model(x) once")
+
+
 def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
     """What a network gives for images. Whether they fit it is found out by running it.
 
@@ -164,14 +185,60 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
     """
     if len(x) > 1:
         _refuse_mixing(model)
+    watch = Mixing(x) if len(x) > 1 and model not in _independent else None  # which costs time, once for each network
     try:
-        with _eager(model):
-            return model(x)
+        with _eager(model), watch or nullcontext():
+            output = model(x)
     except RuntimeError as error:
+        if "requires grad" in str(error):  # as where numbers are taken out of torch
+            with differentiable():
+                raise
         misfit = _misfit(model, x, str(error))
         if misfit is None:
             raise
         raise ValueError(f"{name} must {misfit}") from error
+    answers = isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(x)  # else it is refused elsewhere
+    if watch and answers and watch.is_mixed(output) and _answers_differ(model, x):
+        raise ValueError(f"model must treat the images of a batch independently, got an output across them: {ALONE}")
+    if watch:
+        _independent.add(model)
+    return output
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Turns what torch raises where it cannot differentiate into a ValueError with a way out."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(
+            f"model must be such that torch can differentiate it, which says: {_first_sentence(error)}; occlusion and "
+            "CAM need no gradient"
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).splitlines()[0].split(". ")[0]
+
+
+def _answers_differ(model: nn.Module, x: Tensor) -> bool:
+    """Whether two images get other outputs together than alone, by more than rounding; hooks are not called."""
+    first, second = x[:1], x[:1] + 1 if torch.equal(x[0], x[1]) else x[1:2]
+    registries = [r for m in model.modules() for r in (m._forward_hooks, m._forward_pre_hooks)]
+    hooks = [dict(registry) for registry in registries]
+    try:
+        for registry in registries:
+            registry.clear()
+        with torch.no_grad(), _eager(model):
+            alone = torch.cat([model(first.clone()), model(second.clone())])
+            together = model(torch.cat([first, second]))
+    finally:
+        for registry, held in zip(registries, hooks, strict=True):
+            registry.update(held)
+    limit = torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().amax()
+    return alone.shape != together.shape or bool((alone - together).abs().amax() > limit)
 
 
 @contextmanager
@@ -195,7 +262,7 @@ def _refuse_mixing(model: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise ValueError(
                 "model must treat the images of a batch independently, got batch normalisation without running "
-                f"statistics in {name!r}: give it one image a pass (x[:1], batch_size=1)"
+                f"statistics in {name!r}: {ALONE}"
             )
 
 

@@ -80,7 +80,7 @@ def attention_steps(
         ) from error
     contributions = backward.gradients
     for name, maps in backward.activations.items():
-        check_feature_maps(maps, name, model, x)
+        check_feature_maps(maps, name, model, x, "layers")
     keep = suppress or partial(torch.ones_like, dtype=torch.bool)
     masks = {name: _check_mask(keep(maps), maps) for name, maps in contributions.items()}
     if mode == "gradient":
@@ -181,10 +181,8 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
 
 
 def _max_c(g: Tensor) -> Tensor:
-    """The Max-C maps of a layer's gradients, if the layer has feature maps."""
-    if g.ndim != 4:
-        raise ValueError(f"layers must give feature maps (B, C, h, w), got one that gives {tuple(g.shape)}")
-    return max_channel(g)
+    """The Max-C maps of a layer's gradients; of one without feature maps, which is refused later, the gradients."""
+    return max_channel(g) if g.ndim == 4 else g
 
 
 def _check_mask(mask: Tensor, maps: Tensor) -> Tensor:

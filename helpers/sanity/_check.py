@@ -88,14 +88,14 @@ def sanity_check(
     randomization = ORDERS[check_choice(order, "order", ORDERS)]
     seed = check_count(seed, "seed", 0, 2**32 - 1)
     check_choice(redraw, "redraw", REDRAWS)
-    randomizable_layers(model, redraw)  # raises before any map is computed
+    randomizable_layers(model, redraw, x)  # raises before any map is computed
     target = top_classes(model, x) if target is None else target
     classes, several = check_target(target, len(check_images(x)))
     if several:
         raise ValueError(f"target must be an int or (B,), one class an image, got shape {tuple(classes.shape)}")
     classes = classes[:, 0].to(x.device)  # (B,)
     trained = _maps(method, model, x, classes)
-    networks = randomization(model, seed=seed, redraw=redraw)
+    networks = randomization(model, seed=seed, redraw=redraw, x=x)
     layers, maps = zip(*((name, _maps(method, network, x, classes)) for name, network in networks), strict=True)
     shapes = {tuple(step.shape) for step in (trained, *maps)}
     if len(shapes) > 1:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from helpers._validate import Target, check_count, check_images, check_size, check_target, check_tensor
 from helpers.boxes import box_centers
-from helpers.capture import check_logits, preserved, run, with_progress
+from helpers.capture import check_logits, check_several, preserved, run, with_progress
 from helpers.device import widened
 from helpers.networks import Card
 from helpers.retina._grid import check_fixations, check_inside, pixel_centers
 from helpers.retina._views import check_card, sample_views
 
 View = Callable[[Tensor, Tensor], Tensor]  # images (B, C, H, W), fixations (B, U, 2) -> (B, U, C, h, w)
+ONE_LOGIT = "label_map(..., logits=True) gives the logits themselves"
 BATCH_SIZE = 64  # views a forward pass: on CPUs larger ones are slower, for they leave the cache
 
 
@@ -85,8 +86,9 @@ def unchecked_label_map(
         # Pairs of an image and a fixation, so that a pass is as large for 1 image as for 1,000.
         for pair in with_progress(torch.arange(len(x) * count).split(batch_size), "views"):
             images, fixation = x[(pair // count).to(x.device)], fixations.flatten(0, 1)[pair, None]  # (n, 1, 2)
-            scores = check_logits(run(model, view(images, fixation)[:, 0]), len(pair))
-            parts.append(scores if logits else widened(scores).log_softmax(1))
+            seen = view(images, fixation)[:, 0]
+            scores = check_logits(run(model, seen), len(pair))
+            parts.append(scores if logits else widened(check_several(scores, ONE_LOGIT)).log_softmax(1))
     log_p = torch.cat(parts)
     if bool(log_p.isnan().any()):
         raise ValueError("model must give logits that are numbers, got NaN")

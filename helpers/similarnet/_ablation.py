@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers._validate import check_choice, check_count, check_images, check_tensor, describe
-from helpers.capture import Layer, ablated_logits, logits, with_progress
+from helpers.capture import Layer, ablated_logits, check_several, logits, with_progress
 from helpers.device import widest_float
 
 BATCH = 100  # images a pass: what is computed of them for every filter stays in the processor's cache
@@ -80,6 +80,7 @@ def image_losses(
     batches = list(zip(x.split(batch_size), labels.split(batch_size), strict=True))
     for images, classes in with_progress(batches):
         scores, ablated_scores = ablated_logits(model, images, layer)  # (B, K), (F, B, K)
+        check_several(scores, "capture.ablated_logits gives the logits without each filter")
         _check_labels(classes, len(images), scores.shape[1])  # once more: only now the number of classes is known
         whole.append(_loss(scores, classes, error))
         without.append(_loss(ablated_scores, classes.expand(len(ablated_scores), -1), error))

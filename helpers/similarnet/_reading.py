@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 
 from helpers._validate import check_count, check_images, check_number, check_tensor
 from helpers.boxes import box_centers
-from helpers.capture import logits
+from helpers.capture import check_several, logits
 from helpers.device import unmixed
 
 SIDE, INK = 28, 20  # MNIST's images, and the longer side of the digits in them, in pixels
@@ -61,7 +61,7 @@ def read_hotspots(
         windows = _windows(x, present, is_present.nonzero()[:, 0], side, ink, stretch)
     else:  # a black window all the same: it tells how many classes there are
         windows = x.new_zeros(1, x.shape[1], side, side)
-    scores = logits(model, windows).softmax(1)  # (N, K)
+    scores = check_several(logits(model, windows), "give it a second one").softmax(1)  # (N, K)
     labels = torch.full(is_present.shape, -1, dtype=torch.long, device=x.device)
     probabilities = scores.new_full((*is_present.shape, scores.shape[1]), float("nan"))
     if len(present):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from helpers._validate import check_choice, check_number, check_tensor, is_number
 from helpers.cam import weighted_maps
-from helpers.capture import Layer, activations, check_feature_maps, in_batches
+from helpers.capture import Layer, activations, check_feature_maps, in_batches, single_layer
 from helpers.device import widest_float
 from helpers.similarnet._ablation import BATCH, image_losses
 
@@ -117,8 +117,9 @@ def per_sample_weights(model: nn.Module, x: Tensor, y: Any, *, layer: Layer, bat
 
 def _filter_maps(model: nn.Module, x: Tensor, layer: Layer) -> Tensor:
     """A layer's output as (B, F, places), in the widest numbers the device has."""
-    ((name, values),) = activations(model, x, [layer]).items()
-    if values.ndim != 2:
+    name = single_layer(model, layer)
+    values = activations(model, x, name)[name]
+    if values.ndim != 2 or len(values) != len(x):
         check_feature_maps(values, name, model, x)
     return values.to(widest_float(values.device)).reshape(*values.shape[:2], -1)
 

@@ -99,3 +99,12 @@ def test_networks_of_half_precision_are_read():
     x, places = torch.rand(12, 3, 8, 8), torch.rand(12, 2)
     expected = position_readout(net, x, places, ["0"])["0"]
     assert position_readout(net.bfloat16(), x.bfloat16(), places, ["0"])["0"] == pytest.approx(expected, rel=0.05)
+
+
+def test_layers_whose_first_axis_is_not_that_of_the_images_are_refused():
+    net = nn.Sequential(
+        nn.Flatten(2), nn.Unflatten(0, (-1, 1)), nn.Flatten(0, 2), nn.Unflatten(0, (-1, 3)), nn.Flatten()
+    )
+    match = r"layers must give something for each image, \(B, \.\.\.\), got '2', which gives \(18, 4\) for 6 images"
+    with pytest.raises(ValueError, match=match):
+        position_readout(net, torch.rand(12, 3, 2, 2), torch.rand(12, 2), "2")

@@ -268,3 +268,18 @@ run = functools.partial(fit, epochs=1, progress=False)
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match="^" + message):
         call()
+
+
+def test_a_single_logit_and_other_outputs_are_refused():
+    images, labels = torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.int64)
+    single = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    for use in (
+        lambda: accuracy(single, images, labels),
+        lambda: fit(single, images, labels, epochs=1, progress=False),
+    ):
+        with pytest.raises(
+            ValueError, match=r"two classes at least, got 1, of which a softmax is always 1: .* a loss of"
+        ):
+            use()
+    with pytest.raises(ValueError, match=r"model must return logits \(B, classes\)"):
+        accuracy(nn.Conv2d(1, 2, 1), images, labels)

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models import VisionTransformer, resnet18, squeezenet1_1, swin_t
 from torchvision.models.vgg import VGG, make_layers
 
-from helpers import cam, similarnet
+from helpers import cam, licnn, similarnet
 from helpers.capture import activations, feature_layers, gradients, last_feature_layer, layer_name, suggested_layers
 
 
@@ -96,3 +96,31 @@ def test_torchscript_is_named():
     for script in (torch.jit.trace(small(), X), torch.jit.script(small())):
         with pytest.raises(ValueError, match="must not be TorchScript"):
             cam.grad_cam(script, X, 1, layer="1")
+
+
+@pytest.mark.parametrize("name", [False, True])
+def test_the_network_itself_is_no_layer(name):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+    with pytest.raises(ValueError, match="must be a module inside the network, got the network itself"):
+        activations(net, torch.rand(1, 3, 8, 8), "" if name else net)
+
+
+class Functional(nn.Module):
+    """One convolution behind the other with a ReLU as a function, and one SiLU for both."""
+
+    def __init__(self):
+        super().__init__()
+        self.block, self.act, self.fc = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1)), nn.SiLU(), nn.Linear(3, 5)
+
+    def forward(self, x):
+        return self.fc(self.act(self.block(self.act(self.block(x)))).mean((2, 3)))
+
+
+def test_suggested_layers_are_calls_behind_activations_and_do():
+    net, x = Functional().eval(), X
+    assert suggested_layers(net, x) == "'act#1', 'act#2'"
+    assert cam.grad_cam(net, x, 1, "act#2").shape == licnn.attention_map(net, x, 1, layers=["act#1", "act#2"]).shape
+    conv = net.block[0].forward
+    net.block.forward, net.act = (lambda x: conv(x).relu()), nn.Identity()
+    assert suggested_layers(net, x) == "'block#1', 'block#2'"  # not the convolution, which is not run as a module
+    assert suggested_layers(nn.Flatten(), x) == "none (input_gradient and occlusion need no layer)"

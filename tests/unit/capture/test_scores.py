@@ -11,7 +11,7 @@ from support.tensors import needs_cuda
 from support.untouched import Boom, assert_untouched
 from torch import nn
 
-from helpers.capture import activations, gradients, masked_forward
+from helpers.capture import activations, gradients, logits, masked_forward
 
 SCORES = ["logit", "probability", "log-odds"]
 each_score = pytest.mark.parametrize("score", SCORES)
@@ -430,3 +430,19 @@ def test_scores_on_the_gpu_are_the_same(score):
     # a target on the CPU is carried over
     fixed = torch.tensor([0, 1])
     assert gradients(net, x.cuda(), lambda scores: fixed, "once", score=score).gradients["once"].is_cuda
+
+
+@pytest.mark.parametrize("made", [lambda y: y.argsort(1), lambda y: y.to(torch.complex64)])
+def test_logits_must_be_floating_point(made):
+    class Net(nn.Flatten):
+        def forward(self, x):
+            return made(super().forward(x))
+
+    with pytest.raises(ValueError, match="model must return logits of floating-point numbers, got torch"):
+        logits(Net(), torch.rand(2, 1, 2, 2))
+
+
+def test_a_single_logit_is_refused_with_a_way_out():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match='two classes at least for score="log-odds", got 1; score="logit" takes it'):
+        gradients(net, torch.rand(2, 1, 2, 2), 0, "input", score="log-odds")

@@ -297,3 +297,38 @@ def test_ways_that_cannot_be_differentiated_are_named():
 
     with pytest.raises(ValueError, match=r"cannot be differentiated .*use_reentrant=True"):
         gradients(Checkpointed(), IMAGES, 1, "conv")
+
+
+class Undefined(torch.autograd.Function):
+    """A function without a gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.relu()
+
+
+UNDIFFERENTIABLE = {
+    "no backward": Undefined.apply,
+    "numbers taken out": lambda x: torch.from_numpy(x.numpy()),
+    "overwritten": lambda x: x.exp().add_(1).exp_().add_(1),
+}
+
+
+@pytest.mark.parametrize("step", UNDIFFERENTIABLE.values(), ids=UNDIFFERENTIABLE)
+def test_what_torch_cannot_differentiate_is_said_with_a_way_out(step):
+    class Net(nn.Sequential):
+        def forward(self, x):
+            return step(super().forward(x))
+
+    net, x = Net(nn.Flatten(), nn.Linear(12, 2)), torch.rand(2, 3, 2, 2)
+    assert logits(net, x).shape == (2, 2)
+    with (
+        assert_untouched(net),
+        pytest.raises(ValueError, match=r"differentiate it, .* occlusion and CAM need no gradient"),
+    ):
+        gradients(net, x, 1, "input")
+
+
+def test_lazy_layers_must_have_run():
+    with pytest.raises(ValueError, match=r"lazy layers that have never run: call model\(x\) once"):
+        logits(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), torch.rand(2, 3, 2, 2))

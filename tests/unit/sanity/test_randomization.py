@@ -10,7 +10,8 @@ from support.sanity import STEPS, WAYS, changed, draws, dressed, each_redraw, ea
 from support.untouched import assert_untouched
 from torch import nn
 
-from helpers.sanity import cascading_randomization, independent_randomization, randomizable_layers
+from helpers.saliency import class_saliency
+from helpers.sanity import cascading_randomization, independent_randomization, randomizable_layers, sanity_check
 
 
 def test_layers_come_from_the_first_to_the_last_with_the_normalisations_that_follow():
@@ -81,6 +82,50 @@ def old_spectral_norm():
         return nn.Sequential(nn.utils.spectral_norm(nn.Linear(3, 2)))
 
 
+def tied_by_their_numbers():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight.data = net[0].weight.data.T
+    return net
+
+
+class Hidden(nn.Module):
+    """A weight that is no parameter."""
+
+    def __init__(self, *, buffer):
+        super().__init__()
+        self.weight = torch.ones(3, 3)
+        if buffer:
+            del self.weight
+            self.register_buffer("weight", torch.ones(3, 3))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Complex(nn.Module):
+    """A layer whose way to draw its weight anew does nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.spectrum = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+
+    def reset_parameters(self):
+        pass
+
+
+def quantised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Linear(3, 2))
+        return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.Sequential(nn.Linear(3, 2)))
+
+
 REFUSED = {
     "container": (Scaled, "model must not have parameters that cannot be drawn anew, got some in Scaled"),
     "container within": (lambda: nn.Sequential(nn.Conv2d(3, 3, 1), Scaled()), r"model must not have .* in 1; redraw="),
@@ -96,6 +141,17 @@ REFUSED = {
     # reset_parameters would leave these, or draw them before their turn
     "spectral norm of old": (old_spectral_norm, "model"),
     "tied": (Tied, "model"),
+    "tied by their numbers": (tied_by_their_numbers, "weights of their own"),
+    # the trained weights would stay
+    "weight in a buffer": (lambda: nn.Sequential(nn.Linear(3, 3), Hidden(buffer=True)), "cannot be drawn anew.* in 1;"),
+    "weight in a tensor": (lambda: nn.Sequential(nn.Linear(3, 3), Hidden(buffer=False)), "cannot be drawn anew.* in 1"),
+    "frozen normalisation": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), torchvision.ops.FrozenBatchNorm2d(4)),
+        "cannot be drawn anew.* in 1;",
+    ),
+    "complex": (lambda: nn.Sequential(Complex()), "cannot be drawn anew.* in 0"),
+    "quantised": (quantised, "quantised and packed, in 1"),
+    "TorchScript": (scripted, "TorchScript"),
 }
 
 
@@ -394,14 +450,11 @@ class Unwilling(nn.Linear):
 
 
 @each_way
-def test_an_exception_on_the_way_leaves_no_trace(randomization):
+def test_a_layer_that_fails_to_draw_anew_is_refused_and_leaves_no_trace(randomization):
     model = nn.Sequential(Unwilling(3, 3), nn.Linear(3, 3))
     state = draws()
-    with assert_untouched(model):
-        walk = randomization(model)
-        next(walk)
-        with pytest.raises(RuntimeError, match="boom"):
-            next(walk)
+    with assert_untouched(model), pytest.raises(ValueError, match="cannot be drawn anew, got some in 0"):
+        next(randomization(model))
     assert draws() == state
 
 
@@ -478,3 +531,48 @@ def test_an_attention_layer_is_drawn_without_the_layer_within():
     drawn = {name: other for name, other in independent_randomization(net)}
     assert not torch.equal(drawn[""].in_proj_weight, net.in_proj_weight)
     assert torch.equal(drawn[""].out_proj.bias, net.out_proj.bias)
+
+
+def test_lazy_layers_must_have_run():
+    net = nn.Sequential(nn.LazyConv2d(4, 3))
+    with pytest.raises(ValueError, match=r"lazy layers that have never run: call model\(x\) once"):
+        randomizable_layers(net)
+    net(images())
+    assert randomizable_layers(net) == [["0"]]
+
+
+def test_hidden_weights_are_shuffled():
+    net = nn.Sequential(nn.Linear(3, 3), Hidden(buffer=True), Hidden(buffer=False))
+    net[1].weight, net[2].weight = torch.arange(9.0).view(3, 3), torch.arange(9.0).view(3, 3)
+    for number, (_, other) in zip((2, 1), independent_randomization(net, redraw="shuffled"), strict=False):
+        assert not torch.equal(other[number].weight, net[number].weight)
+        assert torch.equal(other[number].weight.flatten().sort().values, torch.arange(9.0))
+
+
+def test_buffers_that_stay_are_said():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.ReLU())
+    net[2].register_buffer("tables", torch.ones(3))
+    with pytest.warns(UserWarning, match="buffers in '2' are left as they are"):
+        next(cascading_randomization(net))
+
+
+class HeadFirst(nn.Module):
+    """The head is defined before the stem, and an auxiliary head that never runs behind both."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.norm = nn.Linear(4, 5), nn.BatchNorm2d(4)
+        self.stem, self.aux = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.norm(self.stem(x)).mean((2, 3)))
+
+
+@each_way
+def test_images_show_the_order_in_which_layers_run(randomization):
+    net, x = HeadFirst().eval(), images()
+    assert randomizable_layers(net) == [["head", "norm"], ["stem"], ["aux"]]
+    with assert_untouched(net):
+        assert randomizable_layers(net, x=x) == [["stem", "norm"], ["aux"], ["head"]]
+        assert [name for name, _ in randomization(net, x=x)] == ["head", "aux", "stem"]
+        assert sanity_check(class_saliency, net, x, 1).layers == ("head", "aux", "stem")

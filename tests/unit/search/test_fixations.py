@@ -267,3 +267,11 @@ def test_networks_that_give_no_logits_are_refused_as_elsewhere():
         label_map(Pair(), torch.rand(1, 3, 8, 8), 3, log_polar)
     with pytest.raises(ValueError, match=r"x must be torch.float32, as the network's weights are, got torch.float64"):
         label_map(nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8).double(), 3, log_polar)
+
+
+def test_a_single_logit_is_refused_where_a_softmax_would_be_1():
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)), torch.rand(2, 3, 2, 2)
+    options = {"fixations": 2, "view": lambda x, fixations: x[:, None].expand(-1, fixations.shape[1], -1, -1, -1)}
+    with pytest.raises(ValueError, match=r"two classes at least, got 1, .*logits=True\) gives the logits themselves"):
+        label_map(net, x, **options)
+    assert label_map(net, x, **options, logits=True).shape == (2, 2, 2, 1)

@@ -374,3 +374,10 @@ def test_a_network_of_nan_is_refused(method):
         net.end.bias[1] = float("nan")
     with pytest.raises(ValueError, match="NaN: check the network's weights"), assert_untouched(net):
         method(net, images(), LABELS, layer="conv")
+
+
+@pytest.mark.parametrize("error", ["rate", "nll"])
+def test_a_single_logit_is_refused(error):
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(8, 1))
+    with pytest.raises(ValueError, match="two classes at least, got 1, of which a softmax is always 1"):
+        ablation_errors(net, torch.rand(2, 1, 2, 2), [0, 0], layer="0", error=error)

@@ -329,3 +329,9 @@ def test_everything_is_the_same_on_the_gpu():
         torch.testing.assert_close(
             reading.probabilities.cpu(), expected.probabilities, equal_nan=True, atol=1e-2, rtol=1e-2
         )
+
+
+def test_a_single_logit_is_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 1))
+    with pytest.raises(ValueError, match="two classes at least, got 1, of which a softmax is always 1"):
+        read_hotspots(net, torch.rand(1, 1, 40, 40), torch.tensor([[[2.0, 2, 20, 20]]]))

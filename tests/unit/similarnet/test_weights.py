@@ -7,6 +7,7 @@ import torch
 from support.ablation_oracle import LABELS, X, Y, by_hand, close, images, nll, rand, slow, tiny
 from support.refuses import refuses
 from support.tensors import needs_cuda
+from torch import nn
 
 from helpers import data, networks
 from helpers.similarnet import (
@@ -328,3 +329,27 @@ def test_a_class_without_images_has_no_weights():
     actual = ablation_errors(tiny(), images(), LABELS.clamp_max(1), layer="conv", per_class=True)
     with pytest.raises(ValueError, match="NaN"):
         importance_weights(*actual)
+
+
+class Rows(nn.Module):
+    """Every row of an image is an image to the layer `read`."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.fc = nn.Linear(24, 6), nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.fc(self.read(x.transpose(1, 2).flatten(0, 1).flatten(1)).view(len(x), -1, 6).mean(1))
+
+
+@pytest.mark.parametrize("layer", ["read", "read#*"])
+def test_layers_without_a_row_for_each_image_are_refused(layer):
+    x, y = torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    for weights in (
+        lambda: per_sample_weights(Rows(), x, y, layer=layer),
+        lambda: mean_excitation_weights(Rows(), x, layer=layer),
+    ):
+        with pytest.raises(
+            ValueError, match=r"layer must (have feature maps|be the name of one layer|be a single call)"
+        ):
+            weights()
