@@ -194,8 +194,8 @@ def program(name: str, student: Code, given: Code, student_id: str) -> str:
         if line.is_import
         or not line.binds <= _bound(given.statements) | modules  # neither plots.show() nor torch.x = y
     ]
-    answered = any(name in line.binds and not line.is_stub for line in theirs)
-    theirs = [line for line in theirs if not (answered and line.is_stub and name in line.binds)]
+    written = frozenset().union(*(line.binds for line in theirs if not line.is_stub))
+    theirs = [line for line in theirs if not (line.is_stub and line.binds <= written)]  # left over, in a copied cell
     chosen = needed({name}, [*given.statements, *theirs])
     if not any(name in line.binds for line in chosen):
         return ""

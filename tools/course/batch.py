@@ -46,10 +46,8 @@ def graded(work: Work) -> dict[str, Any]:
     np.random.seed(0)  # noqa: NPY002 (what a test may call draws from it)
     random.seed(0)
     try:
-        return judge.grade(
-            work.file, work.master, work.student, work.seed,
-            kind=work.sandbox, number=os.getpid() % USERS, only=work.only,
-        )  # fmt: skip
+        with judge.processes(work.sandbox, os.getpid() % USERS, work.master) as child:
+            return judge.grade(work.file, work.master, work.student, work.seed, child, only=work.only)
     except Exception:
         return failed(work, traceback.format_exc(limit=6))
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ class Gone(Exception):
 class Child:
     """A student's process in its sandbox; it is started anew where it has come to an end."""
 
-    def __init__(self, kind: str, number: int) -> None:
-        self.kind, self.number = kind, number
+    def __init__(self, kind: str, number: int, imports: Sequence[str] = ()) -> None:
+        self.kind, self.number, self.imports = kind, number, list(imports)
         self.process: subprocess.Popen[bytes] | None = None
         self.folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -47,6 +47,7 @@ class Child:
         if self.process is None:
             self.folder = tempfile.TemporaryDirectory(prefix="course-")
             self.process = sandbox.start(self.kind, self.folder.name, self.number)
+            self.send({"imports": self.imports})
             self.receive(STARTING)
 
     def stop(self) -> None:
@@ -107,9 +108,9 @@ class Answer:
 
     def __init__(self, child: Child, code: str, name: str, seconds: int) -> None:
         self.child, self.name, self.seconds = child, name, seconds
-        self.end = time.monotonic() + seconds * PATIENCE
         self.ended: str | None = None
         child.start()
+        self.end = time.monotonic() + seconds * PATIENCE
         child.send({"code": code, "name": name, "seconds": seconds})
         message = self._next()
         self._raise_error(message)
@@ -143,7 +144,7 @@ class Answer:
         if "ended" in message:
             limits = {
                 signal.SIGXCPU: f"more than {self.seconds} seconds of processor time",
-                signal.SIGKILL: "too much memory",
+                signal.SIGKILL: "too much memory, or processor time that it would not give back",
             }
             number = message["ended"]
             self.ended = limits.get(
@@ -180,17 +181,35 @@ class Answer:
 
 
 @contextmanager
-def processes(kind: str, number: int) -> Iterator[Child]:
-    """A child that is ended at the end."""
-    child = Child(kind, number)
+def processes(kind: str, number: int, master: Master) -> Iterator[Child]:
+    """A student's process for an assignment, in a sandbox of that kind; it is ended at the end."""
+    child = Child(kind, number, imports(master))
     try:
         yield child
     finally:
         child.stop()
 
 
+def imports(master: Master) -> list[str]:
+    """The modules that an assignment imports."""
+    modules: list[str] = []
+    for line in master.given.statements:
+        for node in ast.walk(ast.parse(line.source)) if line.is_import else ():
+            if isinstance(node, ast.Import):
+                modules += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return modules
+
+
 def grade(
-    path: Path, master: Master, student: str, seed: str, *, kind: str, number: int = 0, only: str = ""
+    path: Path,
+    master: Master,
+    student: str,
+    seed: str,
+    child: Child,
+    *,
+    only: str = "",
 ) -> dict[str, Any]:
     """Grade a submission; it never raises for what a student did.
 
@@ -199,8 +218,7 @@ def grade(
         master: of the assignment.
         student: the id.
         seed: of the hidden inputs.
-        kind: of the sandbox.
-        number: of this grading among those that run at once.
+        child: where the student's code runs.
         only: the one task to grade, all when empty.
 
     Returns:
@@ -214,20 +232,23 @@ def grade(
         notes.append(str(error))
     code = code_of(cells)
     notes += code.problems
-    result: dict[str, Any] = {"assignment": master.name, "student": student, "tasks": {}, "sandbox": kind}
-    with graded(student, seed) as grading, processes(kind, number) as child:
+    with graded(student, seed) as grading:
         for task in master.tasks:
             if only in ("", task.number):
-                judge(task, code, master, grading.student, child)
-        result["tasks"] = grading.tasks
-    result["written"] = {part.number: written(cells, part) for part in master.written}
-    said = said_student(code)
-    if said not in (None, student):
-        notes.append(f"STUDENT is {said!r} in the notebook, but this is the work of {student!r}")
-    result["notes"] = notes
-    result["copied"] = copied.notice(code, [task.name for task in master.tasks])
-    result["points"] = round(sum(task["points"] for task in result["tasks"].values()), 2)
-    return result
+                judge(task, code, master, student, child)
+    claimed = said_student(code)
+    if claimed not in (None, student):
+        notes.append(f"STUDENT is {claimed!r} in the notebook, but this is the work of {student!r}")
+    return {
+        "assignment": master.name,
+        "student": student,
+        "points": round(sum(task["points"] for task in grading.tasks.values()), 2),
+        "tasks": grading.tasks,
+        "written": {part.number: written(cells, part) for part in master.written},
+        "notes": notes,
+        "copied": copied.notice(code, [task.name for task in master.tasks]),
+        "sandbox": child.kind,
+    }
 
 
 def judge(task: Task, code: Code, master: Master, student: str, child: Child) -> None:
