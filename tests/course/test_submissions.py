@@ -48,9 +48,8 @@ def child() -> Iterator[judge.Child]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two seconds for a question, and twice as much by the clock."""
+    """Two seconds for a question, and six times as much by the clock, for a busy machine."""
     monkeypatch.setattr(judge, "SECONDS", 2)
-    monkeypatch.setattr(judge, "PATIENCE", 3)
 
 
 def edited(notebook: Notebook, change: Callable[[list[dict[str, Any]]], Any]) -> Notebook:
@@ -142,7 +141,7 @@ HONEST: dict[str, tuple[Notebook | str | bytes, float]] = {
     "the tests deleted": (edited(solved(), lambda cells: [c for c in cells if "points" not in str(c["metadata"])]), 8),
     "a cell that is no Python": (edited(solved(), lambda cells: [code_cell("def f(:"), *cells]), 8),
     "a cell that never ends": (edited(solved(), lambda cells: [code_cell("while True:\n    pass"), *cells]), 8),
-    "magic and shell": (edited(solved(), lambda cells: [code_cell("%matplotlib inline\n!ls\nimport torch"), *cells]), 8),
+    "magic and shell": (edited(solved(), lambda cells: [code_cell("%matplotlib inline\n!ls\nimport os"), *cells]), 8),
     "a helper of one's own": (
         answering(WITH_HELPER),
         8,

@@ -27,6 +27,7 @@ from tools.course.master import WRITTEN_STUB, Master, Task, Written, settings
 SECONDS = 30  # of processor time for a question
 PATIENCE = 6  # times as long by the clock, for what sleeps and for busy machines
 STARTING = 180.0  # seconds by the clock until Python's imports are done
+CLOSING = 10.0  # seconds by the clock until a question has ended
 WORDS = 20_000  # characters of a written answer that are kept
 
 
@@ -53,8 +54,7 @@ class Child:
     def stop(self) -> None:
         """End the process and all it has started."""
         if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+            sandbox.stop(self.process)
             self.process = None
         if self.folder is not None:
             self.folder.cleanup()
@@ -113,6 +113,8 @@ class Answer:
         self.end = time.monotonic() + seconds * PATIENCE
         child.send({"code": code, "name": name, "seconds": seconds})
         message = self._next()
+        if "error" in message:
+            self.close()  # the process of this question has ended
         self._raise_error(message)
         self.is_function = message.get("callable", False)
 
@@ -170,13 +172,16 @@ class Answer:
         raise Wrong(f"your code raised {kind}: {said}{at}")
 
     def close(self) -> None:
-        """Let the process go on to the next question."""
+        """Let the process go on to the next question; what processes of this one have still said is passed over."""
         if self.ended:
             return
+        self.ended = "its process has ended"
         try:
             self.child.send({"end": True})
-            self.child.receive(STARTING)
-        except (Gone, TimeoutError):
+            end = time.monotonic() + CLOSING
+            while "ended" not in self.child.receive(end - time.monotonic()):
+                pass
+        except (Gone, TimeoutError, TypeError):
             self.child.stop()
 
 

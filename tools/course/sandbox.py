@@ -7,8 +7,10 @@ process with limits, which can read whatever the teacher can read.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -194,3 +196,18 @@ def start(kind: str, root: str, number: int) -> subprocess.Popen[bytes]:
         cwd=root,
         start_new_session=True,
     )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a sandbox and all that runs in it.
+
+    The whole group is ended, not its first process alone: what the system ends of itself with its parent, it forgets to
+    when a process changes its user.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            if stream is not None:
+                stream.close()
