@@ -8,7 +8,7 @@ READY := $(VENV)/installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all lab clean repository lock data
+.PHONY: help book test test-all lab course clean repository lock data
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test-all: $(READY)  ## the same, and the tests that are rare and slow
 lab: $(READY)  ## open the chapters in JupyterLab
 	@$(RUN) -m jupyterlab --notebook-dir=book
 
+course: $(READY)  ## write the assignments that students get into your own folder: PACK=DIR
+	@$(RUN) -m tools.course release "$(or $(PACK),$(error say where your private folder is: make course PACK=DIR))"
+
 clean:  ## remove what was built (.venv stays)
 	rm -rf _build build dist .pytest_cache .ruff_cache
 	find book helpers tests tools _ext -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
@@ -38,7 +41,7 @@ data: $(READY)  ## import MNIST and Tiny ImageNet from a folder of archives: DIR
 lock: $(READY)  ## choose new versions for requirements.lock (needs uv: pip install uv)
 	@uv --version || { echo "make lock needs uv: $(PYTHON) -m pip install uv"; exit 1; }
 	@head -n 2 $(LOCK) > $(LOCK).new
-	uv pip compile pyproject.toml --extra book --extra test --universal --python-version 3.10 \
+	uv pip compile pyproject.toml --extra book --extra test --extra course --universal --python-version 3.10 \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade >> $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
 

@@ -25,6 +25,7 @@ PYTHON = (sys.executable, "-m")
 BEFORE, WITH_SITE = ("test_build", "test_run_pages"), ("test_site", "test_chapters")
 TESTS = (
     *(f"tests/book/{name}.py" for name in BEFORE),
+    "tests/course",
     "tests/experiments",
     *(f"tests/book/{name}.py" for name in WITH_SITE),
     "tests/unit",

@@ -214,7 +214,13 @@ def grade(notebook: Notebook | str | bytes, child: judge.Child, tmp_path: Path) 
     return judge.grade(write(notebook, tmp_path / "a0_demo.ipynb"), A0, STUDENT, SEED, child)
 
 
-@pytest.mark.parametrize("name", [*HONEST, *HOSTILE])
+# After these the sandbox is started anew, which takes seconds.
+SLOW = {"a loop that will not be ended", "a long sleep", "memory without end", "nonsense written to the grader"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in [*HONEST, *HOSTILE]]
+)
 def test_a_submission_gets_what_it_deserves(name: str, child: judge.Child, tmp_path: Path) -> None:
     notebook, points = (HONEST | HOSTILE)[name]
     result = grade(notebook, child, tmp_path)
@@ -282,6 +288,7 @@ def test_there_is_no_network(child: judge.Child, tmp_path: Path) -> None:
     assert "Error" in said
 
 
+@pytest.mark.slow
 def test_nothing_of_the_teachers_is_in_the_environment(
     child: judge.Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +330,7 @@ def test_without_any_sandbox_nothing_is_graded_unless_told_so(monkeypatch: pytes
         sandbox.choose("docker")
 
 
+@pytest.mark.slow
 def test_without_a_sandbox_the_limits_hold(tmp_path: Path) -> None:
     with judge.processes("none", 0, A0) as child:
         assert grade(solved(), child, tmp_path)["points"] == 8

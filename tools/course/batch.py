@@ -111,6 +111,7 @@ def grade(
     Returns:
         The results, in the order in which they came.
     """
+    os.environ["TQDM_DISABLE"] = "1"  # bars of what the tests call would run through the lines about submissions
     results: list[dict[str, Any]] = []
     waiting, tries = list(works), dict.fromkeys(range(len(works)), 0)
     number = {id(work): i for i, work in enumerate(works)}

@@ -136,6 +136,11 @@ class Folder:
         twice = sorted(set(table["id"][table["id"].duplicated()]))
         if twice or "" in set(table["id"]):
             raise BadFolder(f"roster.csv: every student has an id of their own; {twice or 'an empty one'} stands twice")
+        odd = [
+            student for student in table["id"] if not re.fullmatch(r"[\w@+-][\w.@+-]*", student)
+        ]  # they name folders
+        if odd:
+            raise BadFolder(f"roster.csv: ids are letters, digits, and . _ @ + -, got {odd[0]!r}")
         return table.set_index("id", drop=False)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 A master is a notebook whose cells nbgrader's metadata tells apart: answers (between BEGIN SOLUTION and END SOLUTION
 stands what is right), tests (`check` is open, what stands between BEGIN HIDDEN TESTS and END HIDDEN TESTS is not),
-written answers, and all else, which is given.
+written answers, and what is given. Cells without nbgrader's metadata only show something; no grader runs them.
 """
 
 from __future__ import annotations
@@ -109,13 +109,15 @@ def settings(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def role(cell: dict[str, Any]) -> str:
-    """What a cell of a master is: "answer", "tests", "written" or "given"."""
+    """What a cell of a master is: "answer", "tests", "written", "given", or "plain", which only shows something."""
     marks = settings(cell)
     if marks.get("grade") and marks.get("solution"):
         return "written"
     if marks.get("grade"):
         return "tests"
-    return "answer" if marks.get("solution") else "given"
+    if marks.get("solution"):
+        return "answer"
+    return "given" if marks else "plain"
 
 
 def task_of(master: str, cell: dict[str, Any]) -> Task:
