@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -25,13 +26,21 @@ blockquote { white-space: pre-wrap; overflow-wrap: anywhere; }
 
 def page(folder: Folder, master: Master, student: str, result: dict[str, Any], marked: dict[Any, Any]) -> str:
     """A student's page as HTML."""
-    parts = [f"<h1>{escape(master.name)}: {escape(student)}</h1>", total(folder, master, student, result, marked)]
+    parts = [
+        f"<h1>{escape(master.title)}</h1>",
+        f"<p>{escape(student)}</p>",
+        total(folder, master, student, result, marked),
+    ]
     if "failed" in result:
         parts.append("<p>Your notebook could not be graded. Your teacher knows, and will tell you more.</p>")
     parts += [f"<p>{escape(note)}</p>" for note in result["notes"]]
     for number, task in sorted(result["tasks"].items(), key=lambda item: order(item[0])):
         parts.append(f"<h2>{escape(number)}: {task['points']:g} of {task['worth']:g}</h2>")
-        parts.append("<ul>" + "".join(map(part_line, task["parts"])) + "</ul>")
+        same = (
+            {part["message"] for part in task["parts"]} if not any(part["right"] for part in task["parts"]) else set()
+        )
+        lines = task["parts"][:1] if len(same) == 1 else task["parts"]  # the same of all parts is said once
+        parts.append("<ul>" + "".join(map(part_line, lines)) + "</ul>")
     for part in master.written:
         points, comment = marked.get((student, part.number), (None, ""))
         said = "not marked yet" if points is None else f"{points:g} of {part.worth:g}"
@@ -56,8 +65,13 @@ def order(number: str) -> list[int]:
 def part_line(part: dict[str, Any]) -> str:
     """A part of a task as an item of a list."""
     kind = "right" if part["right"] else "todo" if part["message"].startswith("still to do") else "wrong"
-    said = "" if part["message"] == "right" else f": {escape(part['message'])}"
+    said = "" if part["message"] == "right" else f": {as_code(escape(part['message']))}"
     return f'<li class="{kind}">{escape(part["part"])}{said}</li>'
+
+
+def as_code(text: str) -> str:
+    """HTML whose words in backticks are code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
 def total(folder: Folder, master: Master, student: str, result: dict[str, Any], marked: dict[Any, Any]) -> str:

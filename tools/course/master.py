@@ -72,6 +72,13 @@ class Master:
         return self.name.split("_")[0]
 
     @property
+    def title(self) -> str:
+        """The first heading of its text."""
+        texts = (source_of(cell) for cell in self.cells if cell["cell_type"] == "markdown")
+        headings = (line for text in texts for line in text.splitlines() if line.startswith("# "))
+        return next(headings, self.name).removeprefix("# ")
+
+    @property
     def cells(self) -> list[dict[str, Any]]:
         """The cells."""
         return self.notebook["cells"]
