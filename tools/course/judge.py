@@ -44,12 +44,25 @@ class Child:
         self.folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
-        """Start the process, unless it runs."""
-        if self.process is None:
-            self.folder = tempfile.TemporaryDirectory(prefix="course-")
-            self.process = sandbox.start(self.kind, self.folder.name, self.number)
-            self.send({"imports": self.imports})
-            self.receive(STARTING)
+        """Start the process, unless it runs; a second time where the system has ended the first.
+
+        Raises:
+            Gone: it does not start.
+        """
+        if self.process is not None and self.process.poll() is not None:
+            self.stop()
+        for left in (1, 0):
+            if self.process is not None:
+                return
+            try:
+                self.folder = tempfile.TemporaryDirectory(prefix="course-")
+                self.process = sandbox.start(self.kind, self.folder.name, self.number)
+                self.send({"imports": self.imports})
+                self.receive(STARTING)
+            except (Gone, TimeoutError) as error:
+                self.stop()
+                if not left:
+                    raise Gone("its process did not start") from error
 
     def stop(self) -> None:
         """End the process and all it has started."""
