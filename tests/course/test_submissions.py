@@ -215,7 +215,13 @@ def grade(notebook: Notebook | str | bytes, child: judge.Child, tmp_path: Path) 
 
 
 # After these the sandbox is started anew, which takes seconds.
-SLOW = {"a loop that will not be ended", "a long sleep", "memory without end", "nonsense written to the grader"}
+SLOW = {
+    "a fork bomb",
+    "a loop that will not be ended",
+    "a long sleep",
+    "memory without end",
+    "nonsense written to the grader",
+}
 
 
 @pytest.mark.parametrize(
