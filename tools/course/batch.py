@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
 import random
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -35,6 +38,12 @@ class Work:
     key: str
     sandbox: str
     only: str = ""
+
+
+def end_with_parent() -> None:
+    """Have the system end a worker when the one that hands out the work is killed."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, of Linux
 
 
 def graded(work: Work) -> dict[str, Any]:
@@ -121,7 +130,8 @@ def grade(
         say(len(results), work, results[-1])
 
     while waiting:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
             running: dict[Future[dict[str, Any]], Work] = {}
             try:
                 while waiting or running:
