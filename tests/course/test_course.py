@@ -423,3 +423,42 @@ def test_nbgrader_gives_honest_work_the_same_points(kind: str, tmp_path: Path) -
         for student in answers:
             file = tmp_path / "submitted" / student / "a0_demo" / "a0_demo.ipynb"
             assert grades[student] == pytest.approx(judge.grade(file, A0, student, "seed", child)["points"]), student
+
+
+def test_a_local_name_of_a_function_is_nobody_elses() -> None:
+    from tools.course.answers import code_of, program
+
+    def cell(source: str) -> dict[str, Any]:
+        return {"cell_type": "code", "source": source}
+
+    given = code_of([cell("def helper():\n    side = 3\n    side += 1\n    return side")])
+    code = program("answer", code_of([cell("side = 7"), cell("def answer():\n    return side")]), given, "ada")
+    assert "side = 7" in code
+    counted = code_of([cell("n = 0"), cell("def f():\n    global n\n    n += 1\n    return n")])
+    assert "n = 0" in program("f", counted, code_of([]), "ada")
+
+
+def test_what_is_sent_comes_as_it_was() -> None:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from tools.course import wire
+
+    torch.manual_seed(0)
+    network = (
+        nn.Sequential(nn.Conv2d(2, 3, (3, 1), padding="same", bias=False), nn.ReLU(), nn.Flatten()).double().eval()
+    )
+    there = wire.decode(wire.encode({"net": network, 1: [None, True, (2, 2.5, "x")], "t": torch.ones(2, 3).half().T}))
+    assert there[1] == [None, True, (2, 2.5, "x")]
+    assert there["t"].equal(torch.ones(3, 2).half())
+    x = torch.rand(1, 2, 5, 4).double()
+    torch.testing.assert_close(there["net"](x), network(x))
+    assert isinstance(wire.decode(wire.encode(np.arange(3))), np.ndarray)
+    for value in (object(), {1, 2}, b"x", 2**64, nn.Sequential(nn.LSTM(2, 2)), torch.eye(2).to_sparse()):
+        with pytest.raises(wire.Unsendable):
+            wire.encode(value)
+    message = wire.encode([1, torch.ones(2)])
+    for damaged in (message[:-1], message[:20] + b"x" + message[21:]):
+        with pytest.raises(ValueError, match="a message"):
+            wire.decode(damaged)

@@ -117,11 +117,13 @@ class _Names(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.reads |= {name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)}
-        self.binds |= roots([node.target])
+        if not self.depth:
+            self.binds |= roots([node.target])
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        self.binds |= roots(node.targets)
+        if not self.depth:
+            self.binds |= roots(node.targets)
         self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:

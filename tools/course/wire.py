@@ -152,7 +152,7 @@ def _read(said: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
         return load(said["load"], "cpu")
     network = nn.Sequential(*(_layer(kind, options) for kind, options in said["network"]))
-    network.load_state_dict({name: tensors[at] for name, at in said["state"]})
+    network.load_state_dict({name: tensors[at] for name, at in said["state"]}, assign=True)  # in the precision it has
     return network.train(said["training"])
 
 
