@@ -51,6 +51,19 @@ def all_finite(values: Tensor) -> bool:
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
+def as_tensor(value: Any) -> Tensor:
+    """What was given as a tensor, whatever torch's default device and type are: numbers on the CPU, in full precision.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `torch.as_tensor`, where it is neither a tensor nor made of numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    numbers = torch.as_tensor(value, device="cpu")
+    plain = numbers.is_floating_point() and not isinstance(value, np.ndarray | np.generic)
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu") if plain else numbers
+
+
 def check_target(target: Target, batch: int, classes: int | None = None) -> tuple[Tensor, bool]:
     """Bring a target into the shape (B, K).
 
@@ -66,7 +79,7 @@ def check_target(target: Target, batch: int, classes: int | None = None) -> tupl
         ValueError: not integers, another shape, or a class outside 0 .. classes - 1.
     """
     try:
-        chosen = torch.as_tensor(target)
+        chosen = as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"target must be an int, (B,) or (B, K) integers, got {target!r}") from error
     shape = tuple(chosen.shape)
@@ -97,7 +110,7 @@ def check_classes(target: Target, classes: int | None = None) -> tuple[Tensor, b
         ValueError: not integers, another shape, or a class outside 0 .. classes - 1.
     """
     try:
-        chosen = torch.as_tensor(target)
+        chosen = as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"target must be a class or (K,) classes, got {target!r}") from error
     if chosen.ndim > 1 or chosen.numel() == 0:
@@ -266,7 +279,7 @@ def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         ValueError: it does not broadcast to the shape of x, or is not finite.
     """
     try:
-        number = torch.as_tensor(value).detach()
+        number = as_tensor(value).detach()
         if number.is_complex():
             raise TypeError("complex")
         number = number.to(x)

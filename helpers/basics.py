@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers._validate import check_count, check_images, check_tensor
-from helpers.capture import Layer, layer_name, named_modules, preserved, run
+from helpers.capture import Layer, layer_name, named_modules, preserved, refuse_inference, run
+from helpers.device import own_precision
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
@@ -44,7 +45,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: i
     size = weight.shape[2:]
     h, w = (output_size(n, k, stride=stride, padding=padding) for n, k in zip(x.shape[2:], size, strict=True))
     patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C*k_h*k_w, h*w)
-    maps = weight.flatten(1) @ patches  # (B, K, h*w)
+    with own_precision(x):
+        maps = weight.flatten(1) @ patches  # (B, K, h*w)
     if bias is not None:
         maps = maps + bias[:, None]
     return maps.unflatten(2, (h, w))
@@ -101,7 +103,7 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be that of one image, (C, H, W), got {shape}")
-    first = next(model.parameters(), torch.empty(0))
+    first = next(model.parameters(), torch.empty(0, device="cpu"))
     rows: list[LayerCost] = []
     before: dict[nn.Module, int] = {}
     seen: set[int] = set()  # parameters counted already, by identity
@@ -208,7 +210,9 @@ def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> 
     Raises:
         ValueError: no such layer, or a dilated pooling.
     """
-    layer, linear = layer_name(model, layer), copy.deepcopy(model).double()
+    layer = layer_name(model, layer)
+    with torch.inference_mode(False):
+        linear = copy.deepcopy(model).double()
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
             if _side(module, "dilation") != 1:
@@ -219,7 +223,9 @@ def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> 
     with torch.no_grad():
         for name, parameter in linear.named_parameters():
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    ways = unit_gradient(linear, torch.ones(1, *shape, dtype=torch.float64), layer)[0].sum(0)  # (H, W)
+    first = next(linear.parameters(), torch.empty(0, device="cpu"))
+    image = torch.ones(1, *shape, dtype=torch.float64, device=first.device)
+    ways = unit_gradient(linear, image, layer)[0].sum(0)  # (H, W)
     return ways / ways.max()
 
 
@@ -246,7 +252,8 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int]
     modules = named_modules(model, [layer])
     if layer not in modules:
         raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
-    with preserved(model), torch.enable_grad():
+    refuse_inference(model)
+    with preserved(model), torch.inference_mode(False), torch.enable_grad():
         pixels = check_images(x).detach().clone().requires_grad_()
         outputs: list[object] = []
         # A copy: what follows may overwrite the output in place.

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -74,6 +74,18 @@ def widened(values: Tensor) -> Tensor:
         The same, float32 or float64.
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@contextmanager
+def own_precision(values: Tensor) -> Iterator[None]:
+    """Inside, products of matrices and convolutions keep the precision of the values, under `torch.autocast` too.
+
+    Args:
+        values: any tensor; on its device autocast is off meanwhile.
+    """
+    kind = values.device.type
+    with torch.autocast(kind, enabled=False) if kind in ("cpu", "cuda") else nullcontext():
+        yield
 
 
 def seed_everything(seed: int) -> torch.Generator:

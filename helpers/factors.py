@@ -12,10 +12,13 @@ By hand::
 Source: Collins, Achanta, Süsstrunk, "Deep feature factorization for concept discovery", ECCV 2018.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from helpers._validate import check_count, check_tensor
+from helpers.device import own_precision
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps
@@ -50,16 +53,23 @@ def nmf(
     iterations, seed = check_count(iterations, "iterations", 0), check_count(seed, "seed", 0, SEEDS - 1)
     dtype = v.dtype
     v = v.to(torch.promote_types(dtype, torch.float32))  # products of half precision overflow
-    w, h = _random_start(v, k, seed) if start is None else _check_start(v, k, start)
+    most = v.amax((-2, -1), keepdim=True)  # where the mean itself would overflow all is measured in it first
+    most = torch.where(v.mean((-2, -1), keepdim=True).isfinite(), 1, most)
+    w, h = (None, None) if start is None else (part / most.sqrt() for part in _check_start(v, k, start))
+    v = v / most
+    if w is None or h is None:
+        w, h = _random_start(v, k, seed)
     # The updates are the same for v and for any multiple of it, but products of very small or large numbers are not
     # representable: the mean of v is made 1, and that of W with it.
     scale = v.mean((-2, -1), keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
     v, w, h = v / scale, w / scale.sqrt(), h / scale.sqrt()
-    for _ in range(iterations):
-        w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
-        h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
-    return (w * scale.sqrt()).to(dtype), (h * scale.sqrt()).to(dtype)
+    with own_precision(v):
+        for _ in range(iterations):
+            w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
+            h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
+    root = scale.sqrt() * most.sqrt()
+    return (w * root).to(dtype), (h * root).to(dtype)
 
 
 def deep_feature_factorization(
@@ -91,7 +101,8 @@ def deep_feature_factorization(
     rows = features.movedim(1, 3).reshape(1 if together else count, -1, channels)  # (1, B h w, C) or (B, h w, C)
     w, h = nmf(rows, k, iterations, seed)
     w = w * torch.linalg.vector_norm(h, dim=-1)[:, None]  # (1 or B, places, k)
-    order = w.square().sum(1).argsort(dim=1, descending=True, stable=True)  # (1 or B, k)
+    strength = w / w.amax((1, 2), keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)  # squares may be too large
+    order = strength.square().sum(1).argsort(dim=1, descending=True, stable=True)  # (1 or B, k)
     w = w.gather(2, order[:, None].expand_as(w))
     return w.reshape(count, height, width, k).movedim(3, 1)
 
@@ -104,7 +115,8 @@ def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     scale = (v.mean((-2, -1), keepdim=True) / k).sqrt()
     shapes = (v.shape[-2], k), (k, v.shape[-1])
-    w, h = (torch.randn(shape, generator=draw, dtype=torch.float32).abs().to(v) * scale for shape in shapes)
+    single: Any = {"dtype": torch.float32, "device": "cpu"}
+    w, h = (torch.randn(shape, generator=draw, **single).abs().to(v) * scale for shape in shapes)
     return w, h
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers._validate import check_count, check_tensor, describe
+from helpers.capture import refuse_inference
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of an epoch, counted from 0: inputs and their targets
@@ -178,16 +179,17 @@ def fit(
         raise ValueError(f"images and labels must be a non-empty (N, ...) and (N, ...), got {got}")
     epochs, batch_size = check_count(epochs, "epochs"), check_count(batch_size, "batch_size")
     device = _device(model)
-    if device.type == "cpu":
-        model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
-    optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    refuse_inference(model)
     order = torch.Generator().manual_seed(seed)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(len(images), generator=order).split(batch_size):
+        for rows in torch.randperm(len(images), generator=order, device="cpu").split(batch_size):
             yield images[rows], labels[rows]
 
-    with _modes_restored(model):
+    with _modes_restored(model), torch.inference_mode(False), torch.enable_grad():
+        if device.type == "cpu":
+            model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
+        optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
         try:
             steps = -(-len(images) // batch_size)
             return fit_batches(model, batches, loss, optimiser, epochs=epochs, steps=steps, progress=progress)

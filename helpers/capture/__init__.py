@@ -44,7 +44,7 @@ from helpers.capture._layers import (
     suggested_layers,
 )
 from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
-from helpers.capture._state import preserved, run
+from helpers.capture._state import preserved, refuse_inference, run
 
 __all__ = [
     "INPUT",
@@ -74,6 +74,7 @@ __all__ = [
     "masked_forward",
     "named_modules",
     "preserved",
+    "refuse_inference",
     "refuse_script",
     "run",
     "suggested_layers",

@@ -90,6 +90,15 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
         raise ValueError(f"{name} must {misfit}") from error
 
 
+def refuse_inference(model: nn.Module) -> None:
+    """ValueError for a network of which no gradient can be asked, as its parameters were made in inference mode."""
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(
+            "model must be made outside torch.inference_mode() for gradients, got parameters that were made inside: "
+            "copy.deepcopy(model) outside makes usable ones. Occlusion and CAM need no gradient"
+        )
+
+
 def _version(tensor: Tensor) -> int | None:
     """How often a tensor was written into; None for those that keep no count."""
     return None if tensor.is_inference() else tensor._version

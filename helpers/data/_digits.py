@@ -254,13 +254,13 @@ def place(images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tenso
     if corners.shape != (len(images), 2) or corners.is_floating_point():
         raise ValueError(f"corners must be ({len(images)}, 2) whole numbers, got {describe(corners)}")
     n, channels, h, w = images.shape
-    if n and (corners.min() < 0 or (corners + torch.tensor([h, w])).max() > size):
+    if n and (corners.min() < 0 or (corners + corners.new_tensor([h, w])).max() > size):
         raise ValueError(
             f"corners must keep images of {h} x {w} inside the canvas of {size}, "
             f"got {corners.amin(0).tolist()} .. {corners.amax(0).tolist()}"
         )
     canvas = images.new_zeros(n, size, size, channels)
-    rows = corners[:, 0, None, None] + torch.arange(h)[:, None]  # (N, h, 1)
-    columns = corners[:, 1, None, None] + torch.arange(w)  # (N, 1, w)
-    canvas[torch.arange(n)[:, None, None], rows, columns] = images.permute(0, 2, 3, 1)
+    rows = corners[:, 0, None, None] + torch.arange(h, device=corners.device)[:, None]  # (N, h, 1)
+    columns = corners[:, 1, None, None] + torch.arange(w, device=corners.device)  # (N, 1, w)
+    canvas[torch.arange(n, device=corners.device)[:, None, None], rows, columns] = images.permute(0, 2, 3, 1)
     return canvas.permute(0, 3, 1, 2).contiguous()

@@ -88,7 +88,7 @@ def write(
         x += face.getlength(" " if character.isspace() else character)
     ink = torch.from_numpy(drawn).to(image.device)
     written = image.float() * (1 - ink) + paint.to(image.device) * ink
-    return Lettering(written, torch.tensor(boxes, dtype=torch.float32), ink >= 0.5, "".join(text.split()))
+    return Lettering(written, torch.tensor(boxes, dtype=torch.float32, device="cpu"), ink >= 0.5, "".join(text.split()))
 
 
 def _draw(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from helpers._validate import all_finite, check_classes, check_count, check_fill, check_number, describe
 from helpers.capture import INPUT, gradients
+from helpers.device import widened
 
 
 class ClassModel(NamedTuple):
@@ -57,7 +58,8 @@ def class_model(
     check_number(l2, "l2", 0)
     check_number(lr, "lr", 0, above=True)
     classes, several = check_classes(target)  # (K,)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))  # its device and dtype
+    # Its device and dtype are the network's.
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     x = check_fill(start, like.new_empty((len(classes), *shape)), "start").clone()
     objectives = []
     for step in range(steps + 1):
@@ -65,7 +67,7 @@ def class_model(
             raise ValueError(f"lr must be lower: the image is no longer finite after {step} steps, got {lr}")
         ascent = gradients(model, x, classes, INPUT)
         score = ascent.logits.gather(1, classes.to(x.device)[:, None])[:, 0]
-        objectives.append(score - l2 * x.square().sum((1, 2, 3)))
+        objectives.append(score - l2 * widened(x).square().sum((1, 2, 3)))
         if not all_finite(objectives[-1]):
             raise ValueError(f"lr must be lower: the objective is no longer finite after {step} steps, got {lr}")
         if step < steps:

@@ -6,7 +6,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_number, check_tensor
 from helpers.boxes import region_boxes
-from helpers.device import widened
+from helpers.device import own_precision, widened
 
 ROUNDS = 3  # of colour models; GrabCut, too, repeats its fit
 SMOOTH_PX = 1.0  # standard deviation of the blur that makes neighbours agree
@@ -49,7 +49,8 @@ def saliency_box(
     if images is not None:
         below = (values <= values.quantile(background, 1, keepdim=True)) & ~above
         copies = len(flat) // len(images)
-        mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
+        with own_precision(flat):
+            mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
     # Half precision cannot tell pixels above 2048 apart.
     return region_boxes(mask).to(widened(flat)).view(*maps.shape[:-2], 4)
 
@@ -81,7 +82,7 @@ def _log_density(images: Tensor, region: Tensor, ridge: Tensor) -> Tensor:
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
     deviation = colours - colours @ weight[..., None]  # (N, C, P)
     covariance = (deviation * weight[:, None]) @ deviation.mT  # (N, C, C)
-    unit = torch.eye(colours.shape[1]).to(images)
+    unit = torch.eye(colours.shape[1], dtype=images.dtype, device=images.device)
     root = torch.linalg.cholesky(covariance + ridge[:, None, None] * unit)
     whitened = torch.linalg.solve_triangular(root, unit, upper=False) @ deviation  # of unit covariance in the region
     half_log_det = root.diagonal(dim1=1, dim2=2).log().sum(1)  # of the covariance

@@ -120,7 +120,8 @@ def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor
 def _baselines(maps: Tensor, x: Tensor, seed: int) -> dict[str, dict[str, Tensor]]:
     """Similarity of maps (B, h, w) with what knows nothing of the network."""
     edges = F.interpolate(edge_map(x)[:, None], size=maps.shape[1:], mode="area")[:, 0].to(maps)
-    order = torch.rand(maps.shape, generator=torch.Generator().manual_seed(seed)).flatten(1).argsort(1)
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.rand(maps.shape, generator=draw, dtype=torch.float32, device="cpu").flatten(1).argsort(1)
     permuted = maps.flatten(1).gather(1, order.to(maps.device)).view_as(maps)
     others = {"edges": edges, "permuted": permuted} | ({"another image": maps.roll(-1, 0)} if len(maps) > 1 else {})
     return {name: map_similarity(maps, other) for name, other in others.items()}

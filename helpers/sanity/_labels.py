@@ -17,7 +17,7 @@ def permuted_labels(labels: Tensor, seed: int = 0) -> Tensor:
     Returns:
         (N,).
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
     return labels[order.to(labels.device)]
 
 

@@ -167,7 +167,7 @@ def reinitialize_layers(network: nn.Module, names: list[str], *, seed: int, redr
                     _reset(fresh)()  # ty: ignore[not-callable]
             else:
                 for parameter in fresh.parameters(recurse=False):
-                    order = torch.randperm(parameter.numel())
+                    order = torch.randperm(parameter.numel(), device="cpu")
                     parameter.data = parameter.data.flatten()[order].view_as(parameter)
             with torch.no_grad():  # its own alone: a layer may draw those of layers within it too
                 for values, drawn in zip(_own(layer), _own(fresh), strict=True):
