@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice, check_count, check_images, check_number, check_tensor, describe
+from helpers._validate import check_choice, check_count, check_images, check_number, check_tensor, describe, seeded
 from helpers.capture import in_batches, logits
 from helpers.filters import blurred
 from helpers.training import topk_correct
@@ -68,7 +68,7 @@ def salient_region(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     the code leaves out.
     """
     check_tensor(maps, "maps", "... H W")
-    check_number(threshold, "threshold", 0, 1)
+    threshold = check_number(threshold, "threshold", 0, 1)
     # Halves, since the range of finite numbers may not be finite; and the difference, so that the peak is always in.
     low, high = maps.amin((-2, -1), keepdim=True) / 2, maps.amax((-2, -1), keepdim=True) / 2
     return maps / 2 - low >= threshold * (high - low)
@@ -130,7 +130,7 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     """
     check_tensor(region, "region", "B H W", kind="bool")
     check_choice(kind, "kind", KINDS)
-    on_cpu: Any = {"generator": torch.Generator().manual_seed(seed), "dtype": torch.float32, "device": "cpu"}
+    on_cpu: Any = {"generator": seeded(seed), "dtype": torch.float32, "device": "cpu"}
     count, height, width = region.shape
     if kind == "shift":
         down, right = (_shifts(n, torch.rand(count, **on_cpu)) for n in (height, width))
@@ -195,7 +195,7 @@ def accuracy_under_blur(
         if not isinstance(values, Sequence) or not values:
             raise ValueError(f"{name} must be a sequence of at least one number, got {describe(values)}")
     ranks = [check_count(n, "top") for n in top]
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     original = _hits(model, x, y, ranks, batch_size)
     outside, inside = [], []  # R of (M, T, N)
     for radius in radii:

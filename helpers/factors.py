@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count, check_tensor
+from helpers._validate import check_count, check_tensor, seeded
 from helpers.device import own_precision
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps
-SEEDS = 2**63  # what torch's generator takes
 
 
 def nmf(
@@ -50,7 +49,7 @@ def nmf(
     """
     v = check_tensor(v, "v", "... m c", low=0).detach()
     k = check_count(k, "k")
-    iterations, seed = check_count(iterations, "iterations", 0), check_count(seed, "seed", 0, SEEDS - 1)
+    iterations, draw = check_count(iterations, "iterations", 0), seeded(seed)
     dtype = v.dtype
     v = v.to(torch.promote_types(dtype, torch.float32))  # products of half precision overflow
     most = v.amax((-2, -1), keepdim=True)  # where the mean itself would overflow all is measured in it first
@@ -58,7 +57,7 @@ def nmf(
     w, h = (None, None) if start is None else (part / most.sqrt() for part in _check_start(v, k, start))
     v = v / most
     if w is None or h is None:
-        w, h = _random_start(v, k, seed)
+        w, h = _random_start(v, k, draw)
     # The updates are the same for v and for any multiple of it, but products of very small or large numbers are not
     # representable: the mean of v is made 1, and that of W with it.
     scale = v.mean((-2, -1), keepdim=True)
@@ -107,12 +106,11 @@ def deep_feature_factorization(
     return w.reshape(count, height, width, k).movedim(3, 1)
 
 
-def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
+def _random_start(v: Tensor, k: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """|N(0, 1)| times sqrt(mean / k), as the authors start; drawn on the CPU, so that every device starts alike.
 
     Every matrix of a batch starts from the same numbers, so that it does not matter what else is in the batch.
     """
-    draw = torch.Generator().manual_seed(seed)
     scale = (v.mean((-2, -1), keepdim=True) / k).sqrt()
     shapes = (v.shape[-2], k), (k, v.shape[-1])
     single: Any = {"dtype": torch.float32, "device": "cpu"}

@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from helpers._validate import check_tensor
+from helpers._validate import check_images, check_number, check_tensor
 from helpers.capture import Layer, activations
 from helpers.device import widened
 
@@ -45,6 +45,8 @@ def position_readout(
     Raises:
         ValueError: wrong shapes, or a part without images.
     """
+    check_images(images, "images")
+    train = check_number(train, "train", 0, 1)
     check_tensor(places, "places", f"{len(images)} D", kind="real")
     cut = int(train * len(images))
     if not 2 <= cut <= len(images) - 2:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers._validate import check_count, check_tensor, describe
-from helpers.capture import refuse_inference
+from helpers._validate import check_count, check_held, check_model, check_tensor, describe, seeded
+from helpers.capture import check_logits, fitting, refuse_inference
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of an epoch, counted from 0: inputs and their targets
@@ -33,12 +34,13 @@ class LossError(ValueError):
 def _check(images: Tensor, labels: Tensor) -> None:
     """Refuse what cannot be trained on or measured."""
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
-    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise ValueError(f"labels must be ({len(images)},) of int64, one an image, got {describe(labels)}")
+    check_held(labels, "labels")
 
 
 def _device(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
+    first = next(check_model(model, held=True).parameters(), None)
     if first is None:
         raise ValueError("model must have parameters, got a network without any")
     return first.device
@@ -60,6 +62,7 @@ def _class_loss(labels: Tensor) -> Loss:
     low, high = int(labels.min()), int(labels.max())
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        check_logits(logits, len(targets))
         if low < 0 or high >= logits.shape[1]:
             limits = f"0 .. {logits.shape[1] - 1}, as the network has logits"
             raise ValueError(f"labels must lie in {limits}, got {low} .. {high}")
@@ -109,7 +112,7 @@ def fit_batches(
         LossError: the loss is no longer finite; the weights are those before that step.
         ValueError: a network without parameters.
     """
-    device, forward = _device(model), forward or model
+    device, forward = _device(model), forward or partial(fitting, model, name="images")
     losses: list[float] = []
     with tqdm(total=epochs * steps, initial=first_epoch * steps, unit="step", disable=not progress, leave=False) as bar:
         for epoch in range(first_epoch, epochs):
@@ -180,7 +183,7 @@ def fit(
     epochs, batch_size = check_count(epochs, "epochs"), check_count(batch_size, "batch_size")
     device = _device(model)
     refuse_inference(model)
-    order = torch.Generator().manual_seed(seed)
+    order = seeded(seed)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.randperm(len(images), generator=order, device="cpu").split(batch_size):
@@ -211,13 +214,14 @@ def predict(
     Raises:
         ValueError: images is not a non-empty (N, C, H, W), or batch_size is less than 1.
     """
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
     device = _device(model)
     with _modes_restored(model), torch.no_grad():
         model.eval()
         batches = (batch.to(device) for batch in images.split(batch_size))
-        return torch.cat([model(prepare(batch) if prepare else batch).cpu() for batch in batches])
+        outputs = (fitting(model, prepare(batch) if prepare else batch, "images") for batch in batches)
+        return torch.cat([check_logits(output, len(output)).cpu() for output in outputs])
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -252,8 +256,14 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     Raises:
         ValueError: k is not an integer in 1 .. K.
     """
-    check_count(k, "k", 1, logits.shape[-1])
-    labels = labels.to(logits.device)
+    check_tensor(logits, "logits", "... K", finite=False)
+    k = check_count(k, "k", 1, logits.shape[-1])
+    labels = check_tensor(labels, "labels", "...", kind="integer").to(logits.device)
+    try:
+        torch.broadcast_shapes(labels.shape, logits.shape[:-1])
+    except RuntimeError as error:
+        shapes = f"{tuple(labels.shape)} for logits {tuple(logits.shape)}"
+        raise ValueError(f"labels must be one for each row of logits, or broadcast to that, got {shapes}") from error
     if k == 1:
         return logits.argmax(-1) == labels
     return (logits.topk(k, dim=-1).indices == labels[..., None]).any(-1)

@@ -44,7 +44,7 @@ def largest_component_box(maps: Tensor, threshold: float = THRESHOLD) -> Tensor:
     Source: Zhou et al., CVPR 2016, section 3.2.
     """
     check_tensor(maps, "maps", "B H W", "B K H W")
-    check_number(threshold, "threshold", 0, 1, below=True)
+    threshold = check_number(threshold, "threshold", 0, 1, below=True)
     flat = maps.detach().reshape(-1, *maps.shape[-2:])  # (N, H, W)
     top = flat.amax((1, 2), keepdim=True)
     # For a threshold just below 1 the product can round to the maximum, and nothing would lie above: the maximum
@@ -79,7 +79,7 @@ def localization_error(
 
     Source: Russakovsky et al., IJCV 2015, section 4.2; Zhou et al., CVPR 2016, table 2.
     """
-    check_number(iou, "iou", 0, 1, above=True)
+    iou = check_number(iou, "iou", 0, 1, above=True)
     count = len(check_tensor(boxes, "boxes", "B 4", kind="real", finite=False))
     check_tensor(truth, "truth", f"{count} 4", f"{count} M 4", kind="real", finite=False, empty=True)
     check_tensor(top1, "top1", f"{count}", kind="bool")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_tensor
+from helpers._validate import Target, check_model, check_tensor
 from helpers.capture import chosen_classes, last_feature_layer, logits, refuse_script
 from helpers.device import own_precision
 
@@ -114,7 +114,7 @@ def _way_out(model: nn.Module, x: Tensor) -> str:
 
 def _probes(model: nn.Module) -> Iterator[Tensor]:
     """Noise that may pass for two images of a network."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
+    like = next((p for p in check_model(model).parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     card = getattr(model, "card", None)
     sizes = [card.size] if hasattr(card, "size") else [(side, side) for side in PROBE_SIDES]
     channels = dict.fromkeys(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels < 5)

@@ -50,7 +50,7 @@ def class_specific_units(
     Source: Zhou et al., CVPR 2016, section 5.
     """
     weight = output_weights(model, x)  # (classes, C)
-    check_count(k, "k", high=weight.shape[1])
+    k = check_count(k, "k", high=weight.shape[1])
     classes, several = check_classes(target, len(weight))
     top = weight[classes.to(weight.device)].topk(k, dim=1)
     return Units(top.indices, top.values) if several else Units(top.indices[0], top.values[0])
@@ -92,8 +92,8 @@ def receptive_field_crop(
     """
     layer = layer_name(model, layer)
     height, width = check_images(x).shape[2:]
-    check_count(side, "side", high=min(height, width))
-    check_count(n, "n", high=len(x))
+    side = check_count(side, "side", high=min(height, width))
+    n = check_count(n, "n", high=len(x))
     unit_index, peaks = _unit_indices(units), []
     for images in x.split(check_count(batch_size, "batch_size")):
         maps = _maps_of(model, images, layer, unit_index)  # (b, U, h, w)

@@ -44,7 +44,7 @@ from helpers.capture._layers import (
     suggested_layers,
 )
 from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
-from helpers.capture._state import preserved, refuse_inference, run
+from helpers.capture._state import fitting, preserved, refuse_inference, run
 
 __all__ = [
     "INPUT",
@@ -64,6 +64,7 @@ __all__ = [
     "chunks",
     "class_scores",
     "feature_layers",
+    "fitting",
     "gradients",
     "in_batches",
     "last_feature_layer",

@@ -151,7 +151,7 @@ def ablated_logits(model: nn.Module, x: Tensor, layer: Layer, *, copies: int = C
     Raises:
         ValueError: bad `x` or `layer`, or a layer whose output is not (B, C, ...).
     """
-    check_count(copies, "copies")
+    copies = check_count(copies, "copies")
     layer = layer_name(model, layer)
     captured = masked_forward(model, x, {}, capture=[layer])
     whole, values = captured.logits, captured.activations[layer]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_images, describe
+from helpers._validate import check_images, check_model, describe
 from helpers.capture._state import preserved, run
 
 INPUT = "input"  # the name of x itself among the layers
@@ -29,7 +29,9 @@ def layer_names(model: nn.Module, kind: type | tuple[type, ...] = nn.Module) -> 
         Names that `activations`, `gradients` and `masked_forward` accept. Those accept inner modules
         too ("layer4"); a module registered under two names is listed once.
     """
-    leaves = ((name, module) for name, module in model.named_modules() if name and not any(module.children()))
+    leaves = (
+        (name, module) for name, module in check_model(model).named_modules() if name and not any(module.children())
+    )
     return [name for name, module in leaves if isinstance(module, kind)]
 
 
@@ -68,7 +70,7 @@ def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
     Raises:
         ValueError: images that do not fit the network.
     """
-    names = {module: name for name, module in model.named_modules() if name}
+    names = {module: name for name, module in check_model(model).named_modules() if name}
     shapes: dict[str, tuple[int, int, int]] = {}
     image = check_images(x)[:1].detach().clone()
 
@@ -173,7 +175,7 @@ def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
         ValueError: an unknown name, for which the nearest ones, or the last ones, are listed; or a network of
             TorchScript.
     """
-    known = dict(model.named_modules(remove_duplicate=False))
+    known = dict(check_model(model).named_modules(remove_duplicate=False))
     del known[""]
     if INPUT in names and INPUT in known:
         raise ValueError(f"model must have no module named {INPUT!r}, which stands for x, got one: rename it")
@@ -194,5 +196,5 @@ def _last_names(model: nn.Module) -> str:
 
 def refuse_script(model: nn.Module, what: str) -> None:
     """Raise ValueError for a traced or scripted network, or one with such a part: no Python looks on when it runs."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in check_model(model).modules()):
         raise ValueError(f"model must not be TorchScript, so that {what}: give the network that was traced or scripted")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from helpers._validate import check_model
+
 MISFIT = re.compile(r"type|dtype|channels|shape|size|dimension", re.IGNORECASE)  # in what torch says of inputs
 
 
@@ -28,7 +30,7 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     Yields:
         The same model.
     """
-    modules, parameters = list(model.modules()), list(model.parameters())
+    modules, parameters = list(check_model(model).modules()), list(model.parameters())
     flags = [{key: vars(m)[key] for key in ("training", "inplace") if key in vars(m)} for m in modules]
     # The weight that old weight normalisation computes is such a tensor: no parameter, no buffer.
     tensors = [{key: value for key, value in vars(m).items() if isinstance(value, Tensor)} for m in modules]
@@ -80,9 +82,23 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
         raise ValueError(f"{name} must be on the network's device, {', '.join(map(str, devices))}, got {x.device}")
     if len(x) > 1:
         _refuse_mixing(model)
+    with _eager(model):
+        return fitting(model, x, name)
+
+
+def fitting(model: nn.Module, x: Tensor, name: str = "x") -> Any:
+    """What a network gives for images, as it stands; in what `run` does the rest is prepared.
+
+    Args:
+        model: any network.
+        x: images, (B, C, H, W).
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: images that do not fit.
+    """
     try:
-        with _eager(model):
-            return model(x)
+        return model(x)
     except RuntimeError as error:
         misfit = _misfit(model, x, str(error))
         if misfit is None:
@@ -92,7 +108,7 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
 
 def refuse_inference(model: nn.Module) -> None:
     """ValueError for a network of which no gradient can be asked, as its parameters were made in inference mode."""
-    if any(parameter.is_inference() for parameter in model.parameters()):
+    if any(parameter.is_inference() for parameter in check_model(model).parameters()):
         raise ValueError(
             "model must be made outside torch.inference_mode() for gradients, got parameters that were made inside: "
             "copy.deepcopy(model) outside makes usable ones. Occlusion and CAM need no gradient"

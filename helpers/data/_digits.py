@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from helpers._validate import check_choice, check_count, check_number, check_range, describe
+from helpers._validate import check_choice, check_count, check_number, check_range, check_tensor
 from helpers.boxes import mask_boxes
 from helpers.data._draw import random as raster
 from helpers.data._draw.sdf import DIGIT_FONTS, glyph_field
@@ -249,10 +249,9 @@ def place(images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tenso
     Raises:
         ValueError: wrong shapes, or an image that would leave the canvas.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape (N, C, h, w), got {tuple(images.shape)}")
-    if corners.shape != (len(images), 2) or corners.is_floating_point():
-        raise ValueError(f"corners must be ({len(images)}, 2) whole numbers, got {describe(corners)}")
+    check_tensor(images, "images", "N C h w", kind="real", finite=False, empty=True)
+    check_tensor(corners, "corners", f"{len(images)} 2", kind="integer", empty=True)
+    size, corners = check_count(size, "size"), corners.to(images.device)
     n, channels, h, w = images.shape
     if n and (corners.min() < 0 or (corners + corners.new_tensor([h, w])).max() > size):
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count, check_number, check_range, check_tensor
+from helpers._validate import check_count, check_number, check_range, check_tensor, seeded
 
 DISPLAY_PX = 128  # side of the display
 FREQUENCY, BANDWIDTH = 0.1, 0.1  # of the noise, in cycles a pixel
@@ -58,7 +58,7 @@ def band_noise(
     n, size = check_count(n, "n"), check_count(size, "size", 8)
     frequency = check_number(frequency, "frequency", 1e-3, 0.5)
     bandwidth = check_number(bandwidth, "bandwidth", 1e-3, 0.5)
-    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    draw = seeded(seed)
     white = torch.randn(n, size, size, generator=draw, **SINGLE)
     down, across = torch.fft.fftfreq(size, **SINGLE), torch.fft.rfftfreq(size, **SINGLE)
     f = (down[:, None].square() + across.square()).sqrt()
@@ -109,7 +109,7 @@ def noisy_displays(
     low, high = check_range(contrast, "contrast", 0, 1)
     noise = check_number(noise, "noise", 0, 1)
     n, height, width = len(digits), *digits.shape[2:]
-    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    draw = seeded(seed)
     if places is None:
         places = _drawn_places(n, draw)
     else:

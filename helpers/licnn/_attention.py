@@ -170,7 +170,7 @@ def saliency_map(model: nn.Module, x: Tensor, top: int = TOP, **options: Any) ->
 
     Source: Marcinek 2020, section 2.2; Cao et al. 2018 take the five likeliest classes.
     """
-    check_count(top, "top")
+    top = check_count(top, "top")
 
     def likeliest(logits: Tensor) -> Tensor:
         if top > logits.shape[1]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_images
+from helpers._validate import check_images, seeded
 from helpers.device import widened
 from helpers.filters import blurred
 
@@ -69,7 +69,7 @@ def random_map(x: Tensor, seed: int = 0) -> Tensor:
     Returns:
         (B, H, W), in [0, 1).
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(seed)
     shape = (len(check_images(x)), *x.shape[-2:])
     numbers = torch.rand(shape, generator=draw, dtype=torch.float32, device="cpu")
     return numbers.to(x).clamp(max=1 - torch.finfo(x.dtype).eps / 2)

@@ -57,7 +57,7 @@ def detections(boxes: Tensor, truth: Tensor, *, iou: float = 0.5) -> Detections:
     """
     boxes = check_boxes(boxes, "boxes", "B M 4")
     truth = check_boxes(truth, "truth", f"{len(boxes)} T 4")
-    check_number(iou, "iou", 0, 1, above=True)
+    iou = check_number(iou, "iou", 0, 1, above=True)
     present = ~boxes.isnan().any(-1)  # (B, M)
     if boxes.shape[1] == 0:
         none = torch.zeros(truth.shape[:2], dtype=torch.bool, device=truth.device)

@@ -104,7 +104,7 @@ def _curve(
     classes = classes.to(x.device)
     shape = (*classes.shape, *x.shape[-2:]) if several else (len(x), *x.shape[-2:])
     check_tensor(maps, "maps", " ".join(map(str, shape)))  # one for each image and class
-    check_count(steps, "steps")
+    steps = check_count(steps, "steps")
     fills = check_fill(fill, x)
     order = maps.reshape(classes.numel(), -1).argsort(dim=1, descending=True, stable=True)  # (N, pixels)
     pixels = torch.arange(order.shape[1], device=x.device)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from helpers._validate import describe
 from helpers.plots._panels import (
     INK,
     LINE_IN,
@@ -55,8 +56,8 @@ def boxes(
     pictures, black_white = image_array(images)
     kinds = boxes if isinstance(boxes, Mapping) else {"": boxes}
     sets = [box_arrays(box_set, len(pictures)) for box_set in kinds.values()]
-    if len(sets) > len(BOX_COLORS):
-        raise ValueError(f"boxes must be of at most {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
+    if not 1 <= len(sets) <= len(BOX_COLORS):
+        raise ValueError(f"boxes must be of 1 .. {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
     if labels is not None and len(labels) != len(pictures):
         raise ValueError(f"labels must give a list for each of the {len(pictures)} images, got {len(labels)}")
     below = LINE_IN / -(-len(pictures) // columns) if isinstance(boxes, Mapping) else 0  # one legend, not one a row
@@ -73,7 +74,10 @@ def boxes(
 
 def box_arrays(boxes: Any, count: int) -> list[np.ndarray]:
     """N arrays (K, 4) from (N, 4), (N, K, 4) or a list."""
-    each = [np.zeros((0, 4)) if len(entry) == 0 else array(entry, "boxes") for entry in boxes]
+    try:
+        each = [np.zeros((0, 4)) if len(entry) == 0 else array(entry, "boxes") for entry in boxes]
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"boxes must be (N, 4), (N, K, 4) or a list of N arrays, got {describe(boxes)}") from error
     if len(each) != count:
         raise ValueError(f"boxes must give one entry for each of the {count} images, got {len(each)}")
     for entry in each:

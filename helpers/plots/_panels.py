@@ -15,6 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from torch import Tensor
+
+from helpers._validate import check_count, check_held
 
 DPI = 120
 WIDTH_IN, MAX_WIDTH_IN = 5.8, 8.0  # narrow, so that text stays readable when a phone shrinks it; the widest figure
@@ -54,7 +57,7 @@ def blank(width_in: float, height_in: float, layout: Literal["constrained", "com
 
 def array(x: Any, name: str) -> np.ndarray:
     """A float64 array from a tensor or anything numpy takes, not empty; `name` is the argument's name."""
-    x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else x
+    x = check_held(x, name).detach().cpu().double().numpy() if isinstance(x, Tensor) else x
     try:
         values = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -149,8 +152,7 @@ def panels(
 
     `extra_in` leaves room on the right (for a colour bar) and below every row (for lines of text).
     """
-    if not isinstance(columns, int) or columns < 1:
-        raise ValueError(f"columns must be a positive integer, got {columns!r}")
+    columns = check_count(columns, "columns")
     titles = [titles] if isinstance(titles, str) else titles
     if titles is not None and len(titles) != count:
         raise ValueError(f"titles must give {count}, one for each panel, got {len(titles)}")

@@ -61,7 +61,7 @@ def threshold_for(image: Tensor, leaves: int, criterion: str = "range", min_size
     Raises:
         ValueError: as `build_quadtree`; or fewer leaves allowed than the smallest tree has.
     """
-    check_count(leaves, "leaves")
+    leaves = check_count(leaves, "leaves")
     images, several = as_batch(image)
     values = _criterion_values(images, criterion, min_size)
     smallest = [len(tree) for tree in _collect([v == torch.inf for v in values], images)]

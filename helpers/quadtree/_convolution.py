@@ -65,7 +65,7 @@ def convolve_on_leaves(
         raise ValueError(f"weight must be square and {x.dtype} as x is, got {describe(weight)}")
     if bias is not None:
         check_tensor(bias, "bias", f"{len(weight)}")
-    check_count(margin, "margin", 0)
+    margin = check_count(margin, "margin", 0)
     leaf_index = leaf_map(leaves, x.shape[1:])
     if exact:
         rows, columns, place_of_pixel = _exact_places(leaves, leaf_index, margin + k // 2)

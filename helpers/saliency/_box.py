@@ -91,8 +91,8 @@ def _log_density(images: Tensor, region: Tensor, ridge: Tensor) -> Tensor:
 
 def _check(maps: Tensor, images: Tensor | None, foreground: float, background: float) -> None:
     check_tensor(maps, "maps", "B H W", "B K H W")
-    check_number(background, "background", 0, 1, above=True, below=True)
-    check_number(foreground, "foreground", background, 1, below=True)
+    background = check_number(background, "background", 0, 1, above=True, below=True)
+    foreground = check_number(foreground, "foreground", background, 1, below=True)
     if images is not None:
         height, width = maps.shape[-2:]
         check_tensor(images, "images", f"{len(maps)} C {height} {width}", kind="real")

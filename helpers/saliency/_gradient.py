@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_count, check_fill, check_images, check_number, check_target
+from helpers._validate import SEEDS, Target, check_count, check_fill, check_images, check_number, check_target
 from helpers.capture import INPUT, Score, chunks, gradients, refuse_script, suggested_layers, top_classes
 from helpers.device import widened
 
@@ -112,7 +112,7 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017.
     """
-    check_count(steps, "steps")
+    steps = check_count(steps, "steps")
     x = check_images(x).detach()
     start = check_fill(baseline, x, "baseline")
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
@@ -156,9 +156,9 @@ def smooth_gradient(
 
     Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
-    check_count(samples, "samples")
-    check_number(noise, "noise", 0)
-    check_count(seed, "seed", 0)
+    samples = check_count(samples, "samples")
+    noise = check_number(noise, "noise", 0)
+    seed = check_count(seed, "seed", 0, (SEEDS - 1) // samples - 1)
     x = check_images(x).detach()
     spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_choice, check_count, check_images, check_target, check_tensor
+from helpers._validate import Target, check_choice, check_count, check_images, check_target, check_tensor, seeded
 from helpers.capture import top_classes
 from helpers.metrics import edge_map, map_similarity
 from helpers.sanity._randomization import (
@@ -86,7 +86,7 @@ def sanity_check(
     Source: Adebayo et al. 2018, section 3.
     """
     randomization = ORDERS[check_choice(order, "order", ORDERS)]
-    check_count(seed, "seed", 0, 2**32 - 1)
+    seed = check_count(seed, "seed", 0, 2**32 - 1)
     check_choice(redraw, "redraw", REDRAWS)
     randomizable_layers(model, redraw)  # raises before any map is computed
     target = top_classes(model, x) if target is None else target
@@ -120,7 +120,7 @@ def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor
 def _baselines(maps: Tensor, x: Tensor, seed: int) -> dict[str, dict[str, Tensor]]:
     """Similarity of maps (B, h, w) with what knows nothing of the network."""
     edges = F.interpolate(edge_map(x)[:, None], size=maps.shape[1:], mode="area")[:, 0].to(maps)
-    draw = torch.Generator().manual_seed(seed)
+    draw = seeded(seed)
     order = torch.rand(maps.shape, generator=draw, dtype=torch.float32, device="cpu").flatten(1).argsort(1)
     permuted = maps.flatten(1).gather(1, order.to(maps.device)).view_as(maps)
     others = {"edges": edges, "permuted": permuted} | ({"another image": maps.roll(-1, 0)} if len(maps) > 1 else {})

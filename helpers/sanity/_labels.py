@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from helpers._validate import check_tensor, seeded
 from helpers.sanity._randomization import cascading_randomization
 from helpers.training import fit
 
@@ -17,7 +18,8 @@ def permuted_labels(labels: Tensor, seed: int = 0) -> Tensor:
     Returns:
         (N,).
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")
+    check_tensor(labels, "labels", "N", kind="integer")
+    order = torch.randperm(len(labels), generator=seeded(seed), device="cpu")
     return labels[order.to(labels.device)]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice
+from helpers._validate import check_choice, check_count, check_model
 
 Redraw = Literal["initial", "shuffled"]
 REDRAWS = ("initial", "shuffled")
@@ -28,7 +28,7 @@ def randomizable_layers(model: nn.Module, redraw: Redraw = "initial") -> list[li
     Raises:
         ValueError: a network without such layers, with parameters outside of them, or with layers that share weights.
     """
-    layers = [(name, module) for name, module in model.named_modules() if _holds_values(module)]
+    layers = [(name, module) for name, module in check_model(model, held=True).named_modules() if _holds_values(module)]
     unknown = [name or type(module).__name__ for name, module in layers if not _can_be_redrawn(module)]
     if unknown and redraw == "initial":
         raise ValueError(
@@ -115,7 +115,8 @@ def cascading_randomization(
 
     Source: Adebayo et al. 2018, section 3.1.
     """
-    network = copied(model)
+    seed = check_count(seed, "seed", 0, 2**32 - 1)
+    network = copied(check_model(model, held=True))
     for number, names in _steps(model, redraw):
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)
         yield names[0], copied(network)
@@ -139,6 +140,7 @@ def independent_randomization(
 
     Source: Adebayo et al. 2018, section 3.2.
     """
+    seed = check_count(seed, "seed", 0, 2**32 - 1)
     for number, names in _steps(model, redraw):
         network = copied(model)
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from helpers._validate import check_tensor
+from helpers._validate import check_count, check_number, check_tensor
 from helpers.device import own_precision, widened
 from helpers.retina._grid import Geometry, grid_offsets, pixel_centers
 from helpers.search._information import check_accuracy
@@ -58,6 +58,7 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
         code the filters' energies.
     """
     check_accuracy(accuracy, "h w")
+    size, chance = _check_side(size), check_number(chance, "chance", 0, 1)
     if not all(side % 2 and side < size for side in accuracy.shape):
         raise ValueError(f"accuracy must be (h, w), odd sides below {size}, got {tuple(accuracy.shape)}")
     if not isinstance(places, Tensor) or len(places):  # no place is fine
@@ -114,7 +115,16 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = CHANCE) -> Ten
     Source: Daucé, Albiges and Perrinet 2020: the pseudo-inverse of the cells' kernels, here with a ridge of 0.01.
     """
     check_tensor(cells, "cells", f"N {RINGS} {AZIMUTHS}")
+    size, chance = _check_side(size), check_number(chance, "chance", 0, 1)
     return unchecked_predicted_map(cells, size, chance)
+
+
+def _check_side(size: int) -> int:
+    """The side of a display, if it is an even number of pixels."""
+    size = check_count(size, "size", 2)
+    if size % 2:
+        raise ValueError(f"size must be even, for the centre lies between four pixels, got {size}")
+    return size
 
 
 def unchecked_predicted_map(cells: Tensor, size: int, chance: float = CHANCE) -> Tensor:

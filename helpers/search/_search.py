@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_choice, check_count, check_images
+from helpers._validate import Target, check_choice, check_count, check_images, seeded
 from helpers.capture import preserved
 from helpers.device import widened
 from helpers.retina._grid import check_fixations
@@ -206,7 +206,7 @@ def _first_state(
             raise ValueError(f"accuracy must be given for the policy {policy!r}, or a second network, got None")
         accuracy = check_accuracy(accuracy, f"{candidates}", f"{batch} {candidates}").expand(batch, candidates)
     check_prior(prior, labels)
-    return SearchState(glance, fixations, None, target, accuracy, prior, torch.Generator().manual_seed(seed))
+    return SearchState(glance, fixations, None, target, accuracy, prior, seeded(seed))
 
 
 def _read_from(log_p: Tensor) -> Callable[[Tensor], Tensor]:

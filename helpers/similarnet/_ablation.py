@@ -74,7 +74,7 @@ def image_losses(
     Arguments and errors as for `ablation_errors`; for "rate" the loss of an image is 1 where the answer is wrong.
     """
     check_choice(error, "error", ("rate", "nll"))
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     labels = _check_labels(y, len(check_images(x))).to(x.device)
     whole, without = [], []
     batches = list(zip(x.split(batch_size), labels.split(batch_size), strict=True))

@@ -73,7 +73,7 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
     Raises:
         ValueError: maps of another shape or not finite, thresholds that do not fit, or a min_area below 1.
     """
-    check_count(min_area, "min_area")
+    min_area = check_count(min_area, "min_area")
     check_tensor(maps, "maps", "B H W")
     masks = (maps > _check_threshold(threshold, maps)).cpu().numpy()
     values = maps.detach().cpu().double().numpy()

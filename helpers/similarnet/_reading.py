@@ -48,8 +48,8 @@ def read_hotspots(
         ValueError: bad `x`, boxes that are not (B, M, 4), inverted boxes, or sizes that are not positive.
     """
     check_images(x)
-    check_count(side, "side")
-    check_number(ink, "ink", 0, above=True)
+    side = check_count(side, "side")
+    ink = check_number(ink, "ink", 0, above=True)
     check_tensor(boxes, "boxes", f"{len(x)} M 4", kind="real", finite=False, empty=True)
     is_present = ~boxes.isnan().any(2)  # (B, M)
     present = boxes[is_present].to(widened(x))  # (N, 4)

@@ -47,7 +47,7 @@ def importance_weights(
     """
     check_choice(sign, "sign", ("paper", "code"))
     check_choice(normalization, "normalization", ("softmax", "none"))
-    check_number(temperature, "temperature", 0, above=True)
+    temperature = check_number(temperature, "temperature", 0, above=True)
     errors = check_tensor(errors, "errors", "F", "F K").detach()
     if is_number(baseline):
         baseline = errors.new_tensor(baseline)

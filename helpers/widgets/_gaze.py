@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import plots, retina, search
+from helpers._validate import check_tensor
 from helpers.networks import Card, normalize
 from helpers.plots._film import Film, picture_tag
 from helpers.retina._views import check_card
@@ -67,8 +68,7 @@ def gaze_film(model: nn.Module, image: Tensor, path: Tensor, caption: str, r_max
     Raises:
         ValueError: no place, or what `gaze_frame` refuses.
     """
-    if path.ndim != 2 or path.shape[1] != 2 or len(path) == 0:
-        raise ValueError(f"path must be (S, 2), one place at least, got {tuple(path.shape)}")
+    check_tensor(path, "path", "S 2", low=-1, high=1)
     frames, texts = zip(*(gaze_frame(model, image, gaze, r_max) for gaze in path), strict=True)
     for frame, text in zip(frames, texts, strict=True):
         frame.supxlabel(textwrap.fill(text, 64), fontsize=9)
