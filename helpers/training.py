@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers._validate import check_count, check_held, check_model, check_tensor, describe, seeded
-from helpers.capture import check_logits, fitting, refuse_inference
+from helpers.capture import check_logits, fitting, preserved, refuse_inference
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of an epoch, counted from 0: inputs and their targets
@@ -206,7 +206,7 @@ def predict(
     """Logits (N, K) of a whole set in evaluation mode, without a graph, on the CPU.
 
     Args:
-        model: maps (B, C, H, W) to (B, K); every module is left in the mode it was found in.
+        model: maps (B, C, H, W) to (B, K); it is left as it was found.
         images: (N, C, H, W).
         batch_size: images a forward pass.
         prepare: what is done to the images of a batch, on the model's device, before the model sees them.
@@ -217,8 +217,7 @@ def predict(
     batch_size = check_count(batch_size, "batch_size")
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
     device = _device(model)
-    with _modes_restored(model), torch.no_grad():
-        model.eval()
+    with preserved(model), torch.no_grad():
         batches = (batch.to(device) for batch in images.split(batch_size))
         outputs = (fitting(model, prepare(batch) if prepare else batch, "images") for batch in batches)
         return torch.cat([check_logits(output, len(output)).cpu() for output in outputs])

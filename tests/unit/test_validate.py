@@ -7,6 +7,22 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import (
+    background,
+    basics,
+    cam,
+    compare,
+    filters,
+    metrics,
+    networks,
+    plots,
+    quadtree,
+    saliency,
+    sanity,
+    search,
+    similarnet,
+    training,
+)
 from helpers._validate import (
     check_choice,
     check_classes,
@@ -426,12 +442,13 @@ def test_images_that_do_not_fit_are_refused(name, x):
         ENTRANCES[name](small_net(), x)
 
 
+IMAGE = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 SEEDED = {
     "random_map": lambda seed: metrics.random_map(torch.zeros(1, 1, 4, 4), seed),
     "same_area_control": lambda seed: background.same_area_control(torch.ones(1, 4, 4) > 0, seed=seed),
     "permuted_labels": lambda seed: sanity.permuted_labels(torch.arange(9), seed),
-    "cascading": lambda seed: [network[0].weight for _, network in sanity.cascading_randomization(small_net(), seed=seed)],
-    "smooth_gradient": lambda seed: saliency.smooth_gradient(same_net(), torch.ones(1, 3, 8, 8), 1, samples=2, seed=seed),
+    "cascading": lambda seed: [net[0].weight for _, net in sanity.cascading_randomization(same_net(), seed=seed)],
+    "smooth_gradient": lambda seed: saliency.smooth_gradient(same_net(), IMAGE, 1, samples=2, seed=seed),
     "fit": lambda seed: training.fit(
         same_net(), torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), epochs=1, seed=seed, progress=False
     ),
@@ -448,7 +465,7 @@ def test_seeds_are_integers_of_any_library(name):
     expected = SEEDED[name](100)
     for kind in (np.int64, np.uint8):
         for result, right in zip(SEEDED[name](kind(100)), expected, strict=True):
-            assert result is right or bool((torch.as_tensor(result) == torch.as_tensor(right)).all()) or name == "cascading"
+            assert bool((torch.as_tensor(result) == torch.as_tensor(right)).all())
     for bad in (-1, 2.5, None, True, "3", 2**70):
         with pytest.raises(ValueError, match=r"^seed must be an integer "):
             SEEDED[name](bad)
@@ -458,8 +475,8 @@ def test_seeds_are_integers_of_any_library(name):
     "function",
     [
         lambda n: basics.output_size(n(200), 3, padding=n(100)),
-        lambda n: saliency.integrated_gradients(same_net(), torch.ones(1, 3, 8, 8), 1, steps=n(200)).sum().item(),
-        lambda n: metrics.deletion(same_net(), torch.ones(1, 3, 16, 16), 1, torch.rand(1, 16, 16), steps=n(255)).curve.shape,
+        lambda n: saliency.integrated_gradients(same_net(), IMAGE, 1, steps=n(200)).sum().item(),
+        lambda n: metrics.deletion(same_net(), IMAGE, 1, IMAGE[:, 0], steps=n(255))[1].shape,
         lambda n: training.predict(same_net(), torch.ones(3, 3, 8, 8), batch_size=n(2)).sum().item(),
         lambda n: networks.adopt(small_net(), [0.5], [0.5], n(8), n(5)).card.size,
         lambda n: basics.layer_costs(small_net(), (n(3), n(8), n(8))),
@@ -477,10 +494,12 @@ def test_a_number_keeps_its_digits_whatever_the_default_dtype_is():
 
 
 def test_labels_that_do_not_fit_logits_are_refused():
-    with pytest.raises(ValueError, match=r"^labels must be one for each row of logits, or broadcast to that, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"^labels must be one for each row of logits, or broadcast to that, got"):
         training.topk_correct(torch.rand(2, 5), torch.tensor([0, 1, 2]))
     with pytest.raises(ValueError, match=r"^labels must be integer, got torch.float32"):
         training.topk_correct(torch.rand(2, 5), torch.rand(2))
     for bad in ({}, [None, 1], torch.rand(2, 2)):
         with pytest.raises(ValueError, match=r"^labels must be "):
-            compare.two_object_test(small_net(), torch.rand(2, 3, 8, 8), bad, torch.rand(2, 2, 8, 8) > 0.5, cam.grad_cam)
+            compare.two_object_test(
+                small_net(), torch.rand(2, 3, 8, 8), bad, torch.rand(2, 2, 8, 8) > 0.5, cam.grad_cam
+            )
