@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from helpers._validate import describe
 from helpers.plots._panels import (
     INK,
     LINE_IN,
@@ -77,7 +76,8 @@ def box_arrays(boxes: Any, count: int) -> list[np.ndarray]:
     try:
         each = [np.zeros((0, 4)) if len(entry) == 0 else array(entry, "boxes") for entry in boxes]
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"boxes must be (N, 4), (N, K, 4) or a list of N arrays, got {describe(boxes)}") from error
+        got = type(boxes).__name__
+        raise ValueError(f"boxes must be (N, 4), (N, K, 4) or a list of N arrays, got a {got}") from error
     if len(each) != count:
         raise ValueError(f"boxes must give one entry for each of the {count} images, got {len(each)}")
     for entry in each:

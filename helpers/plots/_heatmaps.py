@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from helpers._validate import describe
 from helpers.plots._panels import (
     BAR_IN,
     LINE_IN,
@@ -78,8 +76,8 @@ def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3,
     Raises:
         ValueError: no picture, another rank, or colours outside [0, 1].
     """
-    if not isinstance(pictures, Sequence | np.ndarray | Tensor) or len(pictures) == 0:
-        raise ValueError(f"pictures must be a sequence that holds at least one, got {describe(pictures)}")
+    if not hasattr(pictures, "__len__") or len(pictures) == 0:
+        raise ValueError("pictures must hold at least one, got none")
     arrays = [array(entry, f"pictures[{i}]") for i, entry in enumerate(pictures)]
     for i, entry in enumerate(arrays):
         if entry.ndim not in (2, 3) or (entry.ndim == 3 and len(entry) not in (1, 3)):

@@ -4,6 +4,7 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Literal
 
 import matplotlib
@@ -15,9 +16,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from torch import Tensor
-
-from helpers._validate import check_count, check_held
 
 DPI = 120
 WIDTH_IN, MAX_WIDTH_IN = 5.8, 8.0  # narrow, so that text stays readable when a phone shrinks it; the widest figure
@@ -57,11 +55,12 @@ def blank(width_in: float, height_in: float, layout: Literal["constrained", "com
 
 def array(x: Any, name: str) -> np.ndarray:
     """A float64 array from a tensor or anything numpy takes, not empty; `name` is the argument's name."""
-    x = check_held(x, name).detach().cpu().double().numpy() if isinstance(x, Tensor) else x
     try:
+        x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else x
         values = np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a tensor or an array of numbers, got {type(x).__name__}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # on the meta device, sparse, a list of words
+        got = type(x).__name__
+        raise ValueError(f"{name} must hold numbers, in a plain (dense) tensor or an array, got a {got}") from error
     if values.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {values.shape}")
     return values
@@ -152,7 +151,9 @@ def panels(
 
     `extra_in` leaves room on the right (for a colour bar) and below every row (for lines of text).
     """
-    columns = check_count(columns, "columns")
+    if not isinstance(columns, Integral) or isinstance(columns, bool) or columns < 1:
+        raise ValueError(f"columns must be a positive integer, got {columns!r}")
+    columns = int(columns)
     titles = [titles] if isinstance(titles, str) else titles
     if titles is not None and len(titles) != count:
         raise ValueError(f"titles must give {count}, one for each panel, got {len(titles)}")

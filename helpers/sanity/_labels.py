@@ -18,7 +18,7 @@ def permuted_labels(labels: Tensor, seed: int = 0) -> Tensor:
     Returns:
         (N,).
     """
-    check_tensor(labels, "labels", "N", kind="integer")
+    check_tensor(labels, "labels", "N", kind="real", empty=True)
     order = torch.randperm(len(labels), generator=seeded(seed), device="cpu")
     return labels[order.to(labels.device)]
 
