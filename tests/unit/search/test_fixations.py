@@ -267,3 +267,11 @@ def test_networks_that_give_no_logits_are_refused_as_elsewhere():
         label_map(Pair(), torch.rand(1, 3, 8, 8), 3, log_polar)
     with pytest.raises(ValueError, match=r"x must be torch.float32, as the network's weights are, got torch.float64"):
         label_map(nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8).double(), 3, log_polar)
+
+
+def test_fixations_keep_their_places_beside_boxes_in_half_precision():
+    boxes = torch.tensor([[512.0, 0, 520, 8]])
+    # At (512.06, 7.5), inside by less than half precision can tell, and (516, 8.5), below but nearer to the middle.
+    fixations = torch.tensor([[-0.49994, -0.0625], [-0.49609375, 0.0625]])
+    assert fixations_inside(boxes.half(), fixations, (16, 2048)).tolist() == [[True, False]]
+    assert fixations_inside(boxes.bfloat16(), fixations, (16, 2048)).tolist() == [[True, False]]

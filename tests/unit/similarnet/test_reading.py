@@ -329,3 +329,11 @@ def test_everything_is_the_same_on_the_gpu():
         torch.testing.assert_close(
             reading.probabilities.cpu(), expected.probabilities, equal_nan=True, atol=1e-2, rtol=1e-2
         )
+
+
+def test_a_network_in_bfloat16_reads_the_same_windows():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    x, boxes = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0)), torch.tensor([[[3.0, 4, 11, 13]]])
+    right = read_hotspots(net, x, boxes, side=8, ink=6).probabilities
+    half = read_hotspots(net.bfloat16(), x.bfloat16(), boxes, side=8, ink=6).probabilities
+    torch.testing.assert_close(half.float(), right, rtol=0.03, atol=0.01)
