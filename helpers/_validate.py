@@ -177,6 +177,9 @@ def describe(value: object) -> str:
     """What a value is, for the end of an error: shape and dtype of a tensor or an array, anything else itself."""
     if isinstance(value, Tensor) and value.is_nested:
         return "a nested tensor"
+    if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided):
+        kind = "on the meta device, without numbers" if value.is_meta else f"in the layout {value.layout}"
+        return f"{tuple(value.shape)} of {value.dtype} {kind}"
     if isinstance(value, Tensor | np.ndarray):
         return f"{tuple(value.shape)} of {value.dtype}"
     text = repr(value)

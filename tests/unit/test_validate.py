@@ -503,3 +503,10 @@ def test_labels_that_do_not_fit_logits_are_refused():
             compare.two_object_test(
                 small_net(), torch.rand(2, 3, 8, 8), bad, torch.rand(2, 2, 8, 8) > 0.5, cam.grad_cam
             )
+
+
+def test_what_is_wrong_with_a_packed_target_is_said():
+    with pytest.raises(ValueError, match=r"got \(2,\) of torch.int64 on the meta device, without numbers"):
+        check_target(torch.tensor([1, 2], device="meta"), 2)
+    with pytest.raises(ValueError, match=r"got \(2,\) of torch.int64 in the layout torch.sparse_coo"):
+        check_target(torch.tensor([1, 2]).to_sparse(), 2)
