@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+SEEDS = 2**63  # that torch's generators take
 Target = int | Sequence[Any] | Tensor | None  # a class, (B,) classes, (B, K), or each image's top class
 
 
@@ -30,6 +31,7 @@ def check_images(x: Tensor, name: str = "x") -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a torch tensor (B, C, H, W), got {type(x).__name__}")
+    check_held(x, name)
     if x.ndim != 4:
         hint = f"; one image is {name}[None]" if x.ndim == 3 else ""
         raise ValueError(f"{name} must have shape (B, C, H, W), got {tuple(x.shape)}{hint}")
@@ -37,8 +39,6 @@ def check_images(x: Tensor, name: str = "x") -> Tensor:
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {x.dtype}; images of bytes are {name}.float() / 255")
-    if x.is_meta:
-        raise ValueError(f"{name} must hold numbers, got a tensor on the meta device, which has none")
     if not all_finite(x):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return x
@@ -49,6 +49,54 @@ def all_finite(values: Tensor) -> bool:
     # A sum is finite only where all its terms are, and on a CPU it is found 60 times as fast; an infinite sum of finite
     # terms has overflowed.
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+
+
+def as_tensor(value: Any) -> Tensor:
+    """What was given as a tensor, whatever torch's default device and type are: numbers on the CPU, in full precision.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `torch.as_tensor`, where it is neither a tensor nor made of numbers.
+    """
+    if isinstance(value, Tensor):
+        return check_held(value, "it")
+    numbers = torch.as_tensor(value, device="cpu")
+    plain = numbers.is_floating_point() and not isinstance(value, np.ndarray | np.generic)
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu") if plain else numbers
+
+
+def check_held(value: Tensor, name: str) -> Tensor:
+    """Return a tensor unchanged if its numbers are there, one beside the other.
+
+    Raises:
+        ValueError: it is on the meta device, sparse, nested, quantised or otherwise packed.
+    """
+    if value.is_meta:
+        raise ValueError(f"{name} must hold numbers, got a tensor on the meta device, which has none")
+    if value.is_nested or value.is_quantized or value.layout != torch.strided:
+        kind = "nested" if value.is_nested else "quantised" if value.is_quantized else str(value.layout)
+        raise ValueError(
+            f"{name} must be a plain (dense) tensor, got a {kind} one: to_dense() or dequantize() gives one"
+        )
+    return value
+
+
+def check_model(model: Any, name: str = "model", *, held: bool = False) -> nn.Module:
+    """Return a network unchanged.
+
+    Args:
+        model: what was given.
+        name: of the argument, for the message.
+        held: refuse a network on the meta device, which has no weights.
+
+    Raises:
+        ValueError: it is no torch module.
+    """
+    if not isinstance(model, nn.Module):
+        hint = "; networks.load gives one for a name" if isinstance(model, str) else ""
+        raise ValueError(f"{name} must be a network, a torch nn.Module, got {describe(model)}{hint}")
+    if held and any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"{name} must have weights, got a network on the meta device, which has none")
+    return model
 
 
 def check_target(target: Target, batch: int, classes: int | None = None) -> tuple[Tensor, bool]:
@@ -66,9 +114,9 @@ def check_target(target: Target, batch: int, classes: int | None = None) -> tupl
         ValueError: not integers, another shape, or a class outside 0 .. classes - 1.
     """
     try:
-        chosen = torch.as_tensor(target)
+        chosen = as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"target must be an int, (B,) or (B, K) integers, got {target!r}") from error
+        raise ValueError(f"target must be an int, (B,) or (B, K) integers, got {describe(target)}") from error
     shape = tuple(chosen.shape)
     if chosen.ndim > 2 or chosen.numel() == 0 or (chosen.ndim > 0 and shape[0] != batch):
         raise ValueError(f"target must be an int, (B,) or (B, K) with B = {batch} images, got shape {shape}")
@@ -97,17 +145,41 @@ def check_classes(target: Target, classes: int | None = None) -> tuple[Tensor, b
         ValueError: not integers, another shape, or a class outside 0 .. classes - 1.
     """
     try:
-        chosen = torch.as_tensor(target)
+        chosen = as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"target must be a class or (K,) classes, got {target!r}") from error
+        raise ValueError(f"target must be a class or (K,) classes, got {describe(target)}") from error
     if chosen.ndim > 1 or chosen.numel() == 0:
         raise ValueError(f"target must be a class or (K,) classes, got shape {tuple(chosen.shape)}")
     rows, _ = check_target(chosen.reshape(-1), chosen.numel(), classes)
     return rows[:, 0], chosen.ndim == 1
 
 
+def check_integers(value: Any, name: str, *layouts: str) -> Tensor:
+    """Integers, such as the classes of images, of a tensor, an array or a list, as int64.
+
+    Args:
+        value: what was given.
+        name: of the argument, for the message.
+        layouts: as for `check_tensor`.
+
+    Raises:
+        ValueError: they are no integers, or of another shape.
+    """
+    try:
+        numbers = as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shapes = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
+        raise ValueError(f"{name} must be integers {shapes}, got {describe(value)}") from error
+    return check_tensor(numbers, name, *layouts, kind="integer").long()
+
+
 def describe(value: object) -> str:
     """What a value is, for the end of an error: shape and dtype of a tensor or an array, anything else itself."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return "a nested tensor"
+    if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided):
+        kind = "on the meta device, without numbers" if value.is_meta else f"in the layout {value.layout}"
+        return f"{tuple(value.shape)} of {value.dtype} {kind}"
     if isinstance(value, Tensor | np.ndarray):
         return f"{tuple(value.shape)} of {value.dtype}"
     text = repr(value)
@@ -143,6 +215,7 @@ def check_tensor(
     shapes = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a torch tensor {shapes}, got {type(value).__name__}")
+    check_held(value, name)
     if not any(_fits(value.shape, layout.split()) for layout in layouts) or not (empty or value.numel()):
         raise ValueError(f"{name} must be a {'' if empty else 'non-empty '}tensor {shapes}, got {tuple(value.shape)}")
     floating, boolean = value.is_floating_point(), value.dtype == torch.bool
@@ -188,6 +261,28 @@ def check_size(value: Any, name: str = "size") -> tuple[int, int]:
     except ValueError as error:
         raise ValueError(f"{name} must be (H, W), two positive integers, got {describe(value)}") from error
     return height, width
+
+
+def check_shape(value: Any, name: str = "shape") -> tuple[int, int, int]:
+    """Return the shape of an image, (C, H, W), as Python's own integers if all are at least 1.
+
+    Raises:
+        ValueError: they are not three such integers.
+    """
+    try:
+        channels, height, width = (check_count(n, name) for n in (value if isinstance(value, tuple | list) else ()))
+    except ValueError as error:
+        raise ValueError(f"{name} must be (C, H, W), three positive integers, got {describe(value)}") from error
+    return channels, height, width
+
+
+def seeded(seed: Any, name: str = "seed") -> torch.Generator:
+    """A generator on the CPU that begins at a seed.
+
+    Raises:
+        ValueError: the seed is not an integer from 0 to 2**63 - 1.
+    """
+    return torch.Generator().manual_seed(check_count(seed, name, 0, SEEDS - 1))
 
 
 def check_number(
@@ -266,7 +361,7 @@ def check_fill(value: float | Tensor, x: Tensor, name: str = "fill") -> Tensor:
         ValueError: it does not broadcast to the shape of x, or is not finite.
     """
     try:
-        number = torch.as_tensor(value).detach()
+        number = as_tensor(value).detach()
         if number.is_complex():
             raise TypeError("complex")
         number = number.to(x)

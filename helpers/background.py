@@ -22,12 +22,12 @@ Source: Marcinek, arXiv 2005.02184, section 4; the controls are the book's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice, check_count, check_images, check_number, check_tensor, describe
+from helpers._validate import check_choice, check_count, check_images, check_number, check_tensor, describe, seeded
 from helpers.capture import in_batches, logits
 from helpers.filters import blurred
 from helpers.training import topk_correct
@@ -130,25 +130,23 @@ def same_area_control(region: Tensor, kind: Literal["shift", "random", "center"]
     """
     check_tensor(region, "region", "B H W", kind="bool")
     check_choice(kind, "kind", KINDS)
-    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    on_cpu: Any = {"generator": seeded(seed), "dtype": torch.float32, "device": "cpu"}
     count, height, width = region.shape
     if kind == "shift":
-        down, right = (_shifts(n, torch.rand(count, generator=draw, dtype=torch.float32)) for n in (height, width))
-        rows = (torch.arange(height) - down[:, None]) % height  # (B, H)
-        columns = (torch.arange(width) - right[:, None]) % width
-        image = torch.arange(count)[:, None, None]
+        down, right = (_shifts(n, torch.rand(count, **on_cpu)) for n in (height, width))
+        rows = (torch.arange(height, device="cpu") - down[:, None]) % height  # (B, H)
+        columns = (torch.arange(width, device="cpu") - right[:, None]) % width
+        image = torch.arange(count, device="cpu")[:, None, None]
         return region.cpu()[image, rows[:, :, None], columns[:, None]].to(region.device)
     if kind == "random":
         sigma = BLOB_SIGMA * max(height, width)
         rim = round(3 * sigma)  # cut off again: at a mirror smooth noise varies more, and would have its peaks there
-        size = height + 2 * rim, width + 2 * rim
-        noise = torch.randn(count, 1, *size, generator=draw, dtype=torch.float32)
+        noise = torch.randn(count, 1, height + 2 * rim, width + 2 * rim, **on_cpu)
         priority = blurred(noise, sigma)[:, 0, rim : rim + height, rim : rim + width]
     else:
         # Squared distances differ by whole numbers; the noise decides between pixels that are equally far.
-        rows, columns = (torch.arange(n) - (n - 1) / 2 for n in (height, width))
-        ties = torch.rand(count, height, width, generator=draw, dtype=torch.float32)
-        priority = -(rows[:, None].square() + columns.square()) + 0.5 * ties
+        rows, columns = (torch.arange(n, dtype=torch.float32, device="cpu") - (n - 1) / 2 for n in (height, width))
+        priority = -(rows[:, None].square() + columns.square()) + 0.5 * torch.rand(count, height, width, **on_cpu)
     rank = priority.flatten(1).argsort(1, descending=True).argsort(1)  # 0 for the greatest
     return (rank < region.flatten(1).sum(1, keepdim=True).cpu()).view(region.shape).to(region.device)
 

@@ -7,16 +7,16 @@ By hand: the chapter computes both on numbers small enough to check in the head.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers._validate import check_count, check_images, check_tensor
-from helpers.capture import Layer, differentiable, layer_name, named_modules, preserved, run
+from helpers._validate import check_count, check_images, check_model, check_shape, check_tensor, describe, is_whole
+from helpers.capture import Layer, differentiable, layer_name, named_modules, preserved, refuse_inference, run
+from helpers.device import own_precision
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
@@ -42,10 +42,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: i
     """
     check_tensor(x, "x", "B C H W", kind="real", finite=False)
     check_tensor(weight, "weight", f"K {x.shape[1]} k_h k_w", kind="real", finite=False)
+    if not x.is_floating_point() or weight.dtype != x.dtype:
+        raise ValueError(f"x and weight must be floating point, both of one dtype, got {x.dtype} and {weight.dtype}")
+    stride, padding = check_count(stride, "stride"), check_count(padding, "padding", 0)
     size = weight.shape[2:]
     h, w = (output_size(n, k, stride=stride, padding=padding) for n, k in zip(x.shape[2:], size, strict=True))
     patches = F.unfold(x, size, stride=stride, padding=padding)  # (B, C*k_h*k_w, h*w)
-    maps = weight.flatten(1) @ patches  # (B, K, h*w)
+    with own_precision(x):
+        maps = weight.flatten(1) @ patches  # (B, K, h*w)
     if bias is not None:
         maps = maps + bias[:, None]
     return maps.unflatten(2, (h, w))
@@ -66,8 +70,8 @@ def output_size(size: int, kernel: int, *, stride: int = 1, padding: int = 0, di
     Raises:
         ValueError: an argument is out of range, or the window does not fit in the padded input.
     """
-    size, kernel = check_count(size, "size"), check_count(kernel, "kernel")
-    stride, dilation = check_count(stride, "stride"), check_count(dilation, "dilation")
+    named = (("size", size), ("kernel", kernel), ("stride", stride), ("dilation", dilation))
+    size, kernel, stride, dilation = (check_count(value, name) for name, value in named)
     padding = check_count(padding, "padding", 0)
     reach = dilation * (kernel - 1) + 1  # pixels the window spans
     if reach > size + 2 * padding:
@@ -85,7 +89,7 @@ class LayerCost(NamedTuple):
     multiply_adds: int
 
 
-def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
+def layer_costs(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerCost]:
     """Output shape, parameters and multiply-adds of every layer, in the order of the forward pass.
 
     Implements :eq:`eq-cost`, chapter 1. Operations are counted while they run (torch's own counter), so any module
@@ -100,9 +104,8 @@ def layer_costs(model: nn.Module, shape: tuple[int, ...]) -> list[LayerCost]:
         ValueError: shape is not (C, H, W), parameters sit outside the leaf modules that run, or a layer gives more than
             one tensor, as recurrent ones do, whose operations torch does not count.
     """
-    if len(shape) != 3:
-        raise ValueError(f"shape must be that of one image, (C, H, W), got {shape}")
-    first = next(model.parameters(), torch.empty(0))
+    shape = check_shape(shape)
+    first = next(check_model(model).parameters(), torch.empty(0, device="cpu"))
     rows: list[LayerCost] = []
     before: dict[nn.Module, int] = {}
     seen: set[int] = set()  # parameters counted already, by identity
@@ -148,8 +151,8 @@ _WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 def _side(module: nn.Module, name: str) -> int:
     """A setting of a layer that must be the same along both sides."""
-    value = getattr(module, name, 1)
-    pair = (int(value),) * 2 if isinstance(value, int | np.integer) else tuple(value)
+    value: Any = getattr(module, name, 1)
+    pair = (int(value),) * 2 if is_whole(value) else tuple(value)
     if isinstance(value, str) or pair[0] != pair[1]:
         kind = type(module).__name__
         raise ValueError(f"{name} of a {kind} must be one whole number for both sides, got {value!r}")
@@ -175,7 +178,8 @@ def receptive_fields(model: nn.Module) -> list[ReceptiveField]:
     """
     size, stride, start = 1, 1, 0
     fields: list[ReceptiveField] = []
-    for name, module in model.named_modules(remove_duplicate=False):  # a layer used twice widens the field twice
+    modules = check_model(model).named_modules(remove_duplicate=False)  # a layer used twice widens the field twice
+    for name, module in modules:
         if isinstance(module, nn.Sequential):
             continue
         if isinstance(module, nn.Flatten | nn.Linear | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
@@ -209,9 +213,9 @@ def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> 
     Raises:
         ValueError: no such layer, or a dilated pooling.
     """
-    layer = layer_name(model, layer)
+    layer, shape = layer_name(model, layer), check_shape(shape)
     with torch.inference_mode(False):  # or no gradient could be asked of the copy
-        linear = copy.deepcopy(model).double()
+        linear = copy.deepcopy(check_model(model)).double()
     for name, module in linear.named_modules():
         if isinstance(module, nn.MaxPool2d):
             if _side(module, "dilation") != 1:
@@ -222,12 +226,22 @@ def path_counts(model: nn.Module, layer: Layer, shape: tuple[int, int, int]) -> 
     with torch.no_grad():
         for name, parameter in linear.named_parameters():
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    ways = unit_gradient(linear, torch.ones(1, *shape, dtype=torch.float64), layer)[0].sum(0)  # (H, W)
+    first = next(linear.parameters(), torch.empty(0, device="cpu"))
+    image = torch.ones(1, *shape, dtype=torch.float64, device=first.device)
+    ways = unit_gradient(linear, image, layer)[0].sum(0)  # (H, W)
     return ways / ways.max()
 
 
 def _copy(output: object) -> object:
     return output.clone() if isinstance(output, Tensor) else output
+
+
+def _check_place(at: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Row and column of a place, if they are two integers within maps of this size."""
+    pair = at if isinstance(at, tuple | list) else ()
+    if len(pair) != 2 or not all(is_whole(n) and 0 <= n < side for n, side in zip(pair, (height, width), strict=True)):
+        raise ValueError(f"at must be (row, column) and lie within the maps of {height} x {width}, got {describe(at)}")
+    return int(pair[0]), int(pair[1])
 
 
 def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int] | None = None) -> Tensor:
@@ -249,6 +263,7 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int]
     modules = named_modules(model, [layer])
     if layer not in modules:
         raise ValueError(f"layer must be the name of a layer, without the number of a call, got {layer!r}")
+    refuse_inference(model)
     with preserved(model), torch.inference_mode(False), torch.enable_grad():
         pixels = check_images(x).detach().clone().requires_grad_()
         outputs: list[object] = []
@@ -260,8 +275,6 @@ def unit_gradient(model: nn.Module, x: Tensor, layer: Layer, at: tuple[int, int]
             kind = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else "nothing of that kind"
             raise ValueError(f"layer must run and give maps (B, K, h, w), got {layer!r}, which gives {kind}")
         h, w = maps.shape[2:]
-        i, j = (h // 2, w // 2) if at is None else at
-        if not (0 <= i < h and 0 <= j < w):
-            raise ValueError(f"at must lie within the maps of {h} x {w}, got {at}")
+        i, j = (h // 2, w // 2) if at is None else _check_place(at, h, w)
         with differentiable():
             return torch.autograd.grad(maps[:, :, i, j].sum(), pixels)[0]

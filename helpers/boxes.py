@@ -8,6 +8,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from helpers._validate import check_size, check_tensor
+from helpers.device import widened
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ def box_mask(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
         ValueError: boxes are not (..., 4), or shape is not two positive integers.
     """
     boxes = check_boxes(boxes, "boxes")
-    rows, columns = (torch.arange(side, device=boxes.device) + 0.5 for side in check_size(shape, "shape"))
+    boxes, sides = widened(boxes), check_size(shape, "shape")
+    rows, columns = (torch.arange(side, device=boxes.device, dtype=boxes.dtype) + 0.5 for side in sides)
     x0, y0, x1, y1 = boxes[..., None].unbind(-2)  # (..., 1) each
     return ((rows > y0) & (rows < y1))[..., :, None] & ((columns > x0) & (columns < x1))[..., None, :]
 

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -64,15 +64,6 @@ def widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
-def unmixed(x: Tensor) -> AbstractContextManager[None]:
-    """A context without `torch.autocast` on the device of x: what is no network keeps its numbers' precision.
-
-    Args:
-        x: any tensor.
-    """
-    return torch.autocast(x.device.type, enabled=False)
-
-
 def widened(values: Tensor) -> Tensor:
     """Values in single precision, or as precise as they are: for sums, coordinates and logarithms, which half loses.
 
@@ -83,6 +74,16 @@ def widened(values: Tensor) -> Tensor:
         The same, float32 or float64.
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def own_precision(values: Tensor) -> AbstractContextManager[None]:
+    """A context in which products of matrices and convolutions keep the precision of the values, whatever is around it.
+
+    Args:
+        values: any tensor; on its device `torch.autocast` is off meanwhile.
+    """
+    kind = values.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def seed_everything(seed: int) -> torch.Generator:

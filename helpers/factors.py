@@ -12,15 +12,16 @@ By hand::
 Source: Collins, Achanta, Süsstrunk, "Deep feature factorization for concept discovery", ECCV 2018.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count, check_tensor
-from helpers.device import unmixed
+from helpers._validate import check_count, check_tensor, seeded
+from helpers.device import own_precision
 
 # In place of a denominator that is exactly zero, as in scikit-learn's multiplicative updates.
 TINY = torch.finfo(torch.float32).eps
-SEEDS = 2**63  # what torch's generator takes
 
 
 def nmf(
@@ -48,20 +49,26 @@ def nmf(
     """
     v = check_tensor(v, "v", "... m c", low=0).detach()
     k = check_count(k, "k")
-    iterations, seed = check_count(iterations, "iterations", 0), check_count(seed, "seed", 0, SEEDS - 1)
+    iterations, draw = check_count(iterations, "iterations", 0), seeded(seed)
     dtype = v.dtype
     v = v.to(torch.promote_types(dtype, torch.float32))  # products of half precision overflow
-    w, h = _random_start(v, k, seed) if start is None else _check_start(v, k, start)
+    most = v.amax((-2, -1), keepdim=True)  # where the mean itself would overflow all is measured in it first
+    most = torch.where(v.mean((-2, -1), keepdim=True).isfinite(), 1, most)
+    w, h = (None, None) if start is None else (part / most.sqrt() for part in _check_start(v, k, start))
+    v = v / most
+    if w is None or h is None:
+        w, h = _random_start(v, k, draw)
     # The updates are the same for v and for any multiple of it, but products of very small or large numbers are not
     # representable: the mean of v is made 1, and that of W with it.
     scale = v.mean((-2, -1), keepdim=True)
     scale = torch.where(scale > 0, scale, 1)
     v, w, h = v / scale, w / scale.sqrt(), h / scale.sqrt()
-    with unmixed(v):
+    with own_precision(v):
         for _ in range(iterations):
             w = w * (v @ h.mT) / _safe(w @ (h @ h.mT))
             h = h * (w.mT @ v) / _safe(w.mT @ w @ h)
-    return (w * scale.sqrt()).to(dtype), (h * scale.sqrt()).to(dtype)
+    root = scale.sqrt() * most.sqrt()
+    return (w * root).to(dtype), (h * root).to(dtype)
 
 
 def deep_feature_factorization(
@@ -93,20 +100,21 @@ def deep_feature_factorization(
     rows = features.movedim(1, 3).reshape(1 if together else count, -1, channels)  # (1, B h w, C) or (B, h w, C)
     w, h = nmf(rows, k, iterations, seed)
     w = w * torch.linalg.vector_norm(h, dim=-1)[:, None]  # (1 or B, places, k)
-    order = w.square().sum(1).argsort(dim=1, descending=True, stable=True)  # (1 or B, k)
+    strength = w / w.amax((1, 2), keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)  # squares may be too large
+    order = strength.square().sum(1).argsort(dim=1, descending=True, stable=True)  # (1 or B, k)
     w = w.gather(2, order[:, None].expand_as(w))
     return w.reshape(count, height, width, k).movedim(3, 1)
 
 
-def _random_start(v: Tensor, k: int, seed: int) -> tuple[Tensor, Tensor]:
+def _random_start(v: Tensor, k: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """|N(0, 1)| times sqrt(mean / k), as the authors start; drawn on the CPU, so that every device starts alike.
 
     Every matrix of a batch starts from the same numbers, so that it does not matter what else is in the batch.
     """
-    draw = torch.Generator().manual_seed(seed)
     scale = (v.mean((-2, -1), keepdim=True) / k).sqrt()
     shapes = (v.shape[-2], k), (k, v.shape[-1])
-    w, h = (torch.randn(shape, generator=draw, dtype=torch.float32).abs().to(v) * scale for shape in shapes)
+    single: Any = {"dtype": torch.float32, "device": "cpu"}
+    w, h = (torch.randn(shape, generator=draw, **single).abs().to(v) * scale for shape in shapes)
     return w, h
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_images, check_number, check_size, check_tensor
-from helpers.device import unmixed, widened
+from helpers.device import own_precision, widened
 
 
 def blurred(x: Tensor, radius: float) -> Tensor:
@@ -27,13 +27,15 @@ def blurred(x: Tensor, radius: float) -> Tensor:
         ValueError: bad `x`, or a radius that is negative or not finite.
     """
     check_images(x)
-    if check_number(radius, "radius", 0) == 0:
+    radius = check_number(radius, "radius", 0)
+    if radius == 0:
         return x.clone()
+    wide = widened(x)  # the weights of half precision do not add up to 1
     # A filter along one axis is a matrix: what it makes of each unit vector. Two products of matrices are many times
     # faster on a CPU than a convolution with 61 x 61 weights, which a radius of 10 takes.
-    with unmixed(x):
-        down, across = (_filter(n, radius, x) for n in x.shape[-2:])
-        return down.T @ x @ across
+    with own_precision(x):
+        down, across = (_filter(n, radius, wide) for n in x.shape[-2:])
+        return (down.T @ wide @ across).to(x.dtype)
 
 
 def upsample(maps: Tensor, size: Sequence[int], *, offset: float = 0.0) -> Tensor:
@@ -57,7 +59,8 @@ def upsample(maps: Tensor, size: Sequence[int], *, offset: float = 0.0) -> Tenso
     flat = check_tensor(maps, "maps", "... h w", finite=False).reshape(-1, 1, *maps.shape[-2:])
     flat = widened(flat)  # places in half precision are off by whole pixels
     size = check_size(size)
-    if check_number(offset, "offset") == 0:
+    offset = check_number(offset, "offset")
+    if offset == 0:
         large = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
     else:
         large = F.grid_sample(flat, _grid(flat, size, offset), padding_mode="border", align_corners=False)

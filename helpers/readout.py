@@ -9,9 +9,9 @@ import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from helpers._validate import check_tensor
+from helpers._validate import check_images, check_number, check_tensor
 from helpers.capture import Layer, activations
-from helpers.device import unmixed, widened
+from helpers.device import widened
 
 RIDGE_PENALTIES = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)  # of `position_readout`, whose layers have unit variance
 
@@ -45,6 +45,8 @@ def position_readout(
     Raises:
         ValueError: wrong shapes, a layer whose first axis is not that of the images, or a part without images.
     """
+    check_images(images, "images")
+    train = check_number(train, "train", 0, 1)
     check_tensor(places, "places", f"{len(images)} D", kind="real")
     cut = int(train * len(images))
     if not 2 <= cut <= len(images) - 2:
@@ -80,14 +82,15 @@ def contrast_centroid(maps: Tensor) -> Tensor:
         maps: (B, h, w).
 
     Returns:
-        Row and column of the centre, (B, 2), in places of the map, 0 for the first; NaN for a constant map.
+        Row and column of the centre, (B, 2) float32 or wider, in places of the map, 0 for the first; NaN for a constant
+        map.
 
     Raises:
         ValueError: maps is not (B, h, w) of floating-point numbers, or a side is empty.
     """
-    check_tensor(maps, "maps", "B h w", finite=False)
-    weight = (maps - maps.flatten(1).median(1).values[:, None, None]).abs()
+    wide = widened(check_tensor(maps, "maps", "B h w", finite=False)) / 2  # halves: differences may overflow
+    weight = (wide - wide.flatten(1).median(1).values[:, None, None]).abs()
+    weight = weight / weight.amax((1, 2), keepdim=True)  # NaN for a constant map
     share = weight / weight.sum((1, 2), keepdim=True)
-    rows, columns = (torch.arange(n, device=maps.device, dtype=maps.dtype) for n in maps.shape[1:])
-    with unmixed(maps):
-        return torch.stack([share.sum(2) @ rows, share.sum(1) @ columns], dim=1)
+    rows, columns = (torch.arange(n, device=maps.device, dtype=wide.dtype) for n in maps.shape[1:])
+    return torch.stack([(share.sum(2) * rows).sum(1), (share.sum(1) * columns).sum(1)], dim=1)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers._validate import check_count, check_tensor, describe
-from helpers.capture import check_logits, check_several
+from helpers._validate import check_count, check_held, check_model, check_tensor, describe, seeded
+from helpers.capture import check_logits, check_several, fitting, preserved, refuse_inference
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of an epoch, counted from 0: inputs and their targets
@@ -34,12 +35,13 @@ class LossError(ValueError):
 def _check(images: Tensor, labels: Tensor) -> None:
     """Refuse what cannot be trained on or measured."""
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
-    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise ValueError(f"labels must be ({len(images)},) of int64, one an image, got {describe(labels)}")
+    check_held(labels, "labels")
 
 
 def _device(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
+    first = next(check_model(model, held=True).parameters(), None)
     if first is None:
         raise ValueError("model must have parameters, got a network without any")
     return first.device
@@ -61,6 +63,7 @@ def _class_loss(labels: Tensor) -> Loss:
     low, high = int(labels.min()), int(labels.max())
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        check_logits(logits, len(targets))
         if low < 0 or high >= logits.shape[1]:
             limits = f"0 .. {logits.shape[1] - 1}, as the network has logits"
             raise ValueError(f"labels must lie in {limits}, got {low} .. {high}")
@@ -111,7 +114,7 @@ def fit_batches(
         LossError: the loss is no longer finite; the weights are those before that step.
         ValueError: a network without parameters.
     """
-    device, forward = _device(model), forward or model
+    device, forward = _device(model), forward or partial(fitting, model, name="images")
     losses: list[float] = []
     with tqdm(total=epochs * steps, initial=first_epoch * steps, unit="step", disable=not progress, leave=False) as bar:
         for epoch in range(first_epoch, epochs):
@@ -181,16 +184,17 @@ def fit(
         raise ValueError(f"images and labels must be a non-empty (N, ...) and (N, ...), got {got}")
     epochs, batch_size = check_count(epochs, "epochs"), check_count(batch_size, "batch_size")
     device = _device(model)
-    if device.type == "cpu":
-        model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
-    optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    order = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    refuse_inference(model)
+    order = seeded(seed)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(len(images), generator=order).split(batch_size):
+        for rows in torch.randperm(len(images), generator=order, device="cpu").split(batch_size):
             yield images[rows], labels[rows]
 
-    with _modes_restored(model):
+    with _modes_restored(model), torch.inference_mode(False), torch.enable_grad():
+        if device.type == "cpu":
+            model.to(memory_format=torch.channels_last)  # faster there, and the same up to rounding
+        optimiser = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
         try:
             steps = -(-len(images) // batch_size)
             return fit_batches(model, batches, loss, optimiser, epochs=epochs, steps=steps, progress=progress)
@@ -204,7 +208,7 @@ def predict(
     """Logits (N, K) of a whole set in evaluation mode, without a graph, on the CPU.
 
     Args:
-        model: maps (B, C, H, W) to (B, K); every module is left in the mode it was found in.
+        model: maps (B, C, H, W) to (B, K); it is left as it was found.
         images: (N, C, H, W).
         batch_size: images a forward pass.
         prepare: what is done to the images of a batch, on the model's device, before the model sees them.
@@ -215,11 +219,10 @@ def predict(
     batch_size = check_count(batch_size, "batch_size")
     check_tensor(images, "images", "N C H W", kind="real", finite=False)
     device = _device(model)
-    with _modes_restored(model), torch.no_grad():
-        model.eval()
+    with preserved(model), torch.no_grad():
         batches = (batch.to(device) for batch in images.split(batch_size))
         prepared = (prepare(batch) if prepare else batch for batch in batches)
-        return torch.cat([check_logits(model(batch), len(batch)).cpu() for batch in prepared])
+        return torch.cat([check_logits(fitting(model, batch, "images"), len(batch)).cpu() for batch in prepared])
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -254,8 +257,14 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     Raises:
         ValueError: k is not an integer in 1 .. K.
     """
+    check_tensor(logits, "logits", "... K", finite=False)
     k = check_count(k, "k", 1, logits.shape[-1])
-    labels = labels.to(logits.device)
+    labels = check_tensor(labels, "labels", "...", kind="integer").to(logits.device)
+    try:
+        torch.broadcast_shapes(labels.shape, logits.shape[:-1])
+    except RuntimeError as error:
+        shapes = f"{tuple(labels.shape)} for logits {tuple(logits.shape)}"
+        raise ValueError(f"labels must be one for each row of logits, or broadcast to that, got {shapes}") from error
     if k == 1:
         return logits.argmax(-1) == labels
     return (logits.topk(k, dim=-1).indices == labels[..., None]).any(-1)

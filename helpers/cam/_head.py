@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_tensor
+from helpers._validate import Target, check_model, check_tensor
 from helpers.capture import chosen_classes, last_feature_layer, logits, refuse_script
-from helpers.device import unmixed
+from helpers.device import own_precision
 
 PROBE_SIDES = (64, 224, 299, 32, 28)  # of images that are tried on a network of which none are given
 POOLING = re.compile("pool|mean|amax")  # in the names of torch functions that pool; names of modules play no part
@@ -114,13 +114,14 @@ def _way_out(model: nn.Module, x: Tensor) -> str:
 
 def _probes(model: nn.Module) -> Iterator[Tensor]:
     """Noise that may pass for two images of a network."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    like = next((p for p in check_model(model).parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     card = getattr(model, "card", None)
     sizes = [card.size] if hasattr(card, "size") else [(side, side) for side in PROBE_SIDES]
     channels = dict.fromkeys(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels < 5)
     for colours in (*channels, 3, 1):
         for size in sizes:
-            noise = torch.rand((2, colours, *size), generator=torch.Generator().manual_seed(0))
+            shape, draw = (2, colours, *size), torch.Generator().manual_seed(0)
+            noise = torch.rand(shape, generator=draw, dtype=torch.float32, device="cpu")
             yield noise.to(like.device, like.dtype)
 
 
@@ -170,7 +171,7 @@ def weighted_maps(maps: Tensor, weights: Tensor) -> Tensor:
     check_tensor(weights, "weights", *layouts, kind="real", finite=False)
     rows = weights.to(maps)
     rows = rows[None] if rows.ndim == 1 else rows  # (K, C) or (B, K, C)
-    with unmixed(maps):
+    with own_precision(maps):
         mixed = (rows @ maps.flatten(2)).unflatten(2, maps.shape[2:])  # (B, K, h, w)
     return mixed[:, 0] if weights.ndim == 1 else mixed
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_classes, check_count, check_images, check_tensor
+from helpers._validate import as_tensor, check_classes, check_count, check_images, check_tensor
 from helpers.cam._head import output_weights
 from helpers.capture import Layer, activations, check_feature_maps, single_layer
 
@@ -128,7 +128,7 @@ def _corner(cell: Tensor, cells: int, pixels: int, side: int) -> Tensor:
 def _unit_indices(units: Sequence[int] | Tensor) -> Tensor:
     """Units as (U,) int64."""
     try:
-        unit_index = torch.as_tensor(units)
+        unit_index = as_tensor(units)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"units must be the indices of feature maps, (U,), got {units!r}") from error
     return check_tensor(unit_index, "units", "U", kind="integer").long()

@@ -45,7 +45,7 @@ from helpers.capture._layers import (
     suggested_layers,
 )
 from helpers.capture._scores import Score, check_logits, check_several, chosen_classes, class_scores
-from helpers.capture._state import differentiable, is_packed, preserved, refuse_lazy, run
+from helpers.capture._state import differentiable, fitting, is_packed, preserved, refuse_inference, refuse_lazy, run
 
 __all__ = [
     "INPUT",
@@ -67,6 +67,7 @@ __all__ = [
     "class_scores",
     "differentiable",
     "feature_layers",
+    "fitting",
     "gradients",
     "in_batches",
     "is_packed",
@@ -78,6 +79,7 @@ __all__ = [
     "masked_forward",
     "named_modules",
     "preserved",
+    "refuse_inference",
     "refuse_lazy",
     "refuse_script",
     "run",

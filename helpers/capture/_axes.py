@@ -77,6 +77,7 @@ class ChannelAxes(TorchFunctionMode):
 
 
 def tensors_in(args: tuple) -> Iterator[Tensor]:
+    """The tensors among arguments, those in a list or a tuple included."""
     for arg in args:
         if isinstance(arg, Tensor):
             yield arg

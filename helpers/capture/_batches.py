@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers._validate import check_count, check_images
+from helpers._validate import check_count, check_held, check_images
 
 LEAST_BATCH = 8  # images a pass, where the caller's batch is smaller
 PATIENCE = 3.0  # seconds after which a progress bar is shown
@@ -49,7 +49,12 @@ def in_batches(
     check_images(x)
 
     def part(argument: Any, rows: slice) -> Any:
-        shape = np.shape(argument) if isinstance(argument, Tensor | np.ndarray | list) else ()
+        if isinstance(argument, Tensor):
+            check_held(argument, "others")
+        try:
+            shape = np.shape(argument) if isinstance(argument, Tensor | np.ndarray | list) else ()
+        except ValueError:  # lists of different lengths: whether they may be is for the method to say
+            shape = (len(argument),)
         is_cut = shape[:1] == (len(x),) and shape != (x.shape[1], 1, 1)
         return argument[rows] if is_cut else argument
 

@@ -13,12 +13,12 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, all_finite, check_choice, check_images, describe
+from helpers._validate import Target, all_finite, as_tensor, check_choice, check_images, describe
 from helpers.capture._axes import ChannelAxes, is_known, note_axis, noted_axis
 from helpers.capture._batches import chunks
 from helpers.capture._layers import EVERY_CALL, INPUT, Layer, is_feature_maps, layer_name, named_modules
 from helpers.capture._scores import Score, check_logits, chosen_classes, class_scores
-from helpers.capture._state import differentiable, preserved, run
+from helpers.capture._state import differentiable, preserved, refuse_inference, run
 
 Visit = Callable[[str, Tensor], Tensor]  # name and output of a call -> what the network goes on with
 Reduce = Callable[[Tensor], Tensor]  # (B, C, h, w) -> what is kept of it
@@ -128,7 +128,7 @@ def gradients(
     names = _names(model, layers)
     outputs: dict[str, Tensor] = {}
     apart: list[str] = []  # that run where torch records no gradient
-    _refuse_inference(model)
+    refuse_inference(model)
 
     def start_graph(name: str, output: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -323,18 +323,10 @@ def _differentiate(
     return [reduce(gradient) if reduce else gradient for gradient in gradients]
 
 
-def _refuse_inference(model: nn.Module) -> None:
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise ValueError(
-            "model must be made outside torch.inference_mode() for gradients, got parameters that were made inside: "
-            "copy.deepcopy(model) outside makes usable ones. Occlusion and CAM need no gradient"
-        )
-
-
 def _check_mask(mask: Tensor | float, output: Tensor, name: str) -> Tensor:
     """A layer's mask on the device and in the dtype of its output, if it broadcasts to it."""
     try:
-        values = torch.as_tensor(mask).to(output)
+        values = as_tensor(mask).to(output)
         fits = torch.broadcast_shapes(values.shape, output.shape) == output.shape
     except (TypeError, ValueError, RuntimeError):
         values, fits = output, False

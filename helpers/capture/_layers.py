@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_images, describe
+from helpers._validate import check_images, check_model, describe
 from helpers.capture._axes import ChannelAxes, noted_axis
 from helpers.capture._state import preserved, run
 
@@ -30,7 +30,8 @@ def layer_names(model: nn.Module, kind: type | tuple[type, ...] = nn.Module) -> 
         Names that `activations`, `gradients` and `masked_forward` accept. Those accept inner modules
         too ("layer4"); a module registered under two names is listed once.
     """
-    leaves = ((name, module) for name, module in model.named_modules() if name and not any(module.children()))
+    modules = check_model(model).named_modules()
+    leaves = ((name, module) for name, module in modules if name and not any(module.children()))
     return [name for name, module in leaves if isinstance(module, kind)]
 
 
@@ -84,7 +85,7 @@ def feature_layers(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int, int
 
 def _looked_at(model: nn.Module, x: Tensor) -> tuple[dict[str, tuple[int, int, int]], list[str], Counter[str]]:
     """`feature_layers`; the calls whose maps an activation function gave, the innermost ones; how often each ran."""
-    names = {module: name for name, module in model.named_modules() if name}
+    names = {module: name for name, module in check_model(model).named_modules() if name}
     shapes: dict[str, tuple[int, int, int]] = {}
     active: dict[str, Tensor] = {}
     runs: Counter[str] = Counter()
@@ -201,6 +202,7 @@ def named_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module
         ValueError: an unknown name, for which the nearest ones, or the last ones, are listed; or a network of
             TorchScript.
     """
+    check_model(model)
     if "" in names:
         raise ValueError("layer must be a module inside the network, got the network itself, ''")
     if INPUT in names and INPUT in model._modules:
@@ -225,5 +227,5 @@ def _last_names(model: nn.Module) -> str:
 
 def refuse_script(model: nn.Module, what: str) -> None:
     """Raise ValueError for a traced or scripted network, or one with such a part: no Python looks on when it runs."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in check_model(model).modules()):
         raise ValueError(f"model must not be TorchScript, so that {what}: give the network that was traced or scripted")

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from helpers._validate import Target, check_target
+from helpers._validate import Target, check_target, check_tensor
 
 Score = Literal["logit", "probability", "log-odds"]
 
@@ -73,6 +73,8 @@ def class_scores(logits: Tensor, classes: Tensor, score: Score) -> Tensor:
     Raises:
         ValueError: the probability or the log-odds of a network with a single logit, which are 1 and infinite.
     """
+    check_tensor(logits, "logits", "B classes", finite=False)
+    check_tensor(classes, "classes", f"{len(logits)} K", kind="integer", low=0, high=logits.shape[1] - 1)
     if score == "logit":
         return logits.gather(1, classes)
     if logits.shape[1] < 2:

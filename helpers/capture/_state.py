@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from helpers._validate import check_model
 from helpers.capture._mixing import Mixing
 
 ALONE = "give it one image a pass (x[:1], batch_size=1)"
@@ -44,7 +45,7 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ValueError: a network with lazy layers, whose weights do not exist yet.
     """
-    refuse_lazy(model)
+    refuse_lazy(check_model(model))
     modules = _modules(model)
     attributes = [vars(module) for module in modules]
     flags = [{key: own[key] for key in FLAGS if key in own} for own in attributes]
@@ -186,9 +187,29 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
     if len(x) > 1:
         _refuse_mixing(model)
     watch = Mixing(x) if len(x) > 1 and model not in _independent else None  # which costs time, once for each network
+    with _eager(model), watch or nullcontext():
+        output = fitting(model, x, name)
+    answers = isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(x)  # else it is refused elsewhere
+    if watch and answers and watch.is_mixed(output) and _answers_differ(model, x):
+        raise ValueError(f"model must treat the images of a batch independently, got an output across them: {ALONE}")
+    if watch:
+        _independent.add(model)
+    return output
+
+
+def fitting(model: nn.Module, x: Tensor, name: str = "x") -> Any:
+    """What a network gives for images, as it stands; in what `run` does the rest is prepared.
+
+    Args:
+        model: any network.
+        x: images, (B, C, H, W).
+        name: of the argument, for the message.
+
+    Raises:
+        ValueError: images that do not fit.
+    """
     try:
-        with _eager(model), watch or nullcontext():
-            output = model(x)
+        return model(x)
     except RuntimeError as error:
         if "requires grad" in str(error):  # as where numbers are taken out of torch
             with differentiable():
@@ -197,12 +218,15 @@ def run(model: nn.Module, x: Tensor, name: str = "x") -> Any:
         if misfit is None:
             raise
         raise ValueError(f"{name} must {misfit}") from error
-    answers = isinstance(output, Tensor) and output.ndim == 2 and len(output) == len(x)  # else it is refused elsewhere
-    if watch and answers and watch.is_mixed(output) and _answers_differ(model, x):
-        raise ValueError(f"model must treat the images of a batch independently, got an output across them: {ALONE}")
-    if watch:
-        _independent.add(model)
-    return output
+
+
+def refuse_inference(model: nn.Module) -> None:
+    """ValueError for a network of which no gradient can be asked, as its parameters were made in inference mode."""
+    if any(parameter.is_inference() for parameter in check_model(model).parameters()):
+        raise ValueError(
+            "model must be made outside torch.inference_mode() for gradients, got parameters that were made inside: "
+            "copy.deepcopy(model) outside makes usable ones. Occlusion and CAM need no gradient"
+        )
 
 
 @contextmanager

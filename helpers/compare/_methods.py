@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_choice, describe
+from helpers._validate import Target, check_choice, check_images, describe
 from helpers.cam import class_activation_map, grad_cam, upsample
 from helpers.capture import Layer
 from helpers.licnn import attention_map
@@ -93,7 +93,7 @@ def explain(
         if chosen.layer is None:
             raise ValueError(f"layer must be left out for {method!r}, which looks at none, got {describe(layer)}")
         options = options | {chosen.layer: layer}
-    _warn_of_bytes(x)
+    _warn_of_bytes(check_images(x))
     maps = chosen.call(model, x, target, **options)
     if chosen.gives == "colours":
         return maps.sum(-3)
@@ -102,7 +102,7 @@ def explain(
 
 def _warn_of_bytes(x: Tensor) -> None:
     """Say so where images look as if nobody had normalised them: a network answers all the same."""
-    if isinstance(x, Tensor) and x.numel() and x.min() >= 0 and x.max() > BYTES:
+    if x.min() >= 0 and x.max() > BYTES:
         least, greatest = x.min().item(), x.max().item()
         warnings.warn(
             f"x lies in {least:.3g} .. {greatest:.3g}, like bytes: networks.normalize makes a network's input",

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from helpers._validate import check_images, check_integers, check_tensor
 from helpers.capture import in_batches
 from helpers.compare._methods import MapMethod, attribution_methods, image_map
 from helpers.licnn import VARIANTS, attention_map, saliency_map
@@ -42,6 +43,7 @@ def compare_attention(
     Raises:
         ValueError: bad `x`, `labels` or `masks`, an unknown layer, or a network that LICNN cannot explain.
     """
+    labels = check_integers(labels, "labels", f"{len(check_images(x))}")
     methods: dict[str, MapMethod] = {name: partial(attention_map, **options) for name, options in VARIANTS.items()}
     methods["saliency map, top 5"] = lambda model, x, target: saliency_map(model, x)
     every = attribution_methods(layer=layer)
@@ -89,6 +91,8 @@ def two_object_test(
     Raises:
         ValueError: bad `x`, or whatever the method refuses.
     """
+    labels = check_integers(labels, "labels", f"{len(check_images(x))} 2")
+    check_tensor(masks, "masks", f"{len(x)} 2 {x.shape[2]} {x.shape[3]}", kind="bool")
     maps = torch.stack([in_batches(method, model, x, labels[:, k], batch_size=batch_size) for k in range(2)], 1)
     area = masks.sum((-2, -1)).to(maps)
     means = (maps[:, :, None] * masks[:, None]).sum((-2, -1)) / area[:, None]  # (N, map, object)

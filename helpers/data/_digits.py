@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from helpers._validate import check_choice, check_count, check_number, check_range, describe
+from helpers._validate import check_choice, check_count, check_number, check_range, check_tensor
 from helpers.boxes import mask_boxes
 from helpers.data._draw import random as raster
 from helpers.data._draw.sdf import DIGIT_FONTS, glyph_field
@@ -249,19 +249,17 @@ def place(images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tenso
     Raises:
         ValueError: wrong shapes, or an image that would leave the canvas.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape (N, C, h, w), got {tuple(images.shape)}")
-    if corners.shape != (len(images), 2) or corners.is_floating_point():
-        raise ValueError(f"corners must be ({len(images)}, 2) whole numbers, got {describe(corners)}")
+    check_tensor(images, "images", "N C h w", kind="real", finite=False, empty=True)
+    check_tensor(corners, "corners", f"{len(images)} 2", kind="integer", empty=True)
+    size, corners = check_count(size, "size"), corners.to(images.device)
     n, channels, h, w = images.shape
-    size = check_count(size, "size")
-    if n and (corners.min() < 0 or (corners + torch.tensor([h, w])).max() > size):
+    if n and (corners.min() < 0 or (corners + corners.new_tensor([h, w])).max() > size):
         raise ValueError(
             f"corners must keep images of {h} x {w} inside the canvas of {size}, "
             f"got {corners.amin(0).tolist()} .. {corners.amax(0).tolist()}"
         )
     canvas = images.new_zeros(n, size, size, channels)
-    rows = corners[:, 0, None, None] + torch.arange(h)[:, None]  # (N, h, 1)
-    columns = corners[:, 1, None, None] + torch.arange(w)  # (N, 1, w)
-    canvas[torch.arange(n)[:, None, None], rows, columns] = images.permute(0, 2, 3, 1)
+    rows = corners[:, 0, None, None] + torch.arange(h, device=corners.device)[:, None]  # (N, h, 1)
+    columns = corners[:, 1, None, None] + torch.arange(w, device=corners.device)  # (N, 1, w)
+    canvas[torch.arange(n, device=corners.device)[:, None, None], rows, columns] = images.permute(0, 2, 3, 1)
     return canvas.permute(0, 3, 1, 2).contiguous()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from helpers._validate import check_count, check_number, check_range, check_tensor
+from helpers._validate import check_count, check_number, check_range, check_tensor, seeded
 
 DISPLAY_PX = 128  # side of the display
 FREQUENCY, BANDWIDTH = 0.1, 0.1  # of the noise, in cycles a pixel
 NOISE = 0.75  # contrast of the noise
 CONTRAST = (0.3, 0.7)  # of the digit
 SPREAD_PX, LIMIT_PX = 30.0, 34.0  # eccentricities are |N(0, 30)|, drawn again beyond 34
+SINGLE: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 FIELDS = 128  # noise fields a call draws; every display sees one of them shifted around
 
 
@@ -57,9 +58,9 @@ def band_noise(
     n, size = check_count(n, "n"), check_count(size, "size", 8)
     frequency = check_number(frequency, "frequency", 1e-3, 0.5)
     bandwidth = check_number(bandwidth, "bandwidth", 1e-3, 0.5)
-    draw, dtype = torch.Generator().manual_seed(check_count(seed, "seed", 0)), torch.float32
-    white = torch.randn(n, size, size, generator=draw, dtype=dtype)
-    down, across = torch.fft.fftfreq(size, dtype=dtype), torch.fft.rfftfreq(size, dtype=dtype)
+    draw = seeded(seed)
+    white = torch.randn(n, size, size, generator=draw, **SINGLE)
+    down, across = torch.fft.fftfreq(size, **SINGLE), torch.fft.rfftfreq(size, **SINGLE)
     f = (down[:, None].square() + across.square()).sqrt()
     f[0, 0] = 1.0  # the mean, which is taken away below
     amplitude = torch.exp(-((f / frequency).log().square()) / (2 * math.log1p(bandwidth / frequency) ** 2)) / f
@@ -108,24 +109,26 @@ def noisy_displays(
     low, high = check_range(contrast, "contrast", 0, 1)
     noise = check_number(noise, "noise", 0, 1)
     n, height, width = len(digits), *digits.shape[2:]
-    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
+    draw = seeded(seed)
     if places is None:
         places = _drawn_places(n, draw)
     else:
         check_tensor(places, "places", f"{n} 2", kind="integer")
-    places = places.long()  # narrow integers would wrap around
-    contrasts = low + (high - low) * torch.rand(n, generator=draw, dtype=torch.float32)
-    fields = band_noise(min(n, FIELDS), int(torch.randint(2**31, (), generator=draw)), max(size, DISPLAY_PX))
+    places = places.long().cpu()  # narrow integers would wrap around
+    contrasts = low + (high - low) * torch.rand(n, generator=draw, **SINGLE)
+    field_seed = int(torch.randint(2**31, (), generator=draw, device="cpu"))
+    fields = band_noise(min(n, FIELDS), field_seed, max(size, DISPLAY_PX))
     images = _shifted(fields, n, size, draw).mul_(0.5 * noise).add_(0.5)
     # Only the digits' own pixels are looked at; those beyond the edge are left out.
-    rows = (places[:, 1:] + size // 2 - height // 2 + torch.arange(height))[:, :, None].expand(n, height, width)
-    columns = (places[:, :1] + size // 2 - width // 2 + torch.arange(width))[:, None].expand(n, height, width)
+    down, across = (torch.arange(n, device="cpu") - n // 2 + size // 2 for n in (height, width))
+    rows = (places[:, 1:] + down)[:, :, None].expand(n, height, width)
+    columns = (places[:, :1] + across)[:, None].expand(n, height, width)
     value = digits[:, 0].float().cpu()
     seen = (value > 0.5) & (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
     pixels = (seen.nonzero()[:, 0], rows[seen], columns[seen])
     images[pixels] = torch.maximum(images[pixels], (0.5 + contrasts[:, None, None] * (value - 0.5))[seen])
     if size > max(height, width):
-        from_centre = (torch.arange(size) + 0.5 - size // 2).square()
+        from_centre = (torch.arange(size, **SINGLE) + 0.5 - size // 2).square()
         images.masked_fill_(from_centre[:, None] + from_centre > (size // 2) ** 2, 0.5)
     return Displays(images[:, None], places, contrasts)
 
@@ -133,15 +136,15 @@ def noisy_displays(
 def _drawn_places(n: int, draw: torch.Generator) -> Tensor:
     """Places (n, 2) around the centre, in whole pixels."""
     # A normal distribution cut at the limit, by its inverse.
-    top = torch.special.ndtr(torch.tensor(LIMIT_PX / SPREAD_PX, dtype=torch.float32))
-    distance = SPREAD_PX * torch.special.ndtri(0.5 + torch.rand(n, generator=draw, dtype=torch.float32) * (top - 0.5))
-    angle = 2 * math.pi * torch.rand(n, generator=draw, dtype=torch.float32)
+    top = torch.special.ndtr(torch.tensor(LIMIT_PX / SPREAD_PX, **SINGLE))
+    distance = SPREAD_PX * torch.special.ndtri(0.5 + torch.rand(n, generator=draw, **SINGLE) * (top - 0.5))
+    angle = 2 * math.pi * torch.rand(n, generator=draw, **SINGLE)
     return torch.stack([distance * angle.cos(), distance * angle.sin()], dim=1).round().long()
 
 
 def _shifted(fields: Tensor, n: int, size: int, draw: torch.Generator) -> Tensor:
     """Windows (n, size, size) of periodic fields (F, S, S), around any of their points."""
-    which = torch.randint(len(fields), (n,), generator=draw)
-    corner = torch.randint(fields.shape[-1], (2, n, 1), generator=draw)
-    rows, columns = (corner + torch.arange(size)) % fields.shape[-1]  # (n, size) each
+    which = torch.randint(len(fields), (n,), generator=draw, device="cpu")
+    corner = torch.randint(fields.shape[-1], (2, n, 1), generator=draw, device="cpu")
+    rows, columns = (corner + torch.arange(size, device="cpu")) % fields.shape[-1]  # (n, size) each
     return fields[which[:, None, None], rows[:, :, None], columns[:, None, :]]

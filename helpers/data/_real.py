@@ -3,7 +3,8 @@
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from helpers._validate import check_choice, check_count
+from helpers._validate import check_choice, check_count, is_whole
 from helpers.data._digits import Digits
 from helpers.data._sources import FOLDERS, TITLES
 
@@ -142,26 +143,48 @@ def tiny_imagenet(
     check_choice(split, "split", ("train", "val"))
     limit = None if per_class is None else check_count(per_class, "per_class")
     folder = _folder("tiny-imagenet")
-    wnids, names = _classes(folder, classes)
-    rows = _train_rows(folder, wnids) if split == "train" else _val_rows(folder, wnids)
-    rows = [row for own in rows for row in own[:limit]]
-    images = np.zeros((len(rows), 3, 64, 64), np.uint8)
-    for k, (path, _, _) in enumerate(tqdm(rows, desc="Tiny ImageNet", disable=len(rows) < MANY_IMAGES, leave=False)):
-        images[k] = _read_image(path)
-    labels = torch.tensor([label for _, label, _ in rows], dtype=torch.int64)
-    boxes = torch.tensor([box for _, _, box in rows], dtype=torch.float32).reshape(-1, 4)
+    with _whole(folder):
+        listed = _listed(folder)
+    wnids, names = _classes(listed, classes)
+    with _whole(folder):
+        rows = _train_rows(folder, wnids) if split == "train" else _val_rows(folder, wnids)
+        if not all(rows):
+            raise ValueError(f"no images of {wnids[rows.index([])]}")
+        rows = [row for own in rows for row in own[:limit]]
+        images = np.zeros((len(rows), 3, 64, 64), np.uint8)
+        for k, (path, *_) in enumerate(tqdm(rows, desc="Tiny ImageNet", disable=len(rows) < MANY_IMAGES, leave=False)):
+            images[k] = _read_image(path)
+    labels = torch.tensor([label for _, label, _ in rows], dtype=torch.int64, device="cpu")
+    boxes = torch.tensor([box for _, _, box in rows], dtype=torch.float32, device="cpu").reshape(-1, 4)
     boxes[:, 2:] += 1  # the files hold the last pixel inside
     _say("tiny-imagenet", split, len(rows))
     return Photos(torch.from_numpy(images), labels, boxes, wnids, names)
 
 
-def _classes(folder: Path, chosen: Sequence[str] | int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return ids and first names of the chosen classes."""
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Inside, files that are cut, missing or something else raise DataMissing."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        way = "remove it and import or download Tiny ImageNet again"
+        raise DataMissing(f"{folder} is incomplete or damaged: {way} ({error})") from error
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Return the first name of each class, by its id."""
     # Sorted, because copies of the data set list their classes in different orders.
     wnids = sorted((folder / "wnids.txt").read_text(encoding="utf8").split())
     words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text(encoding="utf8").splitlines() if line)
-    names = {wnid: words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids}
-    if chosen is None or isinstance(chosen, int | np.integer):
+    if not wnids:
+        raise ValueError("wnids.txt lists no class")
+    return {wnid: words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids}
+
+
+def _classes(names: dict[str, str], chosen: Sequence[str] | int | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return ids and first names of the chosen classes."""
+    wnids = list(names)
+    if chosen is None or isinstance(chosen, int) or is_whole(chosen):
         ids = wnids if chosen is None else wnids[: check_count(chosen, "classes", 1, len(wnids))]
         return tuple(ids), tuple(names[w] for w in ids)
     by_name = {name: wnid for wnid, name in reversed(names.items())}
@@ -184,7 +207,7 @@ def _train_rows(folder: Path, wnids: Sequence[str]) -> list[list[Row]]:
     for label, wnid in enumerate(wnids):
         home = folder / "train" / wnid
         lines = (line.split() for line in (home / f"{wnid}_boxes.txt").read_text(encoding="utf8").splitlines() if line)
-        rows.append([(home / "images" / file, label, [int(v) for v in box]) for file, *box in lines])
+        rows.append([(home / "images" / file, label, _box(box)) for file, *box in lines])
     return rows
 
 
@@ -192,11 +215,19 @@ def _val_rows(folder: Path, wnids: Sequence[str]) -> list[list[Row]]:
     rows: list[list[Row]] = [[] for _ in wnids]
     place = {wnid: label for label, wnid in enumerate(wnids)}
     for line in (folder / "val" / "val_annotations.txt").read_text(encoding="utf8").splitlines():
+        if not line:
+            continue
         file, wnid, *box = line.split()
         if wnid in place:
             label = place[wnid]
-            rows[label].append((folder / "val" / "images" / file, label, [int(v) for v in box]))
+            rows[label].append((folder / "val" / "images" / file, label, _box(box)))
     return rows
+
+
+def _box(words: Sequence[str]) -> list[int]:
+    """The four numbers of a box; ValueError for other words."""
+    x0, y0, x1, y1 = map(int, words)
+    return [x0, y0, x1, y1]
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

@@ -88,7 +88,7 @@ def write(
         x += face.getlength(" " if character.isspace() else character)
     ink = torch.from_numpy(drawn).to(image.device)
     written = image.float() * (1 - ink) + paint.to(image.device) * ink
-    return Lettering(written, torch.tensor(boxes, dtype=torch.float32), ink >= 0.5, "".join(text.split()))
+    return Lettering(written, torch.tensor(boxes, dtype=torch.float32, device="cpu"), ink >= 0.5, "".join(text.split()))
 
 
 def _draw(
@@ -119,4 +119,4 @@ def _check(image: torch.Tensor, text: str, corner: tuple[int, int], value: float
     if len(levels) not in (1, image.shape[0]):
         raise ValueError(f"value must be one number, or one for each of {image.shape[0]} colours, got {value!r}")
     paint = [check_number(level, "value", 0, 1) for level in levels]
-    return torch.tensor(paint, dtype=torch.float32).reshape(-1, 1, 1)
+    return torch.tensor(paint, dtype=torch.float32, device="cpu").reshape(-1, 1, 1)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers._validate import check_count, check_number, check_tensor
+from helpers.device import widened
 
 ZONE_SIDE = 7  # k, side of the zone in places of the map (Cao et al., "selected intuitively")
 AVERAGE, DIFFERENCE = 0.1, 0.9  # a and b, weights of the two terms (likewise)
@@ -51,7 +52,7 @@ def inhibition_kernel(k: int = ZONE_SIDE) -> Tensor:
     k = check_count(k, "k")
     if k % 2 == 0:
         raise ValueError(f"k must be odd, so that a place lies in the middle of its zone, got {k}")
-    offset = torch.arange(k, dtype=torch.float64) - k // 2
+    offset = torch.arange(k, dtype=torch.float64, device="cpu") - k // 2
     distance = torch.sqrt(offset[:, None].square() + offset.square()) / k
     return distance * torch.exp(-distance)
 
@@ -78,11 +79,10 @@ def lateral_inhibition(maps: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: 
 
     Source: Marcinek 2020, equation 3.
     """
-    maps = check_tensor(maps, "maps", "... h w").detach()
-    k = check_count(k, "k")
+    dtype = check_tensor(maps, "maps", "... h w").dtype
+    maps = widened(maps.detach())
     weights = inhibition_kernel(k).tolist()
-    a = check_number(a, "a", 0)
-    b = check_number(b, "b", 0)
+    k, a, b = len(weights), check_number(a, "a", 0), check_number(b, "b", 0)
     height, width = maps.shape[-2:]
     padded = F.pad(maps, [k // 2] * 4)
     total, differences = torch.zeros_like(maps), torch.zeros_like(maps)
@@ -93,7 +93,7 @@ def lateral_inhibition(maps: Tensor, k: int = ZONE_SIDE, a: float = AVERAGE, b: 
             total += neighbour
             if weights[row][column] > 0:
                 differences.add_((neighbour - maps).clamp_(min=0), alpha=weights[row][column])
-    return differences.mul_(b).add_(total.div_(-k * k).exp_(), alpha=a)
+    return differences.mul_(b).add_(total.div_(-k * k).exp_(), alpha=a).to(dtype)
 
 
 def inhibition_mask(
@@ -120,7 +120,7 @@ def inhibition_mask(
 
     Source: Marcinek 2020, equation 4.
     """
-    check_tensor(maps, "maps", "... h w")
+    maps = widened(check_tensor(maps, "maps", "... h w"))
     maps = unit_norm(maps) if normalize else maps
     return maps > unit_norm(lateral_inhibition(maps, k, a, b))
 
@@ -137,7 +137,8 @@ def rms_mask(maps: Tensor) -> Tensor:
     Raises:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
-    largest = check_tensor(maps, "maps", "... h w").abs().amax((-2, -1), keepdim=True)
+    maps = widened(check_tensor(maps, "maps", "... h w"))  # squares in half precision round, and their sums overflow
+    largest = maps.abs().amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(largest > 0, largest, 1)  # squares of tiny gradients would round to zero
     return scaled > scaled.square().mean((-2, -1), keepdim=True).sqrt()
 
@@ -154,9 +155,10 @@ def unit_norm(maps: Tensor) -> Tensor:
     Raises:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
-    check_tensor(maps, "maps", "... h w")
+    dtype = check_tensor(maps, "maps", "... h w").dtype
+    maps = widened(maps)
     # Divided by the largest value first: squares of tiny gradients would round to zero.
     largest = maps.abs().amax((-2, -1), keepdim=True)
     scaled = maps / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum((-2, -1), keepdim=True).sqrt()
-    return scaled / torch.where(norm > 0, norm, 1)
+    return (scaled / torch.where(norm > 0, norm, 1)).to(dtype)

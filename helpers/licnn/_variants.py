@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers._validate import check_tensor
+from helpers.device import widened
 from helpers.filters import blurred
 from helpers.licnn._attention import attention_steps
 from helpers.licnn._inhibition import inhibition_mask, lateral_inhibition, rms_mask, unit_norm
@@ -30,7 +31,7 @@ def center_surround_mask(maps: Tensor) -> Tensor:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
     check_tensor(maps, "maps", "... h w")
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    flat = widened(maps).reshape(-1, 1, *maps.shape[-2:])
     return (blurred(flat, 1.0) > blurred(flat, 2.0)).view(maps.shape)
 
 
@@ -50,7 +51,8 @@ def random_places(maps: Tensor) -> Tensor:
         ValueError: maps is not a non-empty floating-point (..., h, w) of finite values.
     """
     count = inhibition_mask(check_tensor(maps, "maps", "... h w")).flatten(-2).sum(-1, keepdim=True)
-    noise = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(maps.device)
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.rand(maps.shape, generator=draw, dtype=torch.float32, device="cpu").to(maps.device)
     rank = noise.flatten(-2).argsort(-1).argsort(-1)  # of each place in the draw: 0 comes first
     return (rank < count).view(maps.shape)
 
@@ -108,7 +110,7 @@ def rule_agreement(model: nn.Module, x: Tensor, labels: Tensor) -> dict[str, dic
             "side": g.shape[-1],
             "agree": _share(licnn == plain),
             "average agrees": _share(average == plain),
-            "iou": ((licnn & plain).sum() / (licnn | plain).sum()).item(),
+            "iou": (licnn & plain).sum().item() / max((licnn | plain).sum().item(), 1),
             "kept": _share(licnn),
             "kept by RMS": _share(plain),
             "average least": average_term.min().item(),

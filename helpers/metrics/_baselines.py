@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers._validate import check_count, check_images
+from helpers._validate import check_images, seeded
+from helpers.device import widened
 from helpers.filters import blurred
 
 CENTER_SIGMA = 0.25  # standard deviation of `center_map`, in sides of the image
@@ -21,10 +22,10 @@ def center_map(x: Tensor) -> Tensor:
         (B, H, W), 1 at the very centre; standard deviation a quarter of each side.
     """
     rows, columns = (
-        (torch.arange(n, device=x.device, dtype=x.dtype) - (n - 1) / 2) / (CENTER_SIGMA * n)
+        (torch.arange(n, device=x.device, dtype=widened(x[:0]).dtype) - (n - 1) / 2) / (CENTER_SIGMA * n)
         for n in check_images(x).shape[-2:]
     )
-    return torch.exp(-(rows[:, None].square() + columns.square()) / 2).expand(len(x), -1, -1).clone()
+    return torch.exp(-(rows[:, None].square() + columns.square()) / 2).to(x.dtype).expand(len(x), -1, -1).clone()
 
 
 def blurred_map(x: Tensor) -> Tensor:
@@ -36,8 +37,9 @@ def blurred_map(x: Tensor) -> Tensor:
     Returns:
         (B, H, W), the largest difference over the colours, in the units of x.
     """
-    smooth = blurred(x, BLUR_SIGMA * max(check_images(x).shape[-2:]))
-    return (smooth - x.mean((2, 3), keepdim=True)).abs().amax(1)
+    wide = widened(check_images(x))
+    smooth = blurred(wide, BLUR_SIGMA * max(x.shape[-2:]))
+    return (smooth - wide.mean((2, 3), keepdim=True)).abs().amax(1).to(x.dtype)
 
 
 def edge_map(x: Tensor) -> Tensor:
@@ -49,12 +51,12 @@ def edge_map(x: Tensor) -> Tensor:
     Returns:
         (B, H, W), not negative, in the units of x a pixel; at the border the outermost pixels are repeated.
     """
-    gray = F.pad(check_images(x).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")[:, 0]
+    gray = F.pad(widened(check_images(x)).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")[:, 0]
     # Differences first: even parts give exactly 0, which a convolution's rounding does not.
     across, down = (gray[..., 2:] - gray[..., :-2]) / 2, (gray[:, 2:] - gray[:, :-2]) / 2
     across = (across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 4
     down = (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 4
-    return torch.hypot(across, down)
+    return torch.hypot(across, down).to(x.dtype)
 
 
 def random_map(x: Tensor, seed: int = 0) -> Tensor:
@@ -70,6 +72,7 @@ def random_map(x: Tensor, seed: int = 0) -> Tensor:
     Raises:
         ValueError: bad `x`, or a seed that is no integer from 0 on.
     """
-    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
-    numbers = torch.rand(len(check_images(x)), *x.shape[-2:], generator=draw, dtype=torch.float32)
+    draw = seeded(seed)
+    shape = (len(check_images(x)), *x.shape[-2:])
+    numbers = torch.rand(shape, generator=draw, dtype=torch.float32, device="cpu")
     return numbers.to(x).clamp(max=1 - torch.finfo(x.dtype).eps / 2)

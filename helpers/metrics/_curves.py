@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from helpers._validate import Target, check_count, check_fill, check_images, check_target, check_tensor
 from helpers.capture import Score, chunks, class_scores, logits, top_classes
-from helpers.device import widest_float
+from helpers.device import widened, widest_float
 
 
 class Curve(NamedTuple):
@@ -119,5 +119,6 @@ def _curve(
         scores.append(class_scores(answers, classes.reshape(-1, 1)[row], score)[:, 0])
     curve = torch.cat(scores).view(*classes.shape, -1)  # (B, K, steps + 1)
     curve = curve if several else curve[:, 0]
-    share = (changed_pixels.to(widest_float(x.device)) / len(pixels)).to(curve.dtype)
-    return Curve(torch.trapezoid(curve, share, dim=-1), curve)
+    wide = widened(curve)  # steps in half precision would be of different lengths
+    share = (changed_pixels.to(widest_float(x.device)) / len(pixels)).to(wide.dtype)
+    return Curve(torch.trapezoid(wide, share, dim=-1).to(curve.dtype), curve)

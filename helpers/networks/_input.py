@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize as tv_normalize
 
-from helpers._validate import check_count, check_number, check_size, check_tensor, describe
+from helpers._validate import check_count, check_number, check_size, check_tensor, describe, is_whole
 from helpers.networks._card import Card
 from helpers.networks._store import card
 
@@ -44,9 +43,9 @@ def adopt(
     means, stds = ([check_number(float(v), name) for v in values] for name, values in (("mean", mean), ("std", std)))
     if not means or len(means) != len(stds) or min(stds) <= 0:
         raise ValueError(f"mean and std must be one number a colour each, std above 0, got {means} and {stds}")
-    sides = check_size((size, size) if isinstance(size, int | np.integer) else size)
-    are_counted = isinstance(classes, int | np.integer)
-    names = list(map(str, range(check_count(classes, "classes")) if are_counted else classes))
+    sides = check_size((size, size) if is_whole(size) else size)
+    are_named = isinstance(classes, Iterable)
+    names = list(map(str, classes if are_named else range(check_count(classes, "classes"))))
     if not names:
         raise ValueError("classes must name at least one class, got none")
     kind = type(model).__name__

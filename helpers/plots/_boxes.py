@@ -56,8 +56,8 @@ def boxes(
     pictures, black_white = image_array(images)
     kinds = boxes if isinstance(boxes, Mapping) else {"": boxes}
     sets = [box_arrays(box_set, len(pictures)) for box_set in kinds.values()]
-    if len(sets) > len(BOX_COLORS):
-        raise ValueError(f"boxes must be of at most {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
+    if not 1 <= len(sets) <= len(BOX_COLORS):
+        raise ValueError(f"boxes must be of 1 .. {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
     if labels is not None and len(labels) != len(pictures):
         raise ValueError(f"labels must give a list for each of the {len(pictures)} images, got {len(labels)}")
     rows = -(-len(pictures) // check_columns(columns))
@@ -75,7 +75,11 @@ def boxes(
 
 def box_arrays(boxes: Any, count: int) -> list[np.ndarray]:
     """N arrays (K, 4) from (N, 4), (N, K, 4) or a list."""
-    each = [np.zeros((0, 4)) if len(entry) == 0 else array(entry, "boxes") for entry in boxes]
+    try:
+        each = [np.zeros((0, 4)) if len(entry) == 0 else array(entry, "boxes") for entry in boxes]
+    except (TypeError, RuntimeError) as error:
+        got = type(boxes).__name__
+        raise ValueError(f"boxes must be (N, 4), (N, K, 4) or a list of N arrays, got a {got}") from error
     if len(each) != count:
         raise ValueError(f"boxes must give one entry for each of the {count} images, got {len(each)}")
     for entry in each:

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.figure import Figure
+
 from helpers.plots._panels import Picture
 
 FILM_DPI = 80  # pixels an inch of the frames: a page holds many
@@ -77,6 +79,8 @@ def film(frames: Sequence[Picture], alts: Sequence[str], caption: str) -> Film:
     Raises:
         ValueError: no frame, or another number of texts.
     """
+    if not isinstance(frames, Sequence) or not all(isinstance(frame, Figure) for frame in frames):
+        raise ValueError("frames must be figures, such as those that helpers.plots makes")
     if len(frames) == 0 or len(frames) != len(alts) or isinstance(alts, str):
         raise ValueError(f"frames and alts must be as many, one at least, got {len(frames)} and {len(alts)}")
     shown = ["max-width:100%" + ("" if i == 0 else ";display:none") for i in range(len(frames))]

@@ -76,7 +76,7 @@ def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3,
     Raises:
         ValueError: no picture, another rank, or colours outside [0, 1].
     """
-    if len(pictures) == 0:
+    if not hasattr(pictures, "__len__") or len(pictures) == 0:
         raise ValueError("pictures must hold at least one, got none")
     arrays = [array(entry, f"pictures[{i}]") for i, entry in enumerate(pictures)]
     for i, entry in enumerate(arrays):

@@ -55,11 +55,12 @@ def blank(width_in: float, height_in: float, layout: Literal["constrained", "com
 
 def array(x: Any, name: str) -> np.ndarray:
     """A float64 array from a tensor or anything numpy takes, not empty; `name` is the argument's name."""
-    x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else x
     try:
+        x = x.detach().cpu().double().numpy() if hasattr(x, "detach") else x
         values = np.asarray(x, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a tensor or an array of numbers, got {type(x).__name__}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # on the meta device, sparse, a list of words
+        got = type(x).__name__
+        raise ValueError(f"{name} must hold numbers, in a plain (dense) tensor or an array, got a {got}") from error
     if values.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {values.shape}")
     return values

@@ -121,13 +121,14 @@ def _criterion_values(images: Tensor, criterion: str, min_size: int) -> list[Ten
 
 def _padded_values(padded: Tensor, criterion: str) -> list[Tensor]:
     """The criterion of every square of (B, C, S, S), the largest over the channels, level by level from the whole."""
+    wide = widest_float(padded.device)
     if criterion == "range":
         high, negated_low = [padded], [-padded]  # the greatest and minus the least value, from the pixels up
         while high[-1].shape[-1] > 1:
             high, negated_low = ([*levels, F.max_pool2d(levels[-1], 2)] for levels in (high, negated_low))
-        values = [greatest + minus_least for greatest, minus_least in zip(high, negated_low, strict=True)]
+        values = [top.to(wide) + minus_least.to(wide) for top, minus_least in zip(high, negated_low, strict=True)]
     else:
-        mean = padded.to(widest_float(padded.device))
+        mean = padded.to(wide)
         variance = torch.zeros_like(mean)
         values = [variance]  # from the pixels up
         # The variance of four squares together: the mean of their variances, and the variance of their means.

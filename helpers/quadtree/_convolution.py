@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers._validate import check_count, check_tensor, describe
+from helpers.device import own_precision
 from helpers.quadtree._leaves import check_leaves, leaf_map
 
 
@@ -72,7 +73,8 @@ def convolve_on_leaves(
         (rows, columns), place_of_pixel = (leaves[:, :2] + leaves[:, 2:] // 2).unbind(1), leaf_index
     windows = F.pad(x, [k // 2] * 4).unfold(1, k, 1).unfold(2, k, 1)  # (C, H, W, k, k), a view
     patches = windows[:, rows, columns].transpose(0, 1).flatten(1)  # (places, C k k)
-    outputs = patches @ weight.flatten(1).T
+    with own_precision(x):
+        outputs = patches @ weight.flatten(1).T
     outputs = outputs if bias is None else outputs + bias
     return outputs[place_of_pixel].permute(2, 0, 1)  # (H, W, K) -> (K, H, W)
 

@@ -72,7 +72,8 @@ def occlusion_on_leaves(
     trees = _trees(leaves, check_images(x))
     for tree in trees:
         leaf_map(tree, x.shape[-2:])  # raises where the tree does not tile the image
-    image_index = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree) for tree in trees])).to(x.device)
+    counts = torch.tensor([len(tree) for tree in trees], device=x.device)
+    image_index = torch.arange(len(trees), device=x.device).repeat_interleave(counts)
     corner, size = torch.cat(trees).to(x.device).split([2, 1], 1)  # (N, 2), (N, 1)
     regions = torch.cat([image_index[:, None], corner, corner + size], 1)  # (N, 5): image, y0, x0, y1, x1
     drops = region_occlusion(model, x, target, regions, fill=fill, batch_size=batch_size)  # (N,) or (N, K)

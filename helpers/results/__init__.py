@@ -57,7 +57,10 @@ def read(name: str, table: str | None = None) -> pd.DataFrame:
         ValueError: there is no such record, or it has no such table; near names are given.
     """
     _known("name", name, names())
-    rows = from_text((FOLDER / f"{name}.csv").read_text(encoding="utf8"))
+    try:
+        rows = from_text((FOLDER / f"{name}.csv").read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the record {name}.csv is damaged ({error}): install the package again") from error
     if table is None:
         return rows
     _known("table", table, list(rows["table"].unique()))

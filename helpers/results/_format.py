@@ -135,9 +135,15 @@ def to_text(header: Mapping[str, Any], rows: Iterable[Row] | pd.DataFrame) -> st
 
 
 def from_text(text: str) -> pd.DataFrame:
-    """A record from its file's text: the whole table, the header in `attrs`."""
+    """A record from its file's text: the whole table, the header in `attrs`.
+
+    Raises:
+        ValueError: a text that is no record, or was cut.
+    """
     lines = text.split("\n")
-    start = next(position for position, line in enumerate(lines) if not line.startswith("# "))
+    start = next((position for position, line in enumerate(lines) if not line.startswith("# ")), 0)
+    if start == 0 or lines[-1] or lines[start].split(",")[0] != COLUMNS[0]:
+        raise ValueError("text must be a record: a header in lines that begin with '# ', a table, and an end of line")
     body = io.StringIO("\n".join(lines[start:]))
     # Only what is empty is missing: a method may be called "None". Numbers come back to the last bit.
     words = {name: str for name in COLUMNS if name not in INTEGERS}

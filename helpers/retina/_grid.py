@@ -54,15 +54,13 @@ def log_polar_grid(
 def grid_offsets(geometry: Geometry) -> Tensor:
     """`log_polar_grid` in double precision."""
     n_radii, n_angles, r_min, r_max, start_angle = geometry
-    steps = torch.linspace(0, 1, n_radii, dtype=torch.float64)[:, None]
+    steps = torch.linspace(0, 1, n_radii, dtype=torch.float64, device="cpu")[:, None]
     radii = r_max * (r_min / r_max) ** steps  # (n_radii, 1)
-    angles = start_angle + torch.arange(n_angles, dtype=torch.float64) * (2 * math.pi / n_angles)
+    angles = start_angle + torch.arange(n_angles, dtype=torch.float64, device="cpu") * (2 * math.pi / n_angles)
     return torch.stack([radii * angles.cos(), radii * angles.sin()], dim=-1)
 
 
-def pixel_centers(
-    count: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
-) -> Tensor:
+def pixel_centers(count: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """Where the centres of so many pixels lie along a side of an image: (count,), in (-1, 1) from edge to edge."""
     return (torch.arange(count, dtype=dtype, device=device) + 0.5) * 2 / count - 1
 
@@ -88,7 +86,7 @@ def check_fixations(fixations: Any, batch: int) -> Tensor:
         ValueError: another shape, no fixation, no numbers, or one outside the image.
     """
     if fixations is None:
-        return torch.zeros(1, 1, 2, dtype=torch.float64)
+        return torch.zeros(1, 1, 2, dtype=torch.float64, device="cpu")
     check_tensor(fixations, "fixations", "U 2", f"{batch} U 2", kind="real")
     check_inside(fixations, "fixations")
     fixations = fixations.detach().cpu().double()

@@ -104,11 +104,11 @@ def sample_around(
     height, width = shape or x.shape[-2:]
     short = min(height, width)
     # From half shorter sides to the units of grid_sample, in which every image reaches from -1 to 1.
-    unit = torch.tensor([short / width, short / height], dtype=torch.float64)
+    unit = offsets.new_tensor([short / width, short / height])
     points = fixations[:, :, None, None] + offsets * unit  # (B or 1, U, h, w, 2)
     if halvings:  # the copy of an odd side reaches beyond the image
         rows, columns = x.shape[-2:]
-        points = (points + 1) * torch.tensor([width / columns, height / rows], dtype=torch.float64) / 2**halvings - 1
+        points = (points + 1) * points.new_tensor([width / columns, height / rows]) / 2**halvings - 1
     # Half precision is too coarse to say which pixel is meant: such images are sampled in single precision.
     precise = x if x.dtype in (torch.float32, torch.float64) else x.float()
     points = points.flatten(1, 2).to(precise.dtype).to(x.device).expand(len(x), -1, -1, -1)
@@ -155,8 +155,9 @@ def inverse_log_polar(
     if fixations.shape[1] != views.shape[1]:
         raise ValueError(f"fixations must be {views.shape[1]}, one a view, got {fixations.shape[1]}")
     # Pixels from each fixation, in half the shorter side: (B or 1, U, H, W).
-    down, right = ((torch.arange(n, dtype=torch.float64) + 0.5) * 2 / min(height, width) for n in (height, width))
-    half = torch.tensor([width, height], dtype=torch.float64) / min(height, width)
+    short = min(height, width)
+    down, right = ((torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) * 2 / short for n in (height, width))
+    half = fixations.new_tensor([width, height]) / short
     centre = (fixations + 1) * half
     dx = (right - centre[..., 0, None])[:, :, None, :]
     dy = (down - centre[..., 1, None])[:, :, :, None]

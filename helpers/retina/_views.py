@@ -73,7 +73,7 @@ def inscribed_disc(x: Tensor) -> Tensor:
 
 def _disc(x: Tensor) -> Tensor:
     height, width = x.shape[-2:]
-    rows, columns = (torch.arange(n, device=x.device) + 0.5 - n / 2 for n in (height, width))
+    rows, columns = (torch.arange(n, device=x.device, dtype=torch.float32) + 0.5 - n / 2 for n in (height, width))
     inside = rows[:, None] ** 2 + columns**2 <= (min(height, width) / 2) ** 2
     return x * inside
 

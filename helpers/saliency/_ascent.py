@@ -7,8 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import all_finite, check_classes, check_count, check_fill, check_number, describe
+from helpers._validate import (
+    all_finite,
+    check_classes,
+    check_count,
+    check_fill,
+    check_model,
+    check_number,
+    check_shape,
+)
 from helpers.capture import INPUT, gradients
+from helpers.device import widened
 
 
 class ClassModel(NamedTuple):
@@ -52,12 +61,14 @@ def class_model(
 
     Source: Simonyan et al. 2013, section 2.
     """
-    _check_shape(shape)
+    check_model(model, held=True)
+    shape = check_shape(shape)
     steps = check_count(steps, "steps")
     l2 = check_number(l2, "l2", 0)
     lr = check_number(lr, "lr", 0, above=True)
     classes, several = check_classes(target)  # (K,)
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))  # its device and dtype
+    # Its device and dtype are the network's.
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros((), device="cpu"))
     x = check_fill(start, like.new_empty((len(classes), *shape)), "start").clone()
     objectives = []
     for step in range(steps + 1):
@@ -65,7 +76,7 @@ def class_model(
             raise ValueError(f"lr must be lower: the image is no longer finite after {step} steps, got {lr}")
         ascent = gradients(model, x, classes, INPUT)
         score = ascent.logits.gather(1, classes.to(x.device)[:, None])[:, 0]
-        objectives.append(score - l2 * x.square().sum((1, 2, 3)))
+        objectives.append(score - l2 * widened(x).square().sum((1, 2, 3)))
         if not all_finite(objectives[-1]):
             raise ValueError(f"lr must be lower: the objective is no longer finite after {step} steps, got {lr}")
         if step < steps:
@@ -75,11 +86,3 @@ def class_model(
     if still:
         warnings.warn(f"the objective never moves for classes {still}: give another start, such as noise", stacklevel=2)
     return ClassModel(x, objective) if several else ClassModel(x[0], objective[0])
-
-
-def _check_shape(shape: tuple[int, int, int]) -> None:
-    sides = shape if isinstance(shape, tuple | list) else ()
-    try:
-        _channels, _height, _width = (check_count(side, "shape") for side in sides)
-    except ValueError as error:
-        raise ValueError(f"shape must be (C, H, W), three positive integers, got {describe(shape)}") from error

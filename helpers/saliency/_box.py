@@ -6,7 +6,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from helpers._validate import check_number, check_tensor
 from helpers.boxes import region_boxes
-from helpers.device import unmixed, widened
+from helpers.device import own_precision, widened
 
 ROUNDS = 3  # of colour models; GrabCut, too, repeats its fit
 SMOOTH_PX = 1.0  # standard deviation of the blur that makes neighbours agree
@@ -49,7 +49,8 @@ def saliency_box(
     if images is not None:
         below = (values <= values.quantile(background, 1, keepdim=True)) & ~above
         copies = len(flat) // len(images)
-        mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
+        with own_precision(flat):
+            mask = _segment(images.detach().to(flat).repeat_interleave(copies, 0), mask, below.view_as(flat))
     # Half precision cannot tell pixels above 2048 apart.
     return region_boxes(mask).to(widened(flat)).view(*maps.shape[:-2], 4)
 
@@ -61,9 +62,8 @@ def _segment(images: Tensor, object_seed: Tensor, rest_seed: Tensor) -> Tensor:
     width, height = (2 * min(int(3 * SMOOTH_PX), n - 1) + 1 for n in (images.shape[-1], images.shape[-2]))
     ridge = LEAST_VARIANCE * images.flatten(2).var(2, correction=0).mean(1).clamp_min(1e-12)
     for _ in range(ROUNDS):
-        with unmixed(images):
-            ratio = (_log_density(images, mask, ridge) - _log_density(images, rest, ridge)).clamp(-10, 10)
-            ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
+        ratio = (_log_density(images, mask, ridge) - _log_density(images, rest, ridge)).clamp(-10, 10)
+        ratio = gaussian_blur(ratio[:, None], [width, height], [SMOOTH_PX, SMOOTH_PX])[:, 0]
         mask = (ratio > 0) & ~rest_seed
         # Too little is left of the object, or there is no seed of the rest to tell it from: the seeds must do.
         failed = (mask.sum((1, 2)) < LEAST_PIXELS) | ~rest_seed.any(2).any(1)
@@ -82,7 +82,7 @@ def _log_density(images: Tensor, region: Tensor, ridge: Tensor) -> Tensor:
     weight = weight / weight.sum(1, keepdim=True).clamp_min(1)
     deviation = colours - colours @ weight[..., None]  # (N, C, P)
     covariance = (deviation * weight[:, None]) @ deviation.mT  # (N, C, C)
-    unit = torch.eye(colours.shape[1]).to(images)
+    unit = torch.eye(colours.shape[1], dtype=images.dtype, device=images.device)
     root = torch.linalg.cholesky(covariance + ridge[:, None, None] * unit)
     whitened = torch.linalg.solve_triangular(root, unit, upper=False) @ deviation  # of unit covariance in the region
     half_log_det = root.diagonal(dim1=1, dim2=2).log().sum(1)  # of the covariance

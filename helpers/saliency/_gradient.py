@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from helpers._validate import Target, check_count, check_fill, check_images, check_number, check_target
+from helpers._validate import SEEDS, Target, check_count, check_fill, check_images, check_number, check_target
 from helpers.capture import INPUT, Score, chunks, gradients, refuse_script, suggested_layers, top_classes
+from helpers.device import widened
 
 RELUS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 HARDTANHS = {F.hardtanh, F.hardtanh_}  # from 0 on it is a ReLU with a ceiling: what nn.ReLU6 calls
@@ -115,14 +116,15 @@ def integrated_gradients(
     x = check_images(x).detach()
     start = check_fill(baseline, x, "baseline")
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on -1 .. 1, weights that add up to 2
-    along, weights = (torch.as_tensor(v / 2, dtype=x.dtype, device=x.device) for v in (nodes + 1, weights))
+    wide, start = widened(x), widened(start)
+    along, weights = (torch.as_tensor(v / 2, dtype=wide.dtype, device=x.device) for v in (nodes + 1, weights))
 
     def on_the_way(image: Tensor, step: Tensor) -> Tensor:
-        return start[image] + along[step, None, None, None] * (x[image] - start[image])
+        return (start[image] + along[step, None, None, None] * (wide[image] - start[image])).to(x.dtype)
 
     mean = _mean_gradient(model, x, target, on_the_way, weights, batch_size)
-    way = x - start
-    return mean * (way if mean.ndim == way.ndim else way[:, None])
+    way = wide - start
+    return (mean * (way if mean.ndim == way.ndim else way[:, None])).to(x.dtype)
 
 
 def smooth_gradient(
@@ -156,7 +158,7 @@ def smooth_gradient(
     """
     samples = check_count(samples, "samples")
     noise = check_number(noise, "noise", 0)
-    seed = check_count(seed, "seed", 0)
+    seed = check_count(seed, "seed", 0, (SEEDS - 1) // samples - 1)
     x = check_images(x).detach()
     spread = noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))  # (B,)
 
@@ -164,14 +166,15 @@ def smooth_gradient(
     def noise_of(sample: int) -> Tensor:
         # For the whole batch, so that `batch_size` does not change the noise; on the CPU, nor does the device.
         draw = torch.Generator().manual_seed(seed * samples + sample)  # no two seeds share a sample
-        return torch.randn(x.shape, generator=draw, dtype=torch.float32).to(x)
+        return torch.randn(x.shape, generator=draw, dtype=torch.float32, device="cpu").to(x)
 
     def noisy(image: Tensor, sample: Tensor) -> Tensor:
         first = int(sample[0])
         draws = torch.stack([noise_of(s) for s in range(first, int(sample[-1]) + 1)])  # (samples, B, C, H, W)
         return x[image] + spread[image, None, None, None] * draws[sample - first, image]
 
-    return _mean_gradient(model, x, target, noisy, x.new_full((samples,), 1 / samples), batch_size)
+    weights = widened(x).new_full((samples,), 1 / samples)
+    return _mean_gradient(model, x, target, noisy, weights, batch_size).to(x.dtype)
 
 
 def guided_backprop(model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
@@ -212,14 +215,14 @@ def _mean_gradient(
     weights: Tensor,
     batch_size: int | None,
 ) -> Tensor:
-    """The weighted sum of the gradients at S points for each image.
+    """The weighted sum of the gradients at S points for each image, in the precision of the weights.
 
     `points(image, point)` gives the images of one pass, (n, C, H, W): for the numbers of the images, (n,), and of the
     points, (n,), that go into it.
     """
     classes, several = check_target(top_classes(model, x, batch_size) if target is None else target, len(x))
     classes = classes.to(x.device)  # (B, K)
-    total = x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
+    total = weights.new_zeros(len(x), classes.shape[1], *x.shape[1:])
     for rows in chunks(len(x) * len(weights), batch_size, x):
         point, image = rows // len(x), rows % len(x)
         gradient = input_gradient(model, points(image, point), classes[image])  # (n, K, C, H, W)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from helpers._validate import Target, check_count, check_fill, check_images, check_tensor, describe
 from helpers.boxes import box_mask
 from helpers.capture import chosen_classes, chunks, logits
-from helpers.device import widened
+from helpers.device import own_precision, widened
 
 Pair = int | tuple[int, int]
 
@@ -108,8 +108,9 @@ def _mean_over_windows(drops: Tensor, window: tuple[int, int], stride: tuple[int
     flat = drops.flatten(0, 1)[:, None]  # (B * K, 1, rows, columns)
     flat = widened(flat)  # a sum over many windows overflows half precision
     ones = flat.new_ones(1, 1, *window)
-    total = F.conv_transpose2d(flat, ones, stride=stride)
-    covering = F.conv_transpose2d(torch.ones_like(flat[:1]), ones, stride=stride)
+    with own_precision(flat):
+        total = F.conv_transpose2d(flat, ones, stride=stride)
+        covering = F.conv_transpose2d(torch.ones_like(flat[:1]), ones, stride=stride)
     mean = (total / covering)[..., : size[0], : size[1]]
     return mean.to(drops.dtype).view(*drops.shape[:2], *size)
 

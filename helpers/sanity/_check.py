@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_choice, check_count, check_images, check_target, check_tensor
+from helpers._validate import Target, check_choice, check_count, check_images, check_target, check_tensor, seeded
 from helpers.capture import top_classes
 from helpers.metrics import edge_map, map_similarity
 from helpers.sanity._randomization import (
@@ -120,9 +120,8 @@ def _maps(method: Method, model: nn.Module, x: Tensor, target: Tensor) -> Tensor
 def _baselines(maps: Tensor, x: Tensor, seed: int) -> dict[str, dict[str, Tensor]]:
     """Similarity of maps (B, h, w) with what knows nothing of the network."""
     edges = F.interpolate(edge_map(x)[:, None], size=maps.shape[1:], mode="area")[:, 0].to(maps)
-    order = (
-        torch.rand(maps.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).flatten(1).argsort(1)
-    )
+    draw = seeded(seed)
+    order = torch.rand(maps.shape, generator=draw, dtype=torch.float32, device="cpu").flatten(1).argsort(1)
     permuted = maps.flatten(1).gather(1, order.to(maps.device)).view_as(maps)
     others = {"edges": edges, "permuted": permuted} | ({"another image": maps.roll(-1, 0)} if len(maps) > 1 else {})
     return {name: map_similarity(maps, other) for name, other in others.items()}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_count
+from helpers._validate import check_tensor, seeded
 from helpers.sanity._randomization import cascading_randomization
 from helpers.training import fit
 
@@ -21,7 +21,8 @@ def permuted_labels(labels: Tensor, seed: int = 0) -> Tensor:
     Raises:
         ValueError: a seed that is no integer from 0 on.
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(check_count(seed, "seed", 0)))
+    check_tensor(labels, "labels", "N", kind="real", empty=True)
+    order = torch.randperm(len(labels), generator=seeded(seed), device="cpu")
     return labels[order.to(labels.device)]
 
 

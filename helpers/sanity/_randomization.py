@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import check_choice, check_count, check_images
+from helpers._validate import check_choice, check_count, check_images, check_model
 from helpers.capture import is_packed, preserved, refuse_lazy, refuse_script, run
 
 Redraw = Literal["initial", "shuffled"]
@@ -32,7 +32,7 @@ def randomizable_layers(model: nn.Module, redraw: Redraw = "initial", x: Tensor 
     Raises:
         ValueError: a network without such layers, with weights outside of them, or with layers that share weights.
     """
-    refuse_lazy(model)
+    refuse_lazy(check_model(model, held=True))
     refuse_script(model, "its layers can be drawn anew")
     layers = [(name, module) for name, module in model.named_modules() if _holds_values(module)]
     packed = [name for name, module in model.named_modules() if is_packed(module)]
@@ -171,7 +171,8 @@ def cascading_randomization(
 
     Source: Adebayo et al. 2018, section 3.1.
     """
-    network, seed = copied(model), check_count(seed, "seed", 0)
+    seed = check_count(seed, "seed", 0, 2**32 - 1)
+    network = copied(check_model(model, held=True))
     for number, names in _steps(model, redraw, x):
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)
         yield names[0], copied(network)
@@ -196,7 +197,7 @@ def independent_randomization(
 
     Source: Adebayo et al. 2018, section 3.2.
     """
-    seed = check_count(seed, "seed", 0)
+    seed = check_count(seed, "seed", 0, 2**32 - 1)
     for number, names in _steps(model, redraw, x):
         network = copied(model)
         reinitialize_layers(network, names, seed=SEED_STEP * seed + number, redraw=redraw)
@@ -225,7 +226,8 @@ def reinitialize_layers(network: nn.Module, names: list[str], *, seed: int, redr
                     _reset(fresh)()  # ty: ignore[not-callable]
             else:
                 for weight in _weights(fresh):
-                    weight.data = weight.data.flatten()[torch.randperm(weight.numel())].view_as(weight)
+                    order = torch.randperm(weight.numel(), device="cpu")
+                    weight.data = weight.data.flatten()[order].view_as(weight)
             with torch.no_grad():  # its own alone: a layer may draw those of layers within it too
                 for values, drawn in zip(_own(layer), _own(fresh), strict=True):
                     values.copy_(drawn)

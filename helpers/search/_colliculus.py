@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from helpers._validate import check_count, check_number, check_tensor
-from helpers.device import unmixed
+from helpers.device import own_precision, widened
 from helpers.retina._grid import Geometry, grid_offsets, pixel_centers
 from helpers.search._information import check_accuracy
 
@@ -26,6 +26,7 @@ CHANCE = 0.1  # accuracy of a guess: 1 / 10 digits, as published
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is kept may serve where gradients are asked for
 def _kernels(size: int) -> Tensor:
     """The weights with which each cell averages a display: (cells, size, size), those of a cell adding up to 1."""
     axis = pixel_centers(size, dtype=torch.float64)
@@ -58,7 +59,7 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
         code the filters' energies.
     """
     check_accuracy(accuracy, "h w")
-    size, chance = check_count(size, "size", 2), check_number(chance, "chance", 0, 1)
+    size, chance = _check_side(size), check_number(chance, "chance", 0, 1)
     if not all(side % 2 and side < size for side in accuracy.shape):
         raise ValueError(f"accuracy must be (h, w), odd sides below {size}, got {tuple(accuracy.shape)}")
     if not isinstance(places, Tensor) or len(places):  # no place is fine
@@ -86,6 +87,7 @@ def collicular_target(accuracy: Tensor, places: Tensor, size: int = 128, chance:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def _map_from_cells(size: int) -> Tensor:
     """Pseudo-inverse of the kernels, (cells, size * size): from cells to the smallest map that nearly gives them."""
     # Kernels add up to 1, so small ones have large norms; scaled to norm 1, one ridge weighs on all alike. Cells /
@@ -93,7 +95,7 @@ def _map_from_cells(size: int) -> Tensor:
     kernels = _kernels(size).flatten(1).double()
     norms = kernels.norm(dim=1, keepdim=True)
     unit = kernels / norms
-    gram = unit @ unit.T + RIDGE * torch.eye(len(unit), dtype=torch.float64)
+    gram = unit @ unit.T + RIDGE * torch.eye(len(unit), dtype=torch.float64, device="cpu")
     return (torch.linalg.solve(gram, unit) / norms).float()
 
 
@@ -114,13 +116,22 @@ def predicted_map(cells: Tensor, size: int = 128, chance: float = CHANCE) -> Ten
     Source: Daucé, Albiges and Perrinet 2020: the pseudo-inverse of the cells' kernels, here with a ridge of 0.01.
     """
     check_tensor(cells, "cells", f"N {RINGS} {AZIMUTHS}")
-    size, chance = check_count(size, "size", 2), check_number(chance, "chance", 0, 1)
+    size, chance = _check_side(size), check_number(chance, "chance", 0, 1)
     return unchecked_predicted_map(cells, size, chance)
+
+
+def _check_side(size: int) -> int:
+    """The side of a display, if it is an even number of pixels."""
+    size = check_count(size, "size", 2)
+    if size % 2:
+        raise ValueError(f"size must be even, for the centre lies between four pixels, got {size}")
+    return size
 
 
 def unchecked_predicted_map(cells: Tensor, size: int, chance: float = CHANCE) -> Tensor:
     """`predicted_map` of cells (N, rings, azimuths) that were checked: (N, size, size)."""
-    with unmixed(cells):
-        maps = chance + ((cells.flatten(1) - chance) @ _map_from_cells(size).to(cells)).unflatten(1, (size, size))
+    wide = widened(cells.flatten(1)) - chance
+    with own_precision(wide):
+        maps = chance + (wide @ _map_from_cells(size).to(wide)).unflatten(1, (size, size))
     axis = pixel_centers(size, device=cells.device)
-    return torch.where(axis.square() + axis[:, None].square() <= 1, maps, chance)
+    return torch.where(axis.square() + axis[:, None].square() <= 1, maps, chance).to(cells.dtype)

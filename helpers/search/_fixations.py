@@ -36,7 +36,7 @@ def fixation_grid(n: int) -> Tensor:
         ValueError: n is not an integer of at least 1.
     Source: the released code (bicv/Retinotopy): `linspace(0, H, n + 2)[1:-1]`.
     """
-    axis = torch.linspace(-1, 1, check_count(n, "n") + 2, dtype=torch.float32)[1:-1]
+    axis = torch.linspace(-1, 1, check_count(n, "n") + 2, dtype=torch.float32, device="cpu")[1:-1]
     return torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
 
 
@@ -84,7 +84,7 @@ def unchecked_label_map(
     parts = []
     with preserved(model), torch.no_grad():
         # Pairs of an image and a fixation, so that a pass is as large for 1 image as for 1,000.
-        for pair in with_progress(torch.arange(len(x) * count).split(batch_size), "views"):
+        for pair in with_progress(torch.arange(len(x) * count, device="cpu").split(batch_size), "views"):
             images, fixation = x[(pair // count).to(x.device)], fixations.flatten(0, 1)[pair, None]  # (n, 1, 2)
             seen = view(images, fixation)[:, 0]
             scores = check_logits(run(model, seen), len(pair))
@@ -160,8 +160,10 @@ def spread_map(maps: Tensor, shape: tuple[int, int]) -> Tensor:
     outermost = (maps.shape[1] - 1) / (maps.shape[1] + 1)  # x of the outermost fixations; 0 for a single one
     y, x = (pixel_centers(n, device=maps.device) for n in (height, width))
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1) / max(outermost, 1e-6)
-    points = points.clamp(-1, 1).to(maps.dtype).expand(len(maps), -1, -1, -1)
-    return F.grid_sample(maps[:, None], points, mode="bilinear", padding_mode="border", align_corners=True)[:, 0]
+    wide = widened(maps)[:, None]  # places in half precision are off by whole pixels
+    points = points.clamp(-1, 1).to(wide.dtype).expand(len(maps), -1, -1, -1)
+    spread = F.grid_sample(wide, points, mode="bilinear", padding_mode="border", align_corners=True)
+    return spread[:, 0].to(maps.dtype)
 
 
 def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -183,7 +185,7 @@ def fixations_inside(boxes: Tensor, fixations: Tensor, shape: tuple[int, int]) -
     check_tensor(boxes, "boxes", "B 4", kind="real", finite=False)
     check_tensor(fixations, "fixations", "n n 2", "U 2", kind="real")
     height, width = check_size(shape, "shape")
-    boxes = boxes if boxes.is_floating_point() else boxes.double()
+    boxes = boxes.double() if boxes.device.type != "mps" else boxes.float()
     flat = fixations.reshape(-1, 2).to(boxes)
     pixels = (flat + 1) / 2 * flat.new_tensor([width, height])  # (U, 2)
     inside = ((pixels > boxes[:, None, :2]) & (pixels < boxes[:, None, 2:])).all(-1)  # (B, U)
@@ -227,7 +229,7 @@ def accuracy_map(
     labels = as_labels(target, len(x))  # (B,)
     offsets = offsets if isinstance(offsets, Tensor) else fixation_grid(check_count(offsets, "offsets"))
     check_tensor(offsets, "offsets", "n m 2", "U 2", kind="real")
-    places = torch.zeros(len(x), 2) if places is None else check_tensor(places, "places", f"{len(x)} 2", kind="real")
+    places = as_start(None, len(x)) if places is None else check_tensor(places, "places", f"{len(x)} 2", kind="real")
     view, batch_size = resolve_view(view, model), check_count(batch_size, "batch_size")
     fixations = places.double().cpu()[:, None] + offsets.double().cpu().reshape(1, -1, 2)  # (B, U, 2)
     answers = unchecked_label_map(model, x, fixations.clamp(-1, 1), view, batch_size).argmax(-1)  # (B, U)
@@ -258,7 +260,7 @@ def as_candidates(fixations: int | Tensor, batch: int) -> tuple[Tensor, tuple[in
 def as_start(start: Tensor | None, batch: int) -> Tensor:
     """The first fixation of each image, (B, 2), float32 on the CPU, of one for all (2,), (B, 2) or None, the centre."""
     if start is None:
-        return torch.zeros(batch, 2, dtype=torch.float32)
+        return torch.zeros(batch, 2, dtype=torch.float32, device="cpu")
     check_tensor(start, "start", "2", f"{batch} 2", kind="real")
     return check_inside(start, "start").float().cpu().expand(batch, 2)
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from helpers._validate import check_count, check_tensor
+from helpers.device import widened
 
-SUM_TOLERANCE = 1e-3  # how far the probabilities' sum may lie from 1: half precision rounds that much
+SUM_TOLERANCE = 1e-3  # how far the probabilities' sum may lie from 1; in half precision farther
 
 
 def fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -41,8 +42,8 @@ def fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
             two views that exclude each other, so that no label is possible.
     Source: Daucé, Frontiers in Neurorobotics 12:76, 2018, for a uniform prior.
     """
-    check_belief(belief, log_p, prior)
-    return unchecked_fuse(belief, log_p, prior)
+    wide = check_belief(belief, log_p, prior)
+    return unchecked_fuse(*wide, prior).to(log_p.dtype)
 
 
 def redundancy(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -63,8 +64,8 @@ def redundancy(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Te
     Raises:
         ValueError: as `fuse`.
     """
-    check_belief(belief, log_p, prior)
-    return _unnormalised_fusion(belief, log_p, prior)[1]
+    wide = check_belief(belief, log_p, prior)
+    return _unnormalised_fusion(*wide, prior)[1].to(log_p.dtype)
 
 
 def information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -85,8 +86,8 @@ def information_gain(belief: Tensor, log_p: Tensor, prior: Tensor | None = None)
         ValueError: as `fuse`.
     Source: Itti and Baldi, "Bayesian surprise attracts human attention", Vision Research 49, 2009.
     """
-    check_belief(belief, log_p, prior)
-    return unchecked_information_gain(belief, log_p, prior)
+    wide = check_belief(belief, log_p, prior)
+    return unchecked_information_gain(*wide, prior).to(log_p.dtype)
 
 
 def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None = None, constant: bool = True) -> Tensor:
@@ -113,8 +114,8 @@ def information_gain_bound(belief: Tensor, log_p: Tensor, prior: Tensor | None =
         ValueError: as `fuse`.
     Source: Jérémie, Perrinet and Daucé, CCN 2025, section III; Daucé 2018.
     """
-    check_belief(belief, log_p, prior)
-    return unchecked_information_gain_bound(belief, log_p, prior, constant)
+    wide = check_belief(belief, log_p, prior)
+    return unchecked_information_gain_bound(*wide, prior, constant).to(log_p.dtype)
 
 
 def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def expected_gain(belief: Tensor, accuracy: Tensor) -> Tensor:
     check_log_p(belief, "belief", "B K")
     check_count(belief.shape[1], "the number of labels", 2)
     check_accuracy(accuracy, f"{len(belief)} U")
-    return unchecked_expected_gain(belief, accuracy)
+    return unchecked_expected_gain(widened(belief), accuracy).to(belief.dtype)
 
 
 def unchecked_fuse(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> Tensor:
@@ -198,14 +199,19 @@ def _unnormalised_fusion(belief: Tensor, log_p: Tensor, prior: Tensor | None) ->
     return joint, total
 
 
-def check_belief(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> None:
-    """ValueError unless a belief (B, K), views (B, ..., K) and a prior (K,) are probabilities that go together."""
+def check_belief(belief: Tensor, log_p: Tensor, prior: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A belief (B, K) and views (B, ..., K), in single precision at least.
+
+    Raises:
+        ValueError: they and a prior (K,) are no probabilities that go together.
+    """
     check_log_p(belief, "belief", "B K")
     check_log_p(log_p, "log_p", "... K")
     if log_p.ndim < 2 or (len(belief), belief.shape[1]) != (len(log_p), log_p.shape[-1]):
         got = f"{tuple(belief.shape)} and {tuple(log_p.shape)}"
         raise ValueError(f"belief must be (B, K) and log_p (B, ..., K), got {got}")
     check_prior(prior, belief.shape[1])
+    return widened(belief), widened(log_p)
 
 
 def check_log_p(log_p: Tensor, name: str, *layouts: str) -> Tensor:
@@ -214,7 +220,9 @@ def check_log_p(log_p: Tensor, name: str, *layouts: str) -> Tensor:
     if bool(log_p.isnan().any()):
         raise ValueError(f"{name} must be log-probabilities, got NaN")
     total = (log_p.double() if log_p.device.type != "mps" else log_p).logsumexp(-1)
-    if not bool((total.abs() <= SUM_TOLERANCE).all()):
+    # Rounded logarithms are off by so much of themselves, in the mean of the entropy, log K at most.
+    room = torch.finfo(log_p.dtype).eps * max(1.0, math.log(log_p.shape[-1]))
+    if not bool((total.abs() <= max(SUM_TOLERANCE, room)).all()):
         hint = "; did you give probabilities in place of their logarithms?" if bool((log_p >= 0).any()) else ""
         worst = total.flatten()[total.abs().argmax()].exp().item()
         raise ValueError(f"{name} must be log-probabilities, whose exponentials add up to 1, got {worst:.4g}{hint}")
@@ -227,7 +235,7 @@ def check_prior(prior: Tensor | None, labels: int) -> None:
         return
     check_tensor(prior, "prior", str(labels))
     total = prior.double().sum().item()
-    if prior.min() <= 0 or abs(total - 1) > 1e-4:
+    if prior.min() <= 0 or abs(total - 1) > max(1e-4, torch.finfo(prior.dtype).eps):
         got = f"a least value of {prior.min().item():.4g} and a sum of {total:.4g}"
         raise ValueError(f"prior must be above 0 for every label and add up to 1, got {got}")
 

@@ -102,7 +102,8 @@ def _expected(state: SearchState) -> Tensor:
 
 
 def _random(state: SearchState) -> Tensor:
-    return torch.rand(state.fixations.shape[:2], generator=state.generator, dtype=torch.float32).to(state.belief)
+    shape = state.fixations.shape[:2]
+    return torch.rand(shape, generator=state.generator, dtype=torch.float32, device="cpu").to(state.belief)
 
 
 def _center(state: SearchState) -> Tensor:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from helpers._validate import Target, check_choice, check_count, check_images
+from helpers._validate import Target, check_choice, check_count, check_images, seeded
 from helpers.capture import preserved
+from helpers.device import widened
 from helpers.retina._grid import check_fixations
 from helpers.search._fixations import (
     BATCH_SIZE,
@@ -111,7 +112,7 @@ def search(
     if POLICIES[policy].needs_all_views:
         log_p = look(fixations)
         return _saccades(policy, replace(state, log_p=log_p), start, saccades, visited, inhibit, _read_from(log_p))
-    images = torch.arange(len(x))
+    images = torch.arange(len(x), device="cpu")
 
     def look_at(choice: Tensor) -> Tensor:
         return look(fixations[images, choice][:, None])[:, 0]
@@ -159,6 +160,7 @@ def search_precomputed(
     fixations = check_fixations(fixations, batch).float().expand(batch, -1, -1)
     if fixations.shape[1] != candidates:
         raise ValueError(f"fixations must be {candidates}, one a candidate of log_p, got {fixations.shape[1]}")
+    glance, log_p = widened(glance), widened(log_p)
     start = as_start(None, batch)
     visited = _visited(fixations, start, inhibit)
     saccades = _check_saccades(saccades, visited)
@@ -171,7 +173,7 @@ def search_precomputed(
 def _visited(fixations: Tensor, start: Tensor, inhibit: bool) -> Tensor:
     """Which candidates must not be looked at any more after the first glance, (B, U) bool."""
     if not inhibit:
-        return torch.zeros(fixations.shape[:2], dtype=torch.bool)
+        return torch.zeros(fixations.shape[:2], dtype=torch.bool, device=fixations.device)
     return (fixations - start[:, None]).abs().amax(-1) < SAME_FIXATION
 
 
@@ -204,13 +206,12 @@ def _first_state(
             raise ValueError(f"accuracy must be given for the policy {policy!r}, or a second network, got None")
         accuracy = check_accuracy(accuracy, f"{candidates}", f"{batch} {candidates}").expand(batch, candidates)
     check_prior(prior, labels)
-    draw = torch.Generator().manual_seed(check_count(seed, "seed", 0))
-    return SearchState(glance, fixations, None, target, accuracy, prior, draw)
+    return SearchState(glance, fixations, None, target, accuracy, prior, seeded(seed))
 
 
 def _read_from(log_p: Tensor) -> Callable[[Tensor], Tensor]:
     """A function from one candidate an image, (B,), to what the network says from there, (B, K)."""
-    images = torch.arange(len(log_p))
+    images = torch.arange(len(log_p), device=log_p.device)
     return lambda choice: log_p[images, choice.to(log_p.device)]
 
 
@@ -242,7 +243,7 @@ def _saccades(
         choices.append(choice)
         scores.append(score)
         state = replace(state, belief=beliefs[-1])
-    path = torch.stack(choices, 1) if choices else torch.zeros(batch, 0, dtype=torch.int64)
+    path = torch.stack(choices, 1) if choices else torch.zeros(batch, 0, dtype=torch.int64, device="cpu")
     return Trace(
         torch.cat([start[:, None], fixations.gather(1, path[..., None].expand(-1, -1, 2))], dim=1),
         path,

@@ -186,7 +186,7 @@ def dual_pathway(
     for _ in range(saccades):
         cells = _where_cells(where, x, fixation, batch_size)
         promised, step = _best_step(cells, size, batch_size)
-        moves = promised > log_p[-1].amax(1).exp().cpu() if cautious else torch.ones(len(x), dtype=torch.bool)
+        moves = promised > (log_p[-1].amax(1).exp().cpu() if cautious else float("-inf"))
         fixation = torch.where(moves[:, None], (fixation + step * 2 / size).clamp(-1, 1), fixation)
         fixations.append(fixation)
         log_p.append(look(fixation))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers._validate import check_choice, check_count, check_images, check_tensor, describe
+from helpers._validate import as_tensor, check_choice, check_count, check_images, check_tensor, describe
 from helpers.capture import Layer, ablated_logits, check_several, logits, with_progress
 from helpers.device import widest_float
 
@@ -61,7 +61,7 @@ def ablation_errors(
     if not per_class:
         return AblationErrors(whole.mean(), without.mean(1))
     classes = logits(model, x[:1]).shape[1]
-    members = F.one_hot(torch.as_tensor(y).to(x.device).long(), classes).to(whole)  # (N, K)
+    members = F.one_hot(as_tensor(y).to(x.device).long(), classes).to(whole)  # (N, K)
     counts = members.sum(0)
     return AblationErrors(whole @ members / counts, without @ members / counts)
 
@@ -90,7 +90,7 @@ def image_losses(
 def _check_labels(y: Any, count: int, classes: int | None = None) -> Tensor:
     """The classes of the images as int64 (N,), if each is one of the network's; None while their number is unknown."""
     try:
-        labels = torch.as_tensor(y)
+        labels = as_tensor(y)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"y must be the classes of the images, ({count},) integers, got {describe(y)}") from error
     high = math.inf if classes is None else classes - 1

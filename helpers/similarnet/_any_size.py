@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from helpers._validate import check_model
 from helpers.capture import Layer, activations_up_to, check_feature_maps, layer_name
 
 POOLINGS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -28,7 +29,7 @@ def features_at_any_size(model: nn.Module, x: Tensor, *, layer: Layer, keep_pool
     Raises:
         ValueError: bad `x`, an unknown layer, one without feature maps, or poolings that cannot be left out.
     """
-    fixed = [name for name, m in model.named_modules() if isinstance(m, POOLINGS) and _moves_by_one(m)]
+    fixed = [name for name, m in check_model(model).named_modules() if isinstance(m, POOLINGS) and _moves_by_one(m)]
     if fixed and not keep_pools:
         raise ValueError(
             f"keep_pools must be True for poolings that move by one pixel, as {fixed[0]!r} does, got False"

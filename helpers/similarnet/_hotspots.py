@@ -10,7 +10,8 @@ from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops_table
 from torch import Tensor
 
-from helpers._validate import check_count, check_tensor, describe, is_number
+from helpers._validate import as_tensor, check_count, check_tensor, describe, is_number
+from helpers.device import widened
 
 SIGMAS = 2.0  # standard deviations above the mean; the authors' deploy_ccGAP.lua
 MIN_AREA = 12  # pixels of a hot spot
@@ -35,10 +36,13 @@ def map_threshold(maps: Tensor, rule: str | float = "otsu") -> Tensor:
     """
     flat = check_tensor(maps, "maps", "B H W").detach().flatten(1)
     if rule == "two sigma":
-        return flat.mean(1) + SIGMAS * flat.std(1, correction=min(1, flat.shape[1] - 1))
+        largest = flat.abs().amax(1, keepdim=True)  # divided by it: squares may leave the range of the numbers
+        scaled = widened(flat) / torch.where(largest > 0, largest, 1)
+        cut = scaled.mean(1) + SIGMAS * scaled.std(1, correction=min(1, flat.shape[1] - 1))
+        return (cut * largest[:, 0]).to(flat.dtype)
     if rule == "otsu":
         cuts = [_otsu(values) for values in flat.double().cpu().numpy()]
-        return torch.tensor(cuts, dtype=torch.float64).to(flat)
+        return torch.tensor(cuts, dtype=torch.float64, device="cpu").to(flat)
     if isinstance(rule, str) or not is_number(rule) or not 0 < rule < 1:
         raise ValueError(f"rule must be 'otsu', 'two sigma' or a share of the maximum in (0, 1), got {describe(rule)}")
     return flat.amax(1) * rule
@@ -74,7 +78,8 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
     masks = (maps > _check_threshold(threshold, maps)).cpu().numpy()
     values = maps.detach().cpu().double().numpy()
     regions = [_regions(mask, image, min_area) for mask, image in zip(masks, values, strict=True)]
-    boxes = torch.full((len(maps), max(map(len, regions)), 4), float("nan"), dtype=torch.float32)
+    shape = (len(maps), max(map(len, regions)), 4)
+    boxes = torch.full(shape, float("nan"), dtype=torch.float32, device="cpu")
     for row, region_boxes in zip(boxes, regions, strict=True):
         row[: len(region_boxes)] = torch.from_numpy(region_boxes)
     return boxes.to(maps.device)
@@ -83,7 +88,7 @@ def hotspots(maps: Tensor, threshold: float | Tensor, min_area: int = MIN_AREA) 
 def _check_threshold(threshold: Any, maps: Tensor) -> Tensor:
     """Thresholds as (B, 1, 1), or (1, 1, 1) where one serves all maps; infinite ones are allowed."""
     try:
-        cuts = torch.as_tensor(threshold).detach()
+        cuts = as_tensor(threshold).detach()
         is_real = not (cuts.is_complex() or cuts.dtype == torch.bool or cuts.isnan().any())
     except (TypeError, ValueError, RuntimeError):
         is_real = False

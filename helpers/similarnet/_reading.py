@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 from helpers._validate import check_count, check_images, check_number, check_tensor
 from helpers.boxes import box_centers
 from helpers.capture import check_several, logits
-from helpers.device import unmixed
+from helpers.device import widened
 
 SIDE, INK = 28, 20  # MNIST's images, and the longer side of the digits in them, in pixels
 
@@ -52,7 +52,7 @@ def read_hotspots(
     ink = check_number(ink, "ink", 0, above=True)
     check_tensor(boxes, "boxes", f"{len(x)} M 4", kind="real", finite=False, empty=True)
     is_present = ~boxes.isnan().any(2)  # (B, M)
-    present = boxes[is_present].to(x)  # (N, 4)
+    present = boxes[is_present].to(widened(x))  # (N, 4)
     is_inverted = (present[:, :2] >= present[:, 2:]).any(1)
     if is_inverted.any() or present.isinf().any():
         bad = present[is_inverted | present.isinf().any(1)][0].tolist()
@@ -80,6 +80,7 @@ def _windows(x: Tensor, boxes: Tensor, images: Tensor, side: int, ink: float, st
         ink: pixels of a window that its box's longer side becomes.
         stretch: bring each window's darkest and brightest value to 0 and 1.
     """
+    dtype, x, boxes = x.dtype, widened(x), widened(boxes)  # in half precision roi_align is missing, places too coarse
     x = F.pad(x, (1, 1, 1, 1))  # roi_align goes on with the image's own rim for half a pixel
     centre = box_centers(boxes) + 1  # of the padded images
     # A little less than it should be: a window of exactly `side` pixels may get one or two samples a pixel by rounding.
@@ -93,10 +94,9 @@ def _windows(x: Tensor, boxes: Tensor, images: Tensor, side: int, ink: float, st
     light = (brightness - brightness.amin((1, 2), keepdim=True)).clamp_min(0)
     total = light.sum((1, 2)).clamp_min(torch.finfo(light.dtype).tiny)
     position = (torch.arange(side, device=x.device, dtype=x.dtype) + 0.5) / side * 2 - 1  # -1 .. 1 over the window
-    with unmixed(x):
-        shift = torch.stack([light.sum(1) @ position, light.sum(2) @ position], dim=1) / total[:, None]  # (N, 2): x, y
+    shift = torch.stack([(light.sum(axis) * position).sum(1) / total for axis in (1, 2)], dim=1)  # (N, 2): x, y
     windows = cut(centre + shift * half)
     if stretch:
         low, high = windows.amin((1, 2, 3), keepdim=True), windows.amax((1, 2, 3), keepdim=True)
         windows = (windows - low) / (high - low).clamp_min(torch.finfo(windows.dtype).tiny)
-    return windows
+    return windows.to(dtype)

@@ -57,7 +57,7 @@ def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
     def draw(_change: object = None) -> None:
         if loading:
             return
-        kernel = torch.tensor([box.value for box in weights], dtype=image.dtype).view(1, 1, 3, 3)
+        kernel = image.new_tensor([box.value for box in weights]).view(1, 1, 3, 3)
         seen = F.conv2d(image[None, None], kernel.to(image.device), padding=1)[0, 0]
         seen = seen.relu() if rectify.value else seen
         if not torch.isfinite(seen).all():
@@ -107,7 +107,8 @@ def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes:
     view = ipywidgets.HTML()
 
     def draw(_change: object = None) -> None:
-        noise = start.value * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        numbers = torch.Generator().manual_seed(0)
+        noise = start.value * torch.randn(shape, generator=numbers, dtype=torch.float32, device="cpu")
         options = {"l2": penalty.value, "steps": steps.value, "lr": 0.3, "start": noise}
         try:
             result = saliency.class_model(model, choice.value, shape, **options)
@@ -212,7 +213,7 @@ def filter_explorer(
     view = ipywidgets.HTML()
 
     def draw(_change: object = None) -> None:
-        on = torch.tensor([float(switch.value) for switch in switches]).to(weights)
+        on = weights.new_tensor([float(switch.value) for switch in switches])
         answers = masked_forward(model, x, {layer: on[:, None, None]}).logits
         share = topk_correct(answers, y).float().mean()
         about = f"{int(on.sum())} of {filters} filters on; {share:.1%} of {len(x)} digits named rightly"

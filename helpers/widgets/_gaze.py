@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import plots, retina, search
+from helpers._validate import check_tensor
 from helpers.networks import Card, normalize
 from helpers.plots._film import Film, picture_tag
 from helpers.retina._views import check_card
@@ -32,7 +33,7 @@ def gaze_frame(model: nn.Module, image: Tensor, gaze: Tensor, r_max: float = 1.0
     x, fixation = normalize(image[None], model).to(next(model.parameters())), gaze[None].to(torch.float32)
     view, card = retina.viewer(model, r_max), check_card(model)
     # What is seen, in the image's own colours: beyond the edge it is the mean.
-    mean, std = (torch.tensor(values)[:, None, None] for values in (card.mean, card.std))
+    mean, std = (image.new_tensor(values)[:, None, None].cpu() for values in (card.mean, card.std))
     seen, image = ((picture.cpu() * std + mean).clamp(0, 1) for picture in (view(x, fixation)[0, 0], x[0]))
     chances = search.label_map(model, x, fixation, view)[0, 0].exp()
     best = chances.topk(min(5, len(chances)))
@@ -46,12 +47,12 @@ def gaze_frame(model: nn.Module, image: Tensor, gaze: Tensor, r_max: float = 1.0
 def _marked(image: Tensor, gaze: Tensor, r_max: float) -> Tensor:
     """The image with a ring around what is seen and a spot where the gaze lies."""
     height, width = image.shape[1:]
-    rows, columns = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
+    rows, columns = (torch.arange(n, dtype=torch.float32, device="cpu") + 0.5 for n in (height, width))
     x, y = (gaze[0].item() + 1) / 2 * width, (gaze[1].item() + 1) / 2 * height
-    away, unit = torch.hypot(columns - x, rows - y), min(height, width)
+    away, unit = torch.hypot(columns - x, rows[:, None] - y), min(height, width)
     thick = max(1.0, unit / 64)  # pixels
     ring = ((away - r_max * unit / 2).abs() < thick) | (away < 1.5 * thick)
-    return torch.where(ring, torch.tensor([0.94, 0.89, 0.26])[:, None, None], image.cpu())
+    return torch.where(ring, image.cpu().new_tensor([0.94, 0.89, 0.26])[:, None, None], image.cpu())
 
 
 def gaze_film(model: nn.Module, image: Tensor, path: Tensor, caption: str, r_max: float = 1.0) -> Film:
@@ -67,8 +68,7 @@ def gaze_film(model: nn.Module, image: Tensor, path: Tensor, caption: str, r_max
     Raises:
         ValueError: no place, or what `gaze_frame` refuses.
     """
-    if path.ndim != 2 or path.shape[1] != 2 or len(path) == 0:
-        raise ValueError(f"path must be (S, 2), one place at least, got {tuple(path.shape)}")
+    check_tensor(path, "path", "S 2", low=-1, high=1)
     frames, texts = zip(*(gaze_frame(model, image, gaze, r_max) for gaze in path), strict=True)
     for frame, text in zip(frames, texts, strict=True):
         frame.supxlabel(textwrap.fill(text, 64), fontsize=9)
@@ -102,7 +102,7 @@ def gaze_explorer(model: nn.Module, images: Tensor, r_max: float = 1.0) -> ipywi
     view = ipywidgets.HTML()
 
     def draw(_change: object = None) -> None:
-        gaze = torch.tensor([across.value, down.value])
+        gaze = torch.tensor([across.value, down.value], dtype=torch.float32, device="cpu")
         shown, about = gaze_frame(model, images[which.value], gaze, r_max)
         view.value = picture_tag(shown, about) + f"<p>{html.escape(about)}</p>"
 

@@ -187,7 +187,7 @@ HOSTILE: dict[str, tuple[Notebook, float]] = {
     "a fork bomb": (body("import os\nwhile True:\n    os.fork()"), 4),
     "processes that stay": (body("import os, time\nif os.fork() == 0:\n    time.sleep(1000)\nreturn maps"), 4),
     "output without end": (body("while True:\n    print('x' * 10**6)"), 4),
-    "a file without end": (body("with open('/tmp/x', 'wb') as f:\n    while True:\n        f.write(b'x' * 10**6)"), 4),
+    "a file without end": (body("with open('x', 'wb') as f:\n    while True:\n        f.write(b'x' * 10**6)"), 4),
     "a pickle": (body("import pickle\nreturn pickle.dumps(maps)"), 4),
     "an object of its own": (body("class Own:\n    pass\nreturn Own()"), 4),
     "lists in lists": (body("deep = []\nfor _ in range(10**5):\n    deep = [deep]\nreturn deep"), 4),

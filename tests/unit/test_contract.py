@@ -1,6 +1,7 @@
 """The contract of everything that is given a network: it, and torch, are left as they were found, whatever happens."""
 
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
 import torch
@@ -114,15 +115,19 @@ WITHOUT_GRADIENTS = {
 each = pytest.mark.parametrize("name", CALLS)
 
 
+@cache
+def expected(name):
+    return CALLS[name](net().eval().requires_grad_(True))
+
+
 @each
 @pytest.mark.parametrize("context", [nullcontext, torch.no_grad, torch.inference_mode])
 def test_the_network_is_looked_at_in_evaluation_mode_and_left_as_it_was_found(name, context):
-    expected = CALLS[name](net().eval().requires_grad_(True))
-    network = net()
+    right, network = expected(name), net()
     with context():
         with assert_untouched(network, draws=False):
             actual = CALLS[name](network)
-        torch.testing.assert_close(actual.clone(), expected)
+        torch.testing.assert_close(actual.clone(), right)
 
 
 @each

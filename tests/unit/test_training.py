@@ -76,7 +76,10 @@ def test_the_mode_is_left_as_found_also_after_an_error(mode):
     def unchanged():
         return model.training == mode and [module.training for module in model] == [mode, not mode, mode]
 
-    for shown, outcome in ((images, nullcontext()), (images[:, :, :3], pytest.raises(RuntimeError))):
+    for shown, outcome in (
+        (images, nullcontext()),
+        (images[:, :, :3], pytest.raises(ValueError, match="images must fit")),
+    ):
         with outcome:
             fit(model, shown, labels, epochs=1, progress=False)
         assert unchanged()

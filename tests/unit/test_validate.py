@@ -7,6 +7,22 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import (
+    background,
+    basics,
+    cam,
+    compare,
+    filters,
+    metrics,
+    networks,
+    plots,
+    quadtree,
+    saliency,
+    sanity,
+    search,
+    similarnet,
+    training,
+)
 from helpers._validate import (
     check_choice,
     check_classes,
@@ -91,7 +107,7 @@ def test_targets_become_rows():
         ([[0, 1]], "be an int, (B,) or (B, K) with B = 2 images, got shape (1, 2)"),
         ([], "be an int, (B,) or (B, K) with B = 2 images, got shape (0,)"),
         ([[[0]], [[0]]], "be an int, (B,) or (B, K) with B = 2 images, got shape (2, 1, 1)"),
-        (1.0, "hold integers (class numbers), got torch.float32"),
+        (1.0, "hold integers (class numbers), got torch.float64"),
         (True, "hold integers (class numbers), got torch.bool"),
         (1j, "hold integers (class numbers), got torch.complex64"),
         ("cat", "be an int, (B,) or (B, K) integers, got 'cat'"),
@@ -367,3 +383,121 @@ def test_descriptions():
     assert describe(list(range(9))) == "[0, 1, 2, 3, 4, 5, 6, 7, 8]"
     assert describe(list(range(99))) == "list"
     assert describe(nn.Sequential(*[nn.ReLU()] * 9)) == "Sequential"
+
+
+# what every entrance refuses in the same words
+
+PACKED = {
+    "meta": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
+    "nested": lambda x: torch.nested.nested_tensor(list(x)),
+    "quantised": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
+}
+ENTRANCES = {
+    "explain": lambda net, x: compare.explain(net, x, "occlusion", 1),
+    "predict": training.predict,
+    "label_map": lambda net, x: search.label_map(net, x, 2, lambda x, _: x[:, None]),
+    "layer_costs": lambda net, x: basics.layer_costs(net, (3, 8, 8)),
+    "class_model": lambda net, x: saliency.class_model(net, 1, (3, 8, 8), steps=1),
+    "randomizable_layers": lambda net, x: sanity.randomizable_layers(net),
+    "features_at_any_size": lambda net, x: similarnet.features_at_any_size(net, x, layer="0"),
+    "grad_cam": lambda net, x: cam.grad_cam(net, x, 1),
+    "fit": lambda net, x: training.fit(net, x, torch.tensor([0, 1]), epochs=1, progress=False),
+}
+
+
+def small_net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+@pytest.mark.parametrize("name", ENTRANCES)
+@pytest.mark.parametrize("model", [None, "resnet18", nn.Linear, [small_net()]], ids=["None", "str", "class", "list"])
+def test_what_is_no_network_is_refused(name, model):
+    with pytest.raises(ValueError, match=r"^model must be a network, a torch nn\.Module, got "):
+        ENTRANCES[name](model, torch.rand(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: compare.explain(small_net(), x, "grad_cam", 1, "0"),
+        lambda x: training.predict(small_net(), x),
+        lambda x: filters.blurred(x, 1.0),
+        lambda x: networks.normalize(x, "scenes-gap"),
+        lambda x: quadtree.build_quadtree(x, 0.5),
+        lambda x: saliency.saliency_box(x[:, 0] if x.is_meta else x),
+        lambda x: plots.images(x),
+    ],
+)
+def test_numbers_that_are_not_there_are_refused(kind, function):
+    with pytest.raises(ValueError, match=r" must (hold numbers|be a plain \(dense\) tensor).*, got a"):
+        function(PACKED[kind](torch.rand(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("x", [torch.rand(2, 1, 8, 8), torch.rand(2, 3, 8, 8).double()], ids=["channels", "dtype"])
+@pytest.mark.parametrize("name", ["predict", "fit", "explain"])
+def test_images_that_do_not_fit_are_refused(name, x):
+    with pytest.raises(ValueError, match=r"^(x|images) must (have 3 channels|be torch.float32)"):
+        ENTRANCES[name](small_net(), x)
+
+
+IMAGE = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+SEEDED = {
+    "random_map": lambda seed: metrics.random_map(torch.zeros(1, 1, 4, 4), seed),
+    "same_area_control": lambda seed: background.same_area_control(torch.ones(1, 4, 4) > 0, seed=seed),
+    "permuted_labels": lambda seed: sanity.permuted_labels(torch.arange(9), seed),
+    "cascading": lambda seed: [net[0].weight for _, net in sanity.cascading_randomization(same_net(), seed=seed)],
+    "smooth_gradient": lambda seed: saliency.smooth_gradient(same_net(), IMAGE, 1, samples=2, seed=seed),
+    "fit": lambda seed: training.fit(
+        same_net(), torch.ones(2, 3, 8, 8), torch.tensor([0, 1]), epochs=1, seed=seed, progress=False
+    ),
+}
+
+
+def same_net():
+    torch.manual_seed(0)
+    return small_net()
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_what_is_no_seed_is_refused(name):
+    for bad in (-1, 2.5, None, True, "3", 2**70):
+        with pytest.raises(ValueError, match=r"^seed must be an integer "):
+            SEEDED[name](bad)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda n: basics.output_size(n(200), 3, padding=n(100)),
+        lambda n: saliency.integrated_gradients(same_net(), IMAGE, 1, steps=n(200)).sum().item(),
+        lambda n: metrics.deletion(same_net(), IMAGE, 1, IMAGE[:, 0], steps=n(255))[1].shape,
+    ],
+)
+def test_counts_of_narrow_integers_do_not_wrap_around(function):
+    assert function(np.uint8) == function(int)
+
+
+def test_a_number_keeps_its_digits_whatever_the_default_dtype_is():
+    x = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    assert check_fill(0.1, x).eq(0.1).all()
+
+
+def test_labels_that_do_not_fit_logits_are_refused():
+    with pytest.raises(ValueError, match=r"^labels must be one for each row of logits, or broadcast to that, got"):
+        training.topk_correct(torch.rand(2, 5), torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"^labels must be integer, got torch.float32"):
+        training.topk_correct(torch.rand(2, 5), torch.rand(2))
+    for bad in ({}, [None, 1], torch.rand(2, 2)):
+        with pytest.raises(ValueError, match=r"^labels must be "):
+            compare.two_object_test(
+                small_net(), torch.rand(2, 3, 8, 8), bad, torch.rand(2, 2, 8, 8) > 0.5, cam.grad_cam
+            )
+
+
+def test_what_is_wrong_with_a_packed_target_is_said():
+    with pytest.raises(ValueError, match=r"got \(2,\) of torch.int64 on the meta device, without numbers"):
+        check_target(torch.tensor([1, 2], device="meta"), 2)
+    with pytest.raises(ValueError, match=r"got \(2,\) of torch.int64 in the layout torch.sparse_coo"):
+        check_target(torch.tensor([1, 2]).to_sparse(), 2)

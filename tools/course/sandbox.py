@@ -36,7 +36,7 @@ SYSTEM = (
 )
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 BOOK = "/book"  # where the package and the two files of the process lie
-TMP_MB = 64
+TMP, TMP_MB = "/tmp", 64  # the only folder that can be written, inside of the sandbox
 
 MOUNTS = """
 set -e
@@ -119,7 +119,7 @@ def environment(kind: str) -> dict[str, str]:
     book = BOOK if kind != "none" else os.pathsep.join((str(HERE), str(ROOT)))
     own = {} if kind == "none" else {"COURSE_OWN_PROCESSES": "1", "COURSE_OWN_USER": "1"}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    folders = {"HOME": "/tmp", "MPLCONFIGDIR": "/tmp", "TMPDIR": "/tmp", "HELPERS_DATA": "/tmp/data"}
+    folders = dict.fromkeys(("HOME", "MPLCONFIGDIR", "TMPDIR"), TMP) | {"HELPERS_DATA": f"{TMP}/data"}
     return {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": book,

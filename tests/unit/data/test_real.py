@@ -127,3 +127,30 @@ def test_an_mnist_of_other_files_is_missing(folder, content):
         path.write_bytes(content)
     with pytest.raises(data.DataMissing, match="is incomplete: remove it and import or download MNIST again"):
         data.mnist("test")
+
+
+HALF = b"\xff\xd8\xff\xe0 half a photograph"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("val/val_annotations.txt", "val_0.JPEG\tn01\n"),
+        ("val/val_annotations.txt", "<html>403</html>"),
+        ("val/val_annotations.txt", ""),
+        ("wnids.txt", ""),
+        ("words.txt", "<html>"),
+        ("words.txt", b"\xff\xfe"),
+        ("val/images", None),
+        ("val/images", b""),
+        ("val/images", HALF),
+    ],
+)
+def test_a_tiny_imagenet_of_other_files_is_missing(folder, file, content):
+    write_tiny_imagenet(folder)
+    path = folder / "tiny-imagenet-200" / file
+    content = content.encode() if isinstance(content, str) else content
+    for target in path.iterdir() if path.is_dir() else [path]:
+        target.unlink() if content is None else target.write_bytes(content)
+    with pytest.raises(data.DataMissing, match="is incomplete or damaged: remove it and import or download Tiny Image"):
+        data.tiny_imagenet("val")

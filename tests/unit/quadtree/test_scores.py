@@ -98,7 +98,7 @@ def test_occlusion_on_leaves_by_hand(fill):
     net, x = tiny(), torch.stack([patchy(2, 9, 14), patchy(2, 9, 14, seed=5)])
     trees = [build_quadtree(x[0], 0.3), build_quadtree(x[1], 0.01)]
     assert len(trees[0]) != len(trees[1])
-    cover, plain = torch.as_tensor(fill).double().expand_as(x), tiny().eval()
+    cover, plain = torch.as_tensor(fill, dtype=x.dtype).expand_as(x), tiny().eval()
     expected = []
     with torch.no_grad():
         for image, colour, tree in zip(x, cover, trees, strict=True):

@@ -86,3 +86,9 @@ def test_a_header_needs_its_keys_and_knows_no_nan():
         to_text({key: None for key in HEADER if key not in ("data", "seeds")}, [])
     with pytest.raises(ValueError, match="Out of range"):
         to_text(ABOUT | {"published": {"a": NAN}}, [{"table": "a", "value": 1}])
+
+
+@pytest.mark.parametrize("cut", ["", "<html>", to_text(ABOUT, [{"table": "a", "value": 1}])[:-3], "# {}\n"])
+def test_a_cut_record_is_none(cut):
+    with pytest.raises(ValueError, match="text must be a record: a header"):
+        from_text(cut)

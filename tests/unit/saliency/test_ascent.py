@@ -121,3 +121,11 @@ def test_an_objective_that_never_moves_is_said():
         net[0].bias.copy_(torch.tensor([-1.0, 1.0]))
     with pytest.warns(UserWarning, match=r"never moves for classes \[0\]"):
         class_model(net, [0, 1], (1, 4, 4), steps=2)
+
+
+def test_the_penalty_of_a_large_half_precision_image_is_finite():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(40_000, 2, bias=False)).half()
+    with torch.no_grad():
+        net[1].weight.zero_()
+    objective = class_model(net, 0, (1, 200, 200), steps=1, start=2.0, lr=1.0).objective
+    torch.testing.assert_close(objective[0].item(), -0.01 * 4 * 40_000, rtol=1e-3, atol=0)

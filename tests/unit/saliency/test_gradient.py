@@ -291,3 +291,13 @@ def test_bad_arguments_are_refused():
     arguments = {"model": tiny(), "x": batch(), "target": 1}
     refuses(integrated_gradients, arguments, steps=0, baseline=torch.zeros(4, 7, 7))
     refuses(smooth_gradient, arguments, samples=1.5, noise=-0.1, seed=1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_over_many_half_precision_gradients_are_rounded_once(dtype):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False)).to(dtype)
+    x, weight = torch.rand(1, 1, 8, 8, generator=seeded(0)).to(dtype), net[1].weight[1].detach().view(1, 1, 8, 8)
+    torch.testing.assert_close(smooth_gradient(net, x, 1, samples=300), weight, rtol=0, atol=0)
+    torch.testing.assert_close(
+        integrated_gradients(net, x, 1, steps=50), weight * x, rtol=torch.finfo(dtype).eps, atol=0
+    )

@@ -275,3 +275,11 @@ def test_a_single_logit_is_refused_where_a_softmax_would_be_1():
     with pytest.raises(ValueError, match=r"two classes at least, got 1, .*logits=True\) gives the logits themselves"):
         label_map(net, x, **options)
     assert label_map(net, x, **options, logits=True).shape == (2, 2, 2, 1)
+
+
+def test_fixations_keep_their_places_beside_boxes_in_half_precision():
+    boxes = torch.tensor([[512.0, 0, 520, 8]])
+    # At (512.06, 7.5), inside by less than half precision can tell, and (516, 8.5), below but nearer to the middle.
+    fixations = torch.tensor([[-0.49994, -0.0625], [-0.49609375, 0.0625]])
+    assert fixations_inside(boxes.half(), fixations, (16, 2048)).tolist() == [[True, False]]
+    assert fixations_inside(boxes.bfloat16(), fixations, (16, 2048)).tolist() == [[True, False]]

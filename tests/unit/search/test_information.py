@@ -199,3 +199,12 @@ def test_bad_beliefs_are_refused(function, arguments, message):
 def test_bad_input_of_the_expected_gain_is_refused(arguments, message):
     with pytest.raises(ValueError, match="^" + message):
         expected_gain(*arguments)
+
+
+@pytest.mark.parametrize(("dtype", "labels"), [(torch.float16, 200), (torch.bfloat16, 10), (torch.bfloat16, 1000)])
+def test_rounded_logarithms_are_probabilities_still(dtype, labels):
+    even = torch.full((1, labels), 1 / labels)
+    rounded = even.log().to(dtype)
+    fused = fuse(rounded, rounded, even[0].to(dtype))
+    assert fused.dtype == dtype
+    torch.testing.assert_close(fused.float(), even.log(), rtol=torch.finfo(dtype).eps, atol=0)

@@ -335,3 +335,11 @@ def test_a_single_logit_is_refused():
     net = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 1))
     with pytest.raises(ValueError, match="two classes at least, got 1, of which a softmax is always 1"):
         read_hotspots(net, torch.rand(1, 1, 40, 40), torch.tensor([[[2.0, 2, 20, 20]]]))
+
+
+def test_a_network_in_bfloat16_reads_the_same_windows():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    x, boxes = torch.rand(1, 1, 20, 20, generator=torch.Generator().manual_seed(0)), torch.tensor([[[3.0, 4, 11, 13]]])
+    right = read_hotspots(net, x, boxes, side=8, ink=6).probabilities
+    half = read_hotspots(net.bfloat16(), x.bfloat16(), boxes, side=8, ink=6).probabilities
+    torch.testing.assert_close(half.float(), right, rtol=0.03, atol=0.01)
