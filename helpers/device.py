@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -76,14 +76,16 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def own_precision(values: Tensor) -> AbstractContextManager[None]:
-    """A context in which products of matrices and convolutions keep the precision of the values, whatever is around it.
+@contextmanager
+def own_precision(values: Tensor) -> Iterator[None]:
+    """Inside, products of matrices and convolutions keep the precision of the values, under `torch.autocast` too.
 
     Args:
-        values: any tensor; on its device `torch.autocast` is off meanwhile.
+        values: any tensor; on its device autocast is off meanwhile.
     """
     kind = values.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        yield
 
 
 def seed_everything(seed: int) -> torch.Generator:
