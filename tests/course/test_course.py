@@ -82,9 +82,8 @@ def kind() -> str:
 @pytest.mark.parametrize("master", COURSE, ids=lambda master: master.name)
 def test_the_solutions_get_everything_and_the_release_nothing(master: Master, kind: str, tmp_path: Path) -> None:
     with judge.processes(kind, 2, master) as child:
-        for student in ("ada", "bob-42"):
-            right = judge.grade(write(solved(master), tmp_path / "right.ipynb"), master, student, "seed", child)
-            assert right["points"] == 14, json.dumps(right["tasks"], indent=1)
+        right = judge.grade(write(solved(master), tmp_path / "right.ipynb"), master, "bob-42", "seed", child)
+        assert right["points"] == 14, json.dumps(right["tasks"], indent=1)
         empty = judge.grade(write(release(master), tmp_path / "empty.ipynb"), master, "ada", "seed", child)
         assert empty["points"] == 0
         assert {task["status"] for task in empty["tasks"].values()} == {"todo"}
@@ -334,6 +333,7 @@ def test_a_students_numbers_are_the_same_everywhere_and_nobody_elses() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
+@pytest.mark.skipif("CI" in os.environ and "CI_FULL" not in os.environ, reason="ten minutes alone: only with CI_FULL")
 def test_two_hundred_submissions(kind: str, tmp_path: Path) -> None:
     """One in ten broken, killed once in between: every student has one result, the same as graded alone."""
     folder = prepare(tmp_path)
