@@ -43,6 +43,7 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs -o size=16m,mode=755 tmpfs "$ROOT"
 mkdir -p "$ROOT/proc" "$ROOT/tmp" "$ROOT/dev"
+mount -t tmpfs -o size=${TMP_MB}m,mode=1777 tmpfs "$ROOT/tmp"
 while [ "$1" != -- ]; do
   from="$1" to="$ROOT$2" mode="$3"; shift 3
   if [ "$mode" = link ]; then mkdir -p "$(dirname "$to")"; ln -s "$from" "$to"; continue; fi
@@ -52,7 +53,6 @@ while [ "$1" != -- ]; do
 done
 shift
 mount -t proc proc "$ROOT/proc"
-mount -t tmpfs -o size=${TMP_MB}m,mode=1777 tmpfs "$ROOT/tmp"
 mount -o remount,ro "$ROOT"
 exec chroot "$ROOT" "$@"
 """
@@ -170,7 +170,7 @@ def command(kind: str, run: Sequence[str], root: str, number: int) -> list[str]:
             "--chdir",
             "/tmp",
         ]
-        return ["bwrap", *apart, *mounts, *places, "--remount-ro", "/", *run]
+        return ["bwrap", *apart, *places, *mounts, "--remount-ro", "/", *run]
     if kind != "unshare":
         raise ValueError(f"sandbox must be one of {', '.join(KINDS)}, got {kind!r}")
     rows = [*shown(), *((device, device, "rw") for device in DEVICES)]
