@@ -72,8 +72,8 @@ class ChannelAxes(TorchFunctionMode):
         if name in RESHAPES:
             return _reshaped(known[0].shape, output.shape, self._axes[known[0]])
         axes = [self._axes[t] for t in known if t.ndim == output.ndim]
-        kept = [axis for axis in axes if axis != NOWHERE]
-        return kept[0] if kept else axes[0] if axes else None
+        known_axes = [axis for axis in axes if axis != NOWHERE]
+        return known_axes[0] if known_axes else axes[0] if axes else None
 
 
 def tensors_in(args: tuple) -> Iterator[Tensor]:

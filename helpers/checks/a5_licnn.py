@@ -92,9 +92,9 @@ def contributions(answer: Callable[..., list[Tensor]]) -> str:
     score = h[image, target] - h[image, rival]
     right, alone = slopes(score, outputs), slopes(h[image, target], outputs)
     at_input, chance = slopes(score, before), slopes(h.softmax(1)[image, target], outputs)
-    for number, (given, gradient) in enumerate(zip(maps, right, strict=True)):
+    for number, (answered, gradient) in enumerate(zip(maps, right, strict=True)):
         shape = (2, *gradient.shape[2:])
-        found = tensor_answer(given, shape, f"map {number}")
+        own_map = tensor_answer(answered, shape, f"map {number}")
         wrong = {
             "this is the target's logit alone: where does the rival come in?": alone[number].amax(1),
             "this is the gradient of a probability: logits are asked for": chance[number].amax(1),
@@ -106,8 +106,8 @@ def contributions(answer: Callable[..., list[Tensor]]) -> str:
             "this is the gradient at the input of the ReLU: its output is asked for": at_input[number].amax(1),
         }
         for message, other in wrong.items():
-            expect(not _equal(found, other), message)
-        expect(_equal(found, gradient.amax(1)), f"map {number} is not the largest gradient over the channels")
+            expect(not _equal(own_map, other), message)
+        expect(_equal(own_map, gradient.amax(1)), f"map {number} is not the largest gradient over the channels")
     return "Max-C maps of both ReLUs that give maps."
 
 
@@ -123,15 +123,15 @@ def what_is_left(answer: Callable[..., list[Tensor]]) -> str:
         masked = first * masks[0][:, None]
         second = network[2:4](masked)
     right = (masked.sum(1), (second * masks[1][:, None]).sum(1))
-    found = [tensor_answer(given, (2, 6, 6), f"map {number}") for number, given in enumerate(sums)]
-    expect(not _equal(found[0], masked.mean(1)), "this is the mean over the channels: their sum is asked for")
-    expect(not _equal(found[0], masked.amax(1)), "this is the largest of the channels: their sum is asked for")
-    expect(not _equal(found[0], first.sum(1)), "the first map is not masked: add up what is left after the mask")
-    expect(_equal(found[0], right[0]), "the first map is not the masked output of the first ReLU, summed over channels")
+    left = [tensor_answer(answered, (2, 6, 6), f"map {number}") for number, answered in enumerate(sums)]
+    expect(not _equal(left[0], masked.mean(1)), "this is the mean over the channels: their sum is asked for")
+    expect(not _equal(left[0], masked.amax(1)), "this is the largest of the channels: their sum is asked for")
+    expect(not _equal(left[0], first.sum(1)), "the first map is not masked: add up what is left after the mask")
+    expect(_equal(left[0], right[0]), "the first map is not the masked output of the first ReLU, summed over channels")
     unheard = (plain * masks[1][:, None]).sum(1)
-    expect(not _equal(found[1], unheard), "the second ReLU still hears what the first mask has silenced")
-    expect(not _equal(found[1], second.sum(1)), "the second map is not masked: add up what is left after the mask")
-    expect(_equal(found[1], right[1]), "the first map is right, the second is not")
+    expect(not _equal(left[1], unheard), "the second ReLU still hears what the first mask has silenced")
+    expect(not _equal(left[1], second.sum(1)), "the second map is not masked: add up what is left after the mask")
+    expect(_equal(left[1], right[1]), "the first map is right, the second is not")
     return "both layers, the second from what the first has left."
 
 

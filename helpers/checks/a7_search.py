@@ -56,11 +56,11 @@ def update(answer: Callable[..., Tensor]) -> str:
     off = torch.tensor([0.3, 0.7], dtype=torch.float64)
     even = [[1 / 6] * 3] * 2
     belief = torch.tensor([even, [[0.1, 0.2, 0.3], [0.1, 0.1, 0.2]]], dtype=torch.float64)
-    given = belief.clone()
+    before = belief.clone()
     after = tensor_answer(
         answer(belief, torch.tensor([0, 1]), torch.tensor([0, 1]), NEAR, on, off), (2, 2, 3), "the belief"
     )
-    expect(belief.equal(given), "your function writes into the belief that it was given")
+    expect(belief.equal(before), "your function writes into the belief that it was given")
     sums = after.sum((1, 2))
     expect(
         torch.allclose(sums, torch.ones(2, dtype=torch.float64), atol=CLOSE),

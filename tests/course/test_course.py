@@ -19,7 +19,7 @@ from support.submissions import A0, body, solved, write
 
 from helpers.checks.course import close, own, points
 from tools.course import __main__ as course
-from tools.course import batch, feedback, gradebook, judge, marks, sandbox
+from tools.course import batch, feedback, gradebook, judge, marks
 from tools.course.folder import BadFolder, Folder, Late, prepare
 from tools.course.master import (
     CRITERIA,
@@ -70,14 +70,6 @@ def test_there_are_seven_assignments_and_a_project() -> None:
     assert [master.number for master in MASTERS] == ["a0", *(f"a{n}" for n in range(1, 8)), "p1"]
 
 
-@pytest.fixture(scope="module")
-def kind() -> str:
-    try:
-        return sandbox.choose()
-    except sandbox.NoSandbox as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("master", COURSE, ids=lambda master: master.name)
 def test_the_solutions_get_everything_and_the_release_nothing(master: Master, kind: str, tmp_path: Path) -> None:
@@ -109,7 +101,18 @@ def a_course(path: Path) -> Folder:
 def graded(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """The folder after `release`, and a `grade` that was killed once."""
     folder = a_course(tmp_path_factory.mktemp("course"))
-    command = [sys.executable, "-m", "tools.course", "grade", str(folder.path), "a0", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.course",
+        "grade",
+        str(folder.path),
+        "a0",
+        "--workers",
+        "1",
+        "--sandbox",
+        kind,
+    ]
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 240
     while not any(folder.path.glob("results/*/*.json")) and time.monotonic() < deadline:
@@ -343,7 +346,7 @@ def test_two_hundred_submissions(kind: str, tmp_path: Path) -> None:
     for n, name in enumerate(names):
         notebook = "{" if n % 10 == 9 else solved() if n % 2 else body("return maps.nothing")
         write(notebook, tmp_path / "submissions" / name / "a0_demo.ipynb")
-    command = [sys.executable, "-m", "tools.course", "grade", str(tmp_path), "a0"]
+    command = [sys.executable, "-m", "tools.course", "grade", str(tmp_path), "a0", "--sandbox", kind]
     start = time.monotonic()
     first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
     while len(list(tmp_path.glob("results/*/*.json"))) < 60:

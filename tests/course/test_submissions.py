@@ -36,12 +36,8 @@ UNTOUCHED = release(A0)
 
 
 @pytest.fixture(scope="module")
-def child() -> Iterator[judge.Child]:
+def child(kind: str) -> Iterator[judge.Child]:
     """One sandbox for all of them: each question has a process of its own in it."""
-    try:
-        kind = sandbox.choose()
-    except sandbox.NoSandbox as error:
-        pytest.skip(str(error))
     with judge.processes(kind, 0, A0) as process:
         yield process
 
@@ -224,11 +220,20 @@ SLOW = {
 }
 
 
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_work_gets_what_it_deserves(name: str, child: judge.Child, tmp_path: Path) -> None:
+    assert_gets(*HONEST[name], child, tmp_path)
+
+
+@pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in [*HONEST, *HOSTILE]]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in HOSTILE]
 )
-def test_a_submission_gets_what_it_deserves(name: str, child: judge.Child, tmp_path: Path) -> None:
-    notebook, points = (HONEST | HOSTILE)[name]
+def test_hostile_work_gets_what_it_deserves(name: str, child: judge.Child, tmp_path: Path) -> None:
+    assert_gets(*HOSTILE[name], child, tmp_path)
+
+
+def assert_gets(notebook: Notebook | str | bytes, points: float, child: judge.Child, tmp_path: Path) -> None:
     result = grade(notebook, child, tmp_path)
     assert result["points"] == pytest.approx(points), json.dumps(result["tasks"], indent=1)
     assert json.loads(json.dumps(result)) == result
@@ -275,6 +280,7 @@ def test_hidden_inputs_are_of_the_seed_and_of_the_student(child: judge.Child, tm
     assert grade(notebook, child, tmp_path)["points"] == 4
 
 
+@pytest.mark.usefixtures("apart")
 def test_nothing_of_the_teachers_can_be_read_or_written(child: judge.Child, tmp_path: Path) -> None:
     secret_file, target = tmp_path / "seed", tmp_path / "written"
     secret_file.write_text("secret")
@@ -287,6 +293,7 @@ def test_nothing_of_the_teachers_can_be_read_or_written(child: judge.Child, tmp_
         assert not path.exists()
 
 
+@pytest.mark.usefixtures("apart")
 def test_there_is_no_network(child: judge.Child, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         lines = f"import socket\nsocket.create_connection({server.getsockname()!r}, timeout=1)\n{MIRRORED}"

@@ -2,7 +2,7 @@
 
 `bubblewrap`, where it is installed, or `unshare` of util-linux: name spaces of their own for files, processes, network
 and messages, an unprivileged user, an empty folder. Without either, only who asks for `none` gets less: another
-process with limits, which can read whatever the teacher can read.
+process with limits, which can read and change whatever the teacher can.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def choose(kind: str | None = None) -> str:
     tried = kind or " and ".join(KINDS[:-1])
     raise NoSandbox(
         f"{tried} does not work here, so a student's code could read your files; use Linux with bubblewrap or with "
-        "util-linux' unshare, a container, or say --sandbox none if all of this machine may be read"
+        "util-linux' unshare, a container, or say --sandbox none if all of this machine may be read and changed"
     )
 
 
