@@ -5,11 +5,13 @@
 - appendix/equations and appendix/claims are generated from the pages and what their runs logged, and
   appendix/networks from the networks' manifests and records.
 - MathJax comes from an installed package, so that no page asks another host for anything.
+- What the chapters leave unlinked is linked, and folded code says what it is for (_ext/page_source.py).
 - Scripts of sphinx-thebe, which would fetch a live kernel from elsewhere and log an error, are left out.
 """
 
 import os
 import sys
+from functools import cache
 from importlib.metadata import distribution
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +24,10 @@ from sphinx.util.fileutil import copy_asset
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402 (the root is on the path only now)
+from page_source import prepared_text  # noqa: E402 (the root is on the path only now)
+
+from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402
+from tools.links import Targets, targets  # noqa: E402
 from tools.run_pages import executed, read_log  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -58,10 +63,20 @@ def fill_in(app: Sphinx, name: str, source: list[str]) -> None:
     page = executed(run(), name.rsplit("/", 1)[-1])
     if page.exists():
         source[0] = page.read_text(encoding="utf8")
+    if name in {f"book/{chapter.name}" for chapter in chapters(ROOT)}:
+        source[0] = prepared_text(source[0], page.stem, link_targets())
     for marker, content in (("equations", equation_list), ("claims", claim_list), ("networks", network_list)):
         place = f"<!-- generated: {marker} -->"
         if name.startswith(APPENDIX) and place in source[0]:
             source[0] = source[0].replace(place, content())
+
+
+@cache
+def link_targets() -> Targets:
+    """What the pages can link to; the package's own pages say which functions there are."""
+    from tools.api_page import entries  # with torch: only where there are pages of the package
+
+    return targets(ROOT, set(entries()) if (ROOT / APPENDIX / "api").exists() else ())
 
 
 def network_list() -> str:
@@ -107,8 +122,14 @@ def claim_list() -> str:
 
 def claim_entry(claim: Claim, measured: dict[str, Any] | None) -> str:
     """A claim's entry; `measured` is what its run logged, None where it was not run."""
-    result = "not run" if measured is None else f"measured **{measured['value']}**, must be {measured['bound']}"
-    return f"- {claim.text[:1].upper()}{claim.text[1:]}: {result}. `{claim.id}`"
+    text = f"{claim.text[:1].upper()}{claim.text[1:]}"
+    if measured is None:
+        return f"- {text}: not run. `{claim.id}`"
+    place = f"../{claim.section.chapter}.html#claim-{claim.id}"
+    return (
+        f"- {text}: measured **{measured['value']}**, must be {measured['bound']}. "
+        f'<a href="{place}"><code>{claim.id}</code></a>'
+    )
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

@@ -5,9 +5,10 @@ A chapter that says "the map's mean plus the bias is the score" writes beside it
     claim("cam-mean-is-logit", (shares.mean() + b - logit).abs(), at_most=1e-6,
           text="the map's mean plus the bias is the score")
 
-The call computes nothing: it compares the value with its bound, prints one line, and raises `ClaimFailed` when the
-sentence has stopped being true, so that a book with a false sentence cannot be built. `summary()` at the end of a
-chapter collects what was found.
+The call computes nothing: it compares the value with its bound and shows one small line, "✓ 0.80 against 0.34 for the
+centre", which unfolds in a notebook to the sentence, what was measured and what it must be; in a terminal it is text.
+It raises `ClaimFailed` when the sentence has stopped being true, so that a book with a false sentence cannot be built.
+`summary()` at the end of a chapter collects what was found.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from statistics import median
 from typing import Any
 
@@ -32,20 +35,33 @@ class ClaimFailed(AssertionError):
     """A sentence of the book is not true of the numbers computed beside it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Claim:
-    """One checked claim, as `summary` and the appendix print it."""
+    """One checked claim, as `summary` and the appendix print it; `line` is the small line on the page."""
 
     id: str
     text: str
     value: str
     bound: str
     holds: bool
+    line: str
 
     def __str__(self) -> str:
-        """One line: the verdict, the sentence, the measured value beside its bound."""
+        """One line of text: the verdict, the sentence, the measured value beside its bound."""
         mark = "✓ holds" if self.holds else "✗ FAILS"
         return f"{mark}: {self.text} [{self.value}; {self.bound}]  ({self.id})"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The small line, which unfolds to the sentence, the measured value and its bound."""
+        sentence = self.text[:1].upper() + self.text[1:].rstrip(".")
+        return (
+            f'<details class="claim" id="claim-{self.id}" style="font-size: 0.85em">'
+            f"<summary>{'✓' if self.holds else '✗'} {escape(self.line)}</summary>"
+            f"<p>{escape(sentence)}. Measured: {escape(self.value)}; must be {escape(self.bound)}. "
+            f"<code>{self.id}</code></p></details>"
+        )
 
 
 def _numbers(value: Any, what: str) -> list[float]:
@@ -58,27 +74,37 @@ def _numbers(value: Any, what: str) -> list[float]:
     return [float(item) for item in items]
 
 
-def _show(numbers: Sequence[float]) -> str:
-    """The number itself, or median and range over the seeds."""
+def _show(numbers: Sequence[float], per: str) -> str:
+    """The number itself, or median and range over the seeds (or whatever there is one number `per`)."""
     if len(set(numbers)) == 1:
-        often = "" if len(numbers) == 1 else f" in all {len(numbers)}"
-        whole = float(numbers[0]).is_integer() and abs(numbers[0]) < 1e15
-        return format_cell(int(numbers[0]) if whole else numbers[0]) + often
+        often = "" if len(numbers) == 1 else f" for each of {len(numbers)} {per}s"
+        return _short(numbers) + often
     low, high = format_cell(float(min(numbers))), format_cell(float(max(numbers)))
-    return f"median {format_cell(float(median(numbers)))} of {len(numbers)}, range {low} to {high}"
+    return f"{format_cell(float(median(numbers)))} in the median of {len(numbers)} {per}s, from {low} to {high}"
 
 
-def _against(numbers: list[float], baseline: Mapping[str, Any], sign: int) -> tuple[bool, str]:
-    """Compare seed by seed with every named baseline; sign +1: must be above, -1: below."""
-    holds, parts = True, []
+def _short(numbers: Sequence[float]) -> str:
+    """The number, or the median."""
+    middle = float(median(numbers))
+    whole = middle.is_integer() and abs(middle) < 1e15 and len(set(numbers)) == 1
+    return format_cell(int(middle) if whole else middle)
+
+
+def _against(numbers: list[float], baseline: Mapping[str, Any], sign: int, per: str) -> tuple[bool, str, str]:
+    """Compare seed by seed with every named baseline; sign +1: must be above, -1: below.
+
+    Returns whether it holds, the bound in words, and the baselines for the small line.
+    """
+    holds, bounds, parts = True, [], []
     for name, value in baseline.items():
         others = _numbers(value, f"the baseline {name!r}")
         if len(others) not in (1, len(numbers)):
             raise ValueError(f"the baseline {name!r} has {len(others)} values, the claim {len(numbers)}")
         others = others * len(numbers) if len(others) == 1 else others
         holds &= all(sign * (a - b) > 0 for a, b in zip(numbers, others, strict=True))
-        parts.append(f"{'above' if sign > 0 else 'below'} {name}: {_show(_numbers(value, name))}")
-    return holds, ", ".join(parts)
+        bounds.append(f"{'above' if sign > 0 else 'below'} {name}: {_show(_numbers(value, name), per)}")
+        parts.append(f"{_short(others)} for {name}")
+    return holds, ", ".join(bounds), " and ".join(parts)
 
 
 def claim(
@@ -92,6 +118,7 @@ def claim(
     tolerance: float = 0.0,
     above: Mapping[str, Any] | None = None,
     below: Mapping[str, Any] | None = None,
+    per: str = "seed",
 ) -> None:
     """Check one sentence of the book against the number computed beside it.
 
@@ -106,6 +133,7 @@ def claim(
         tolerance: how far from `equals` still counts.
         above: named baselines that the value must exceed, seed by seed: `{"centre": 0.41}`.
         below: named baselines that the value must stay under.
+        per: what there is one number of where there are several: "seed", "training", "image".
 
     Raises:
         ClaimFailed: the value breaks a bound, or is NaN.
@@ -128,17 +156,36 @@ def claim(
         near = all(abs(n - equals) <= tolerance for n in numbers)
         spread = f" within {format_cell(tolerance)}" if tolerance else ""
         verdicts.append((near, f"equal to {format_cell(equals)}{spread}"))
-    verdicts += [_against(numbers, above, +1)] if above else []
-    verdicts += [_against(numbers, below, -1)] if below else []
+    others: list[str] = []
+    for baseline, sign in ((above, +1), (below, -1)):
+        if baseline:
+            holds, bound, part = _against(numbers, baseline, sign, per)
+            verdicts.append((holds, bound))
+            others.append(part)
     if not verdicts:
         raise ValueError(f"claim {id!r} cannot fail: give at_least, at_most, equals, above or below")
     holds = all(ok for ok, _ in verdicts) and not any(map(math.isnan, numbers))
-    shown = str(bool(value)) if equals is True or equals is False else _show(numbers)
-    checked = Claim(id, text, shown, "; ".join(bound for _, bound in verdicts), holds)
+    truth = equals is True or equals is False
+    shown = str(bool(value)) if truth else _show(numbers, per)
+    line = " against ".join([shown if truth else _short(numbers), *filter(None, [" and ".join(others)])])
+    if len(numbers) > 1:
+        line += f" ({len(numbers)} {per}s)"
+    checked = Claim(id, text, shown, "; ".join(bound for _, bound in verdicts), holds, line)
     _record(checked)
     if not holds:
         raise ClaimFailed(str(checked))
-    print(checked)
+    _say(checked)
+
+
+def _say(checked: Claim) -> None:
+    """Show a claim as HTML in a notebook, as a line of text elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None:
+        print(checked)
+    else:
+        from IPython.display import display
+
+        display(checked)
 
 
 def _record(checked: Claim) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*$", re.MULTILINE)
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*\s*$", re.MULTILINE | re.DOTALL)
+KINDS = {"claim": "claim", "table": "table", "summary": "table"}  # by the function that a cell's last line calls
 MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
 
 
@@ -53,6 +54,19 @@ class Cell:
             SyntaxError: the cell is not Python.
         """
         return ast.parse(MAGIC.sub(r"\1pass", self.source))
+
+    @property
+    def kind(self) -> str:
+        """What it is for: "claim", "plot" or "table" where its last line is a call of that kind, otherwise ""."""
+        called = self.called[-1] if self.called else ""
+        return "plot" if called.startswith("plots.") else KINDS.get(called, "")
+
+    @property
+    def called(self) -> list[str]:
+        """For every statement the name of the function that it calls and does no more; "" for any other statement."""
+        values = [getattr(statement, "value", None) for statement in self.tree.body]
+        calls = zip(self.tree.body, values, strict=True)
+        return [ast.unparse(v.func) if isinstance(s, ast.Expr) and isinstance(v, ast.Call) else "" for s, v in calls]
 
     def calls(self, name: str) -> list[ast.Call]:
         """The calls of a function `name`, or of any function of a module `name` when it ends in a dot, in order."""

@@ -98,6 +98,20 @@ def figures(chapter: Chapter) -> list[str]:
     return lines
 
 
+def folds(chapter: Chapter) -> list[str]:
+    """Cells whose code the site should fold and does not, and claims that share a cell with what is not one.
+
+    A claim, a plot and a table are folded, with the tag hide-input; one whose code teaches carries show-input instead.
+    """
+    lines = []
+    for cell in chapter.code:
+        if cell.kind and not {"hide-input", "show-input", "remove-output", "remove-cell"} & cell.tags:
+            lines.append(f"{where(chapter, cell)}: a {cell.kind} without the tag hide-input (or show-input)")
+        if cell.calls("claim") and set(cell.called) != {"claim"}:
+            lines.append(f"{where(chapter, cell)}: a claim in a cell with other code")
+    return lines
+
+
 def figure_names(all_chapters: list[Chapter]) -> list[str]:
     """Figure names that are used twice."""
     return repeated("figure", [name for chapter in all_chapters for name in chapter.figures.values()])
@@ -199,7 +213,7 @@ def problems(root: Path, repository: str, allowed: set[str]) -> list[str]:
     lines = setup_cells(book, repository) + figure_names(book) + equations(book, docstrings(root)) + claims(book)
     for chapter in book:
         lines += imports(chapter, allowed)
-        for check in (stored_outputs, figures, exercises, cell_sizes, cell_ids):
+        for check in (stored_outputs, folds, figures, exercises, cell_sizes, cell_ids):
             lines += check(chapter)
     return lines
 

@@ -163,8 +163,8 @@ def right_cells() -> list[dict[str, Any]]:
         code(SETUP),
         code("import torch\n\nfrom helpers import plots", "imports"),
         markdown(maths),
-        code("plots.images(torch.ones(1, 2, 2))", **ABOUT),
-        code('claim("one-is-one", 1, equals=1, text="one is one")'),
+        code("plots.images(torch.ones(1, 2, 2))", "hide-input", **ABOUT),
+        code('claim("one-is-one", 1, equals=1, text="one is one")', "hide-input"),
         code("widgets.pick(torch)", "remove-output"),
         markdown("### Exercise 1.1 (build): the same"),
         code(STUB),
@@ -201,6 +201,11 @@ FAULTS = {  # the cell, what is changed in it, and what is said; a text alone is
     "experiments imported whole": (2, "import helpers.experiments.licnn as l", "imports helpers.experiments"),
     "no alt text": (4, {"metadata": {"mystnb": {"figure": ABOUT["mystnb"]["figure"]}}}, "draws without alt text"),
     "no caption": (4, {"metadata": {"mystnb": {"image": {"alt": "a"}, "figure": {"name": "n"}}}}, "a figure caption"),
+    "a plot that is not folded": (4, {"metadata": ABOUT}, "a plot without the tag hide-input"),
+    "a claim that is not folded": (5, {"metadata": {}}, "a claim without the tag hide-input"),
+    "a table that is not folded": (2, "table([(1,)], ['a'])", "a table without the tag hide-input"),
+    "a claim beside other code": (5, f"b = 1\n{ONE}", "a claim in a cell with other code"),
+    "a claim in other code": (5, f"for _ in range(1):\n    {ONE}", "a claim in a cell with other code"),
     "a widget on the page": (6, {"metadata": {}}, "without the tag remove-output"),
     "an equation without a function": (
         3, "$$a$$ (eq-one) and $$b$$ (eq-two) implemented by `helpers.m.g`", "eq-one: the text after it does not say",
@@ -251,7 +256,7 @@ def test_a_figure_name_used_in_two_chapters_is_named(tmp_path: Path) -> None:
 def test_what_is_kept_on_purpose_is_not_a_problem(tmp_path: Path) -> None:
     cells = right_cells()
     output = {"output_type": "stream", "name": "stdout", "text": "1"}
-    cells[5] |= {"outputs": [output], "execution_count": 1, "metadata": {"tags": ["keep_output"]}}
+    cells[5] |= {"outputs": [output], "execution_count": 1, "metadata": {"tags": ["keep_output", "hide-input"]}}
     assert problems_of(tmp_path, cells) == []
 
 

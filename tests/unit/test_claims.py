@@ -1,4 +1,6 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,8 +89,8 @@ def test_the_log_records_true_and_false_claims(tmp_path, monkeypatch):
         claim("no", 0, at_least=1, text="b")
     first, second = map(json.loads, log.read_text(encoding="utf8").splitlines())
     assert first == {
-        "id": "yes", "text": "é", "value": "median 2 of 3, range 1 to 4", "bound": "at least 1", "holds": True,
-        "notebook": "ch00_test",
+        "id": "yes", "text": "é", "value": "2 in the median of 3 seeds, from 1 to 4", "bound": "at least 1",
+        "holds": True, "line": "2 (3 seeds)", "notebook": "ch00_test",
     }  # fmt: skip
     assert (second["id"], second["holds"]) == ("no", False)
 
@@ -98,14 +100,38 @@ def test_the_log_records_true_and_false_claims(tmp_path, monkeypatch):
     [
         (3, {"equals": 3}, "[3; equal to 3]"),
         (True, {"equals": True}, "[True; equal to True]"),
-        ([2, 2], {"at_least": 1}, "[2 in all 2; at least 1]"),
-        ([1.0, 2.5, 2.0], {"at_most": 3}, "[median 2 of 3, range 1 to 2.5; at most 3]"),
+        ([2, 2], {"at_least": 1}, "[2 for each of 2 seeds; at least 1]"),
+        ([1.0, 2.5, 2.0], {"at_most": 3}, "[2 in the median of 3 seeds, from 1 to 2.5; at most 3]"),
         (0.25, {"above": {"centre": 0.125}}, "[0.25; above centre: 0.125]"),
     ],
 )
 def test_the_line_shows_the_value_beside_its_bound(value, bounds, shown, capsys):
     claim("x", value, text="x", **bounds)
     assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "line"),
+    [
+        (0.8, {"above": {"the centre": 0.34}}, "0.8 against 0.34 for the centre"),
+        (0.8, {"above": {"chance": 0.3}, "below": {"the box": 0.9}}, "0.8 against 0.3 for chance and 0.9 for the box"),
+        ([0.8, 0.9, 0.7], {"above": {"chance": [0.1, 0.2, 0.3]}}, "0.8 against 0.2 for chance (3 seeds)"),
+        ([2, 2], {"at_least": 1, "per": "training"}, "2 (2 trainings)"),
+        (1.234e-7, {"at_most": 1e-6}, "1.2e-07"),
+        (True, {"equals": True}, "True"),
+    ],
+)  # fmt: skip
+def test_the_small_line_says_what_was_measured(value, bounds, line, monkeypatch, capsys):
+    said = []
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: "a shell"))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=said.append))
+    claim("x-y", value, text="it <holds>.", **bounds)
+    (html,) = [shown._repr_html_() for shown in said]
+    assert capsys.readouterr().out == ""
+    assert html.startswith('<details class="claim" id="claim-x-y"')
+    assert f"<summary>✓ {line}</summary>" in html
+    assert "<p>It &lt;holds&gt;. Measured: " in html
+    assert "must be " in html.split("Measured")[1]
 
 
 def test_the_summary_lists_each_claim_once():

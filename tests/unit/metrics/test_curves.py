@@ -177,9 +177,9 @@ def test_several_classes_equal_the_single_ones(curve):
         close(several.scores[:, k], single.scores)
         close(several.auc[:, k], single.auc)
     column = curve(net, IMAGES, target[:, 1:], maps[:, 1:], steps=5)  # (B, 1) keeps its axis
-    exactly(column.scores, several.scores[:, 1:])
+    close(column.scores, several.scores[:, 1:])  # another batch, so not to the last bit
     for same_class in (1, [1, 1, 1], torch.tensor(1, dtype=torch.uint8)):
-        exactly(curve(net, IMAGES, same_class, maps[:, 1], steps=5).auc[2], several.auc[2, 1])
+        close(curve(net, IMAGES, same_class, maps[:, 1], steps=5).auc[2], several.auc[2, 1])
 
 
 @pytest.mark.filterwarnings("ignore")
