@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -291,6 +295,57 @@ def test_nothing_of_the_teachers_can_be_read_or_written(child: judge.Child, tmp_
     for path in places:
         grade(body(f"with open({str(path)!r}, 'w') as file:\n    file.write('x')\nreturn maps"), child, tmp_path)
         assert not path.exists()
+
+
+@pytest.mark.usefixtures("apart")
+def test_the_kernel_cannot_be_set(child: judge.Child, tmp_path: Path) -> None:
+    result = grade(body("return open('/proc/sys/kernel/core_pattern', 'r+').name"), child, tmp_path)
+    assert "PermissionError" in result["tasks"]["a0.1"]["parts"][0]["message"]
+
+
+UNPRIVILEGED = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+WHAT_IT_MAY = """
+import os
+for path in ("/usr/x", "/book/x", "/proc/sys/kernel/core_pattern"):
+    try:
+        open(path, "r+" if os.path.exists(path) else "w")
+    except OSError:
+        continue
+    print("can write", path)
+print("sees", [path for path in ("/etc/passwd", "/home", "/root") if os.path.exists(path)])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="tries it as another user, which only root can")
+@pytest.mark.parametrize("sort", ["bubblewrap", "unshare"])
+def test_a_teacher_without_rights_has_a_sandbox_too(sort: str, tmp_path: Path) -> None:
+    python = shutil.which("python3", path="/usr/bin:/bin")  # the tests' own may lie where that user cannot read
+    if python is None or (sort == "bubblewrap" and shutil.which("bwrap") is None):
+        pytest.skip(f"needs the system's Python and {sort}")
+    lines = (
+        "import subprocess, sys; from tools.course import sandbox",
+        f"command = sandbox.command({sort!r}, [sys.executable, '-c', {WHAT_IT_MAY!r}], sys.argv[1], 0)",
+        "print(subprocess.run(command, capture_output=True, text=True, env=sandbox.environment(sys.argv[1])).stdout)",
+    )
+    with tempfile.TemporaryDirectory() as empty:
+        Path(empty).chmod(0o777)
+        done = subprocess.run(
+            [*UNPRIVILEGED, python, "-B", "-c", "\n".join(lines), empty],
+            cwd=ROOT,
+            env=os.environ | {"HOME": empty, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if "ModuleNotFoundError" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip(f"that user cannot try it here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.stdout.split("\n")[0] == "sees []", done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="is about root")
+def test_root_never_uses_bubblewrap() -> None:
+    with pytest.raises(sandbox.NoSandbox, match="bubblewrap does not work here"):
+        sandbox.choose("bubblewrap")
 
 
 @pytest.mark.usefixtures("apart")
