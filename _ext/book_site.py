@@ -11,11 +11,13 @@
 
 import os
 import sys
-from functools import cache
+from functools import cache, partial
+from html import escape
 from importlib.metadata import distribution
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -24,15 +26,21 @@ from sphinx.util.fileutil import copy_asset
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from page_source import prepared_text  # noqa: E402 (the root is on the path only now)
+from page_source import Page, prepared_text  # noqa: E402 (the root is on the path only now)
 
 from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402
+from tools.front_page import build_line, cover, pages_table  # noqa: E402
 from tools.links import Targets, targets  # noqa: E402
-from tools.run_pages import executed, read_log  # noqa: E402
+from tools.project import repository, site_address  # noqa: E402
+from tools.run_pages import costs, executed, read_log  # noqa: E402
 
 log = logging.getLogger(__name__)
 
 APPENDIX = "book/appendix/"
+DESCRIPTION = {
+    "book/index": "An executable book on where convolutional networks look: saliency maps, class activation maps, "
+    "LICNN, log-polar vision and visual search, rebuilt in PyTorch and measured against honest baselines.",
+}
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
@@ -64,10 +72,11 @@ def fill_in(app: Sphinx, name: str, source: list[str]) -> None:
     if page.exists():
         source[0] = page.read_text(encoding="utf8")
     if name in {f"book/{chapter.name}" for chapter in chapters(ROOT)}:
-        source[0] = prepared_text(source[0], page.stem, link_targets())
-    for marker, content in (("equations", equation_list), ("claims", claim_list), ("networks", network_list)):
+        about = Page(page.stem, repository(ROOT), page_costs().get(page.stem) if page.exists() else None)
+        source[0] = prepared_text(source[0], about, link_targets())
+    for marker, content in GENERATED.items():
         place = f"<!-- generated: {marker} -->"
-        if name.startswith(APPENDIX) and place in source[0]:
+        if place in source[0] and not name.endswith("ipynb"):
             source[0] = source[0].replace(place, content())
 
 
@@ -84,6 +93,12 @@ def network_list() -> str:
     from tools.networks_page import overview, sections  # pandas: only where the page is there
 
     return f"## At a glance\n\n{overview(ROOT)}\n\n## One by one\n\n{sections(ROOT)}"
+
+
+@cache
+def page_costs() -> dict[str, Any]:
+    """What each page's run took."""
+    return costs(ROOT)
 
 
 def link(section: Section) -> str:
@@ -132,6 +147,37 @@ def claim_entry(claim: Claim, measured: dict[str, Any] | None) -> str:
     )
 
 
+# What stands on a page in place of `<!-- generated: NAME -->`.
+GENERATED = {
+    "equations": equation_list,
+    "claims": claim_list,
+    "networks": network_list,
+    "cover": partial(cover, ROOT),
+    "pages": partial(pages_table, ROOT),
+    "build": partial(build_line, ROOT),
+}
+
+
+def add_head(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """A page's description for search engines and for who shares a link; the front page has no title twice."""
+    chapter = next((chapter for chapter in chapters(ROOT) if page == f"book/{chapter.name}"), None)
+    description = chapter.raw["metadata"].get("about", {}).get("description") if chapter else DESCRIPTION.get(page)
+    if description:
+        context["metatags"] = (
+            context.get("metatags", "") + f'\n<meta name="description" content="{escape(description)}">'
+        )
+        context["meta"] = (context.get("meta") or {}) | {"og:description": description}
+    if page == app.config.root_doc:
+        context["docstitle"] = ""
+
+
+def say_build(app: Sphinx, config: Any) -> None:
+    """Where the site is published; version, commit and date at the foot of every page."""
+    config.html_baseurl = config.ogp_site_url = site_address(ROOT)
+    config.notfound_urls_prefix = urlsplit(site_address(ROOT)).path
+    config.html_theme_options["extra_footer"] = f"<p>{build_line(ROOT)}</p>" + config.html_theme_options["extra_footer"]
+
+
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Leave out the scripts of sphinx-thebe."""
     scripts = context.get("script_files", [])
@@ -152,9 +198,11 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register everything with Sphinx."""
+    app.connect("config-inited", say_build)
     app.connect("builder-inited", check_run)
     app.connect("source-read", fill_in)
     app.connect("warn-missing-reference", excuse_not_run)
+    app.connect("html-page-context", add_head, priority=400)  # before sphinxext.opengraph
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -30,6 +30,12 @@ def repository(root: Path = ROOT) -> str:
     return project(root)["urls"]["Repository"]
 
 
+def site_address(root: Path = ROOT) -> str:
+    """Where the site is published: GitHub's pages of the repository, with a slash at the end."""
+    owner, name = repository(root).removeprefix("https://github.com/").split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
 def requirements(root: Path = ROOT, extras: tuple[str, ...] = ()) -> list[str]:
     """The dependencies of `helpers` and those of the given extras, as written."""
     table = project(root)
