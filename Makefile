@@ -8,7 +8,7 @@ READY := $(VENV)/installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-all lab course clean repository lock data
+.PHONY: help book test test-all lint links lab course clean repository lock data
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
@@ -21,6 +21,12 @@ test: $(READY)  ## run everything that CI runs on every change
 
 test-all: $(READY)  ## the same, and the tests that are rare and slow
 	@$(RUN) -m tools.check --all
+
+lint: $(READY)  ## read the code without running it: lint, format, imports, types, notebooks stripped
+	@$(RUN) -m tools.check --read
+
+links: $(READY)  ## whether what the book links to elsewhere is still there (needs a network, and the last `make book`)
+	@$(RUN) -m tools.book --links
 
 lab: $(READY)  ## open the chapters in JupyterLab
 	@$(RUN) -m jupyterlab --notebook-dir=book

@@ -10,6 +10,7 @@
 """
 
 import os
+import re
 import sys
 from functools import cache, partial
 from html import escape
@@ -175,6 +176,8 @@ def say_build(app: Sphinx, config: Any) -> None:
     """Where the site is published; version, commit and date at the foot of every page."""
     config.html_baseurl = config.ogp_site_url = site_address(ROOT)
     config.notfound_urls_prefix = urlsplit(site_address(ROOT)).path
+    # `make links` passes over what is the book's own: it is there once it has been published.
+    config.linkcheck_ignore = [re.escape(own) for own in (repository(ROOT), site_address(ROOT))]
     config.html_theme_options["extra_footer"] = f"<p>{build_line(ROOT)}</p>" + config.html_theme_options["extra_footer"]
 
 

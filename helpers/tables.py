@@ -37,7 +37,7 @@ def format_cell(value: object) -> str:
 
 def format_column(values: Sequence[object]) -> list[str]:
     """The cells of a column as the tables print them: its floats with the same number of decimals."""
-    floats = [float(value) for value in values if _is_number(value) and not isinstance(value, Integral)]
+    floats = [value for value in map(_as_float, values) if value is not None]
     largest = max((abs(number) for number in floats if math.isfinite(number)), default=0.0)
     if not 1e-3 <= largest < 1e6:
         return [format_cell(value) for value in values]
@@ -46,10 +46,8 @@ def format_column(values: Sequence[object]) -> list[str]:
         return [format_cell(value) for value in values]
     while decimals and all(round(n, decimals) == round(n, decimals - 1) for n in floats if math.isfinite(n)):
         decimals -= 1
-    return [
-        f"{float(value):,.{decimals}f}" if _is_number(value) and not isinstance(value, Integral) else format_cell(value)
-        for value in values
-    ]
+    pairs = zip(values, map(_as_float, values), strict=True)
+    return [format_cell(value) if number is None else f"{number:,.{decimals}f}" for value, number in pairs]
 
 
 class Table(pd.DataFrame):
@@ -139,3 +137,8 @@ def _scoped(html: str) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _as_float(value: object) -> float | None:
+    """A number that is not whole by its type; None for anything else."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool | Integral) else None

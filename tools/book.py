@@ -1,4 +1,4 @@
-"""Build the book: `python -m tools.book [--chapter NAME] [--root DIR]`.
+"""Build the book: `python -m tools.book [--chapter NAME | --links] [--root DIR]`.
 
 Runs every page once, side by side (`tools.run_pages`), and writes the site to `_build/html` from their outputs, with
 warnings as errors. Prints each page's time and peak memory, and at the end the address of the page to open.
@@ -153,6 +153,29 @@ def write_site(root: Path, *, quiet: bool = False) -> subprocess.CompletedProces
     return subprocess.run(command, env=os.environ | variables, text=True, encoding="utf8", check=False, **output)
 
 
+def check_links(root: Path) -> int:
+    """Ask for every address outside of the site that the pages link to, and print those that do not answer.
+
+    Returns:
+        0 when all did, otherwise 1.
+    """
+    target = root / "_build" / "links"
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "--builder", "custom"]
+    command += ["--custom-builder", "linkcheck", "--path-output", str(target), "--all"]
+    variables = {"PYTHONPATH": str(root), "PYTHONUTF8": "1", "HELPERS_RUN": str(run_dir(root))}
+    # Sphinx's own exit code is of no use: Jupyter Book's is 0 whatever the builder found.
+    said = subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True, encoding="utf8", check=False
+    )
+    report = target / "_build" / "linkcheck" / "output.txt"
+    if not report.exists():
+        print(COLOUR.sub("", said.stdout + said.stderr))
+        return 1
+    broken = [line for line in report.read_text(encoding="utf8").splitlines() if "[broken]" in line]
+    print("\n".join(broken) or "Every link answers.")
+    return 1 if broken else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Build, then report.
 
@@ -165,10 +188,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.book", description="Build the book without a network.")
     parser.add_argument("--chapter", metavar="NAME", help="run only this chapter, for example ch01_basics")
     parser.add_argument("--root", metavar="DIR", type=Path, default=HERE.parent, help="the book's root folder")
+    parser.add_argument("--links", action="store_true", help="check the links to other sites after the last build")
     options = parser.parse_args(arguments)
     root = options.root.resolve()
     if not (root / "_toc.yml").exists():
         parser.error(f"{root} holds no book: there is no _toc.yml")
+    if options.links:
+        return check_links(root)
     try:
         result = build(root, options.chapter or None)
     except ValueError as error:

@@ -1,8 +1,9 @@
-"""Everything that CI runs: `python -m tools.check [--all] [pytest arguments]`.
+"""Everything that CI runs: `python -m tools.check [--all | --read] [pytest arguments]`.
 
 First the code is read (lint, format, imports, types) while the book is built: every page is run once, and the site is
 written from their outputs. Then come the tests, those of the site in a browser among them, side by side. `--all` adds
-the tests marked slow. All of it always runs; the exit code is not 0 when any part failed.
+the tests marked slow, `--read` stops after reading the code. All of it always runs; the exit code is not 0 when any
+part failed.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m tools.check", description="Run everything that CI runs.")
     parser.add_argument("--all", action="store_true", help="also the tests marked slow")
+    parser.add_argument("--read", action="store_true", help="only what reads the code without running it")
     options, tests = parser.parse_known_args(arguments)
     start, failed = time.perf_counter(), []
 
@@ -109,6 +111,10 @@ def main(arguments: list[str] | None = None) -> int:
     pages_ended = threading.Event()
     with ThreadPoolExecutor(2) as whole, ThreadPoolExecutor(workers()) as pool:
         running = [pool.submit(note_reading, part, command) for part, command in readings().items()]
+        if options.read:
+            for future in running:
+                future.result()  # raises what went wrong in it
+            return 1 if failed else 0
         building = whole.submit(book.build, ROOT, pool=pool, quiet=True, pages_ended=pages_ended)
         building.add_done_callback(lambda _: pages_ended.set())
         for future in running:
