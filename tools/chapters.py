@@ -75,6 +75,11 @@ class Exercise:
     solution: str
 
     @property
+    def heading(self) -> str:
+        """Its heading."""
+        return f"Exercise {self.number} ({self.kind}): {self.title}"
+
+    @property
     def solution_code(self) -> str:
         """The Python of the solution, all its fences together."""
         return "\n".join(PYTHON_FENCE.findall(self.solution))

@@ -1,17 +1,19 @@
 """Links that the pages do not write out, so that their sentences read well everywhere.
 
-"chapter 3", a word of the glossary at its first use on a page, and `cam.grad_cam` are plain text in the notebooks. On
-the site, and in the edition of the notebooks that readers open, they are links; this file finds them in the text.
-Code, formulas, headings, HTML and what is a link already are left as they are.
+"chapter 3", "exercise 3.2", "Zhou and others (2016)", a word of the glossary at its first use on a page, and
+`cam.grad_cam` are plain text in the notebooks. On the site, and in the edition of the notebooks that readers open, they
+are links; this file finds them in the text. Code, formulas, headings, HTML and what is a link already are left alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.cells import anchor
 from tools.chapters import chapters
 
 # What is not prose. The longest come first: a fence holds anything, code holds dollars, a role holds code.
@@ -32,16 +34,29 @@ CODE = re.compile(r"`(?P<name>(?:\w+\.)*\w+)`")
 CHAPTER = re.compile(
     r"\b(?P<word>[Cc]hapters?)(?P<space>\s+)(?P<numbers>\d+(?:(?:,\s*|,?\s+(?:and|or|to)\s+)\d+)*)\b(?!\.\d)"
 )
+EXERCISE = re.compile(r"\b[Ee]xercise\s+(?P<number>\d+\.\d+)\b")
+WORK = re.compile(
+    r"\b(?P<author>[A-Z][\w-]+)(?P<others>(?:,? [A-Z][\w-]+| and| others| et al\.|,)*) \((?P<year>\d{4})(?=[,)])"
+)
+ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308"}  # as TeX writes them, and Unicode
+ACCENT = re.compile(r"\{\\(?P<accent>['`^\"])(?P<letter>\w)\}")
+ENTRY = re.compile(r"^@\w+\{(?P<key>[^,\s]+),(?P<fields>.*?)^\}", re.MULTILINE | re.DOTALL)
 GLOSSARY = re.compile(r"```\{glossary\}\n(?P<body>.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What can be linked to: chapters by number, words of the glossary, public functions by dotted name."""
+    """What can be linked to.
+
+    Chapters and exercises by number, words of the glossary, public functions by dotted name; for the surname of a first
+    author and a year the works' keys, each with the surnames of the other authors.
+    """
 
     chapters: dict[int, str]
     terms: Collection[str]
     functions: Collection[str]
+    exercises: Mapping[str, str] = field(default_factory=dict)
+    works: Mapping[tuple[str, str], Mapping[str, list[str]]] = field(default_factory=dict)
     _forms: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +77,14 @@ class Targets:
         """The word of the glossary that has this form."""
         return self._forms[" ".join(form.lower().split())]
 
+    def work(self, named: re.Match[str]) -> str | None:
+        """The key of the work that a match of `WORK` names, if it is only one."""
+        others = re.findall(r"[A-Z][\w-]+", named["others"])
+        some = re.search(r"others|et al", named["others"])
+        candidates = self.works.get((named["author"], named["year"]), {})
+        keys = [key for key, rest in candidates.items() if (set(others) <= set(rest) if some else others == rest)]
+        return keys[0] if len(keys) == 1 else None
+
     def function(self, code: str) -> str | None:
         """The public function that a piece of code names, with or without `helpers.` in front."""
         names = (code, f"helpers.{code}")
@@ -72,7 +95,29 @@ def targets(root: Path, functions: Collection[str] = ()) -> Targets:
     """What the book at `root` has to link to; the public functions are the caller's to find."""
     numbers = {int(chapter.name[2:4]): f"/book/{chapter.path.name}" for chapter in reversed(chapters(root))}
     glossary = root / "book" / "appendix" / "glossary.md"
-    return Targets(numbers, glossary_terms(glossary.read_text(encoding="utf8")) if glossary.exists() else (), functions)
+    terms = glossary_terms(glossary.read_text(encoding="utf8")) if glossary.exists() else ()
+    exercises = {
+        exercise.number: f"/book/{chapter.path.name}#{anchor(exercise.heading)}"
+        for chapter in chapters(root)
+        for exercise in chapter.exercises
+    }
+    works = root / "book" / "references.bib"
+    return Targets(
+        numbers, terms, functions, exercises, bibliography(works.read_text(encoding="utf8")) if works.exists() else {}
+    )
+
+
+def bibliography(text: str) -> dict[tuple[str, str], dict[str, list[str]]]:
+    """The works of a BibTeX file, as `Targets` holds them."""
+    text = ACCENT.sub(lambda match: unicodedata.normalize("NFC", match["letter"] + ACCENTS[match["accent"]]), text)
+    works: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for entry in ENTRY.finditer(text):
+        authors = re.search(r"author\s*=\s*\{(?P<names>[^{}]+)\}", entry["fields"])
+        year = re.search(r"year\s*=\s*\{?(?P<year>\d{4})", entry["fields"])
+        if authors and year:
+            first, *others = (name.split(",")[0].strip() for name in re.split(r"\s+and\s+", authors["names"]))
+            works.setdefault((first, year["year"]), {})[entry["key"]] = others
+    return works
 
 
 def glossary_terms(text: str) -> list[str]:
@@ -94,7 +139,7 @@ def forms(term: str) -> Iterator[str]:
 class Linker:
     """Writes the links of one page; a word of the glossary becomes one only once.
 
-    `page` is the page's own name: it does not link to itself. The three functions write the links.
+    `page` is the page's own name: it does not link to itself. The functions write the links.
     """
 
     targets: Targets
@@ -102,27 +147,35 @@ class Linker:
     to_chapter: Callable[[str, str], str]
     to_term: Callable[[str, str], str]
     to_function: Callable[[str, str], str]
+    to_work: Callable[[str, str], str] = lambda year, key: year
     used: set[str] = field(default_factory=set)
 
     def __call__(self, text: str) -> str:
         """A markdown text with its links."""
-        parts, end = [], 0
-        for match in PROTECTED.finditer(text):
-            parts += [self._prose(text[end : match.start()]), self._code(match[0])]
-            end = match.end()
-        return "".join([*parts, self._prose(text[end:])])
+        return _between(PROTECTED, text, self._code, self._prose)
 
-    def _code(self, text: str) -> str:
-        match = CODE.fullmatch(text)
-        name = self.targets.function(match["name"]) if match else None
-        return self.to_function(match["name"], name) if name else text
+    def _code(self, match: re.Match[str]) -> str:
+        code = CODE.fullmatch(match[0])
+        name = self.targets.function(code["name"]) if code else None
+        return self.to_function(code["name"], name) if name else match[0]
 
     def _prose(self, text: str) -> str:
-        parts, end = [], 0
-        for match in CHAPTER.finditer(text):
-            parts += [self._terms(text[end : match.start()]), self._chapters(match)]
-            end = match.end()
-        return "".join([*parts, self._terms(text[end:])])
+        return _between(CHAPTER, text, self._chapters, self._numbered)
+
+    def _numbered(self, text: str) -> str:
+        return _between(EXERCISE, text, self._exercise, self._works)
+
+    def _works(self, text: str) -> str:
+        return _between(WORK, text, self._work, self._terms)
+
+    def _work(self, match: re.Match[str]) -> str:
+        key = self.targets.work(match)
+        year = self.to_work(match["year"], key) if key else match["year"]
+        return f"{match['author']}{match['others']} ({year}"
+
+    def _exercise(self, match: re.Match[str]) -> str:
+        target = self.targets.exercises.get(match["number"])
+        return self.to_chapter(match[0], target) if target else match[0]
 
     def _chapters(self, match: re.Match[str]) -> str:
         single = re.fullmatch(r"\d+", match["numbers"])
@@ -157,7 +210,19 @@ def site_linker(targets: Targets, page: str) -> Linker:
         to_chapter=lambda text, target: f"[{text}]({target})",
         to_term=lambda text, term: f"{{term}}`{text} <{term}>`",
         to_function=lambda text, name: f"{{py:obj}}`{text} <{name}>`",
+        to_work=lambda year, key: f"{{cite:year}}`{key}`",
     )
+
+
+def _between(
+    pattern: re.Pattern[str], text: str, matched: Callable[[re.Match[str]], str], rest: Callable[[str], str]
+) -> str:
+    """The text with every match of the pattern changed by one function, and what lies between by another, in order."""
+    parts, end = [], 0
+    for match in pattern.finditer(text):
+        parts += [rest(text[end : match.start()]), matched(match)]
+        end = match.end()
+    return "".join([*parts, rest(text[end:])])
 
 
 def _spaced(words: str) -> str:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from tools.cells import Cell
 from tools.chapters import EQUATION_LABEL, Chapter, chapters, docstrings
+from tools.links import CODE, PROTECTED, WORK, Targets, targets
 
 MAX_LINES = 25
 MAX_COLUMNS = 88  # what the page shows without scrolling
 MEDIAN_LINES = 6
+TYPED = re.compile(r"\b(?:[Ff]igure|[Ff]ig\.|[Ee]quation) \(?\d+\.\d+")  # those of a source have no chapter
 # The folder of `import NAME` where it is not the distribution's own name.
 DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipykernel"}
 # These come with a dependency that cannot do without them, and `helpers` is what the chapters are about.
@@ -109,6 +111,33 @@ def folds(chapter: Chapter) -> list[str]:
             lines.append(f"{where(chapter, cell)}: a {cell.kind} without the tag hide-input (or show-input)")
         if cell.calls("claim") and set(cell.called) != {"claim"}:
             lines.append(f"{where(chapter, cell)}: a claim in a cell with other code")
+    return lines
+
+
+def unlinked(chapter: Chapter, targets: Targets, docs: dict[str, str]) -> list[str]:
+    """What the prose names and the site cannot link: works, names of the package, numbers written by hand.
+
+    Args:
+        chapter: the chapter.
+        targets: what can be linked, as `tools.links.targets` gives it.
+        docs: the docstring of each function by dotted name, as `tools.chapters.docstrings` gives it.
+
+    Returns:
+        One line a problem.
+    """
+    lines, rooms = [], {name.split(".")[1] for name in docs}
+    for cell in chapter.cells:
+        if not cell.is_markdown:
+            continue
+        prose, place = PROTECTED.sub(" ", cell.source), where(chapter, cell)
+        for work in WORK.finditer(prose):
+            if work["others"] and not targets.work(work):
+                lines.append(f"{place}: no one work in references.bib is {work[0]})")
+        for code in (match["name"] for match in CODE.finditer(cell.source)):
+            room = code.removeprefix("helpers.").split(".")[0]
+            if "." in code and room in rooms and not {code, f"helpers.{code}"} & {*docs, f"helpers.{room}"}:
+                lines.append(f"{place}: `{code}` is not in helpers")
+        lines += [f"{place}: {typed[0]!r} is typed, not a reference" for typed in TYPED.finditer(prose)]
     return lines
 
 
@@ -209,9 +238,10 @@ def problems(root: Path, repository: str, allowed: set[str]) -> list[str]:
     Returns:
         One line a problem.
     """
-    book = chapters(root)
-    lines = setup_cells(book, repository) + figure_names(book) + equations(book, docstrings(root)) + claims(book)
+    book, docs, linkable = chapters(root), docstrings(root), targets(root)
+    lines = setup_cells(book, repository) + figure_names(book) + equations(book, docs) + claims(book)
     for chapter in book:
+        lines += unlinked(chapter, linkable, docs)
         lines += imports(chapter, allowed)
         for check in (stored_outputs, folds, figures, exercises, cell_sizes, cell_ids):
             lines += check(chapter)

@@ -13,6 +13,11 @@ TARGETS = Targets(
     {1: "/book/ch01_one.ipynb", 3: "/book/ch03_cam.ipynb"},
     ["GAP", "class activation map", "feature map", "policy", "box", "Max-C map", "window (of time)"],
     {"helpers.cam.grad_cam", "helpers.explain"},
+    {"3.2": "/book/ch03_cam.ipynb#exercise-32-build-a-box"},
+    {
+        ("Zhou", "2016"): {"zhou": ["Khosla", "Li"], "other": ["Ng"]},
+        ("Le", "1998"): {"lecun": ["Bottou", "Ng"], "le": ["Ng"], "alone": []},
+    },
 )
 MAPS = "{term}`feature maps <feature map>`"
 
@@ -28,6 +33,14 @@ def linked(text: str, page: str = "ch02_other") -> str:
         ("Chapter 3 says", "[Chapter 3](/book/ch03_cam.ipynb) says"),
         ("chapters 1 and 3", "chapters [1](/book/ch01_one.ipynb) and [3](/book/ch03_cam.ipynb)"),
         ("chapters 1, 2 and 3", "chapters [1](/book/ch01_one.ipynb), 2 and [3](/book/ch03_cam.ipynb)"),
+        ("Zhou, Khosla and others (2016) say", "Zhou, Khosla and others ({cite:year}`zhou`) say"),
+        ("Zhou and Ng (2016)", "Zhou and Ng ({cite:year}`other`)"),
+        ("Zhou and others (2016)", "Zhou and others (2016)"),
+        ("Le (1998)", "Le ({cite:year}`alone`)"),
+        ("Le, Bottou and Ng (1998, page 3)", "Le, Bottou and Ng ({cite:year}`lecun`, page 3)"),
+        ("Zhou (2015), Ng and Zhou (2016)", "Zhou (2015), Ng and Zhou (2016)"),
+        ("in exercise 3.2", "in [exercise 3.2](/book/ch03_cam.ipynb#exercise-32-build-a-box)"),
+        ("exercise 3.9", "exercise 3.9"),
         ("chapter 9", "chapter 9"),
         ("chapter 3.2", "chapter 3.2"),
         ("feature maps", MAPS),
@@ -92,7 +105,14 @@ def test_the_targets_are_read_off_the_book(tmp_path: Path) -> None:
     (tmp_path / "book" / "appendix").mkdir(parents=True)
     (tmp_path / "_toc.yml").write_text("root: book/index\n- file: book/ch02_a\n  - file: book/ch02_a_deeper\n")
     for name in ("ch02_a", "ch02_a_deeper"):
-        write_notebook(tmp_path / "book" / f"{name}.ipynb", [markdown("# A")])
+        cells = (
+            [markdown("# A"), markdown("### Exercise 2.1 (build): a `box`")] if name == "ch02_a" else [markdown("# A")]
+        )
+        write_notebook(tmp_path / "book" / f"{name}.ipynb", cells)
     text = "```{glossary}\nbox\n    What holds.\n\nGAP\n    An average.\n```\n"
     (tmp_path / "book" / "appendix" / "glossary.md").write_text(text)
-    assert targets(tmp_path) == Targets({2: "/book/ch02_a.ipynb"}, ["box", "GAP"], ())
+    entry = "@article{%s,\n  author = {Ng, Ann and L{\\'i}, Bo},\n  year = {%d}\n}\n"
+    (tmp_path / "book" / "references.bib").write_text(entry % ("a", 2001) + entry % ("b", 2002) + entry % ("c", 2002))
+    works = {("Ng", "2001"): {"a": ["Lí"]}, ("Ng", "2002"): {"b": ["Lí"], "c": ["Lí"]}}
+    exercises = {"2.1": "/book/ch02_a.ipynb#exercise-21-build-a-box"}
+    assert targets(tmp_path) == Targets({2: "/book/ch02_a.ipynb"}, ["box", "GAP"], (), exercises, works)
