@@ -17,8 +17,10 @@ from support.server import serving
 from support.watched import CHAPTERS, DESKTOP, PAGES, PHONE, Watched
 
 from tools.chapters import chapters
-from tools.project import ROOT, repository
+from tools.project import ROOT, repository, site_address
 
+ADDRESS = site_address(ROOT)
+PREFIX = urlsplit(ADDRESS).path
 READABLE_CONTRAST = 4.5  # WCAG AA for text of normal size
 EXERCISES = {f"book/{chapter.name}.html": len(chapter.exercises) for chapter in chapters(ROOT)}
 FOLDED = "> summary:text-matches('Hint|Solution')"
@@ -153,7 +155,9 @@ def broken_links(site: Path, path: Path) -> list[str]:
         parts = urlsplit(link)
         if parts.scheme or parts.netloc:
             continue
-        target = path if not parts.path else (path.parent / unquote(parts.path)).resolve()
+        own = parts.path.removeprefix(PREFIX)  # as the page for what is not there links, from wherever it is shown
+        folder = site if own != parts.path else path.parent
+        target = path if not parts.path else (folder / unquote(own)).resolve()
         target = target / "index.html" if target.is_dir() else target
         place = unquote(parts.fragment)
         if not target.is_relative_to(site.resolve()) or not target.exists():
@@ -174,6 +178,43 @@ def test_broken_links_are_seen(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text('<p id="here"><a href="a.html#here">1</a><a href="#gone">2</a><img src="no.png">')
     broken = broken_links(tmp_path, tmp_path / "a.html")
     assert broken == ["a.html: #gone has no such place", "a.html: no.png is not there"]
+
+
+def head(site: Path, path: str) -> dict[str, str]:
+    """What a page says of itself to search engines, and to those who are shown a link to it."""
+    html = (site / path).read_text(encoding="utf8")
+    said = dict(re.findall(r'<meta (?:name|property)="([\w:]+)"\s+content="([^"]*)"', html))
+    return said | {"canonical": re.search(r'<link rel="canonical" href="([^"]*)"', html)[1]}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_says_what_it_is(path: str, site: Path) -> None:
+    said = head(site, path)
+    assert said["canonical"] == said["og:url"] == f"{ADDRESS}{path}"
+    assert said["og:site_name"] == "Where Networks Look"
+    assert (site / said["og:image"].removeprefix(ADDRESS)).is_file()
+    if path == "book/index.html" or path in EXERCISES:
+        assert 60 <= len(said["description"]) <= 220
+        assert said["og:description"] == said["description"]
+
+
+def test_search_engines_are_told_of_every_page(site: Path) -> None:
+    listed = set(re.findall(r"<loc>([^<]*)</loc>", (site / "sitemap.xml").read_text(encoding="utf8")))
+    assert set(f"{ADDRESS}{path}" for path in PAGES) <= listed
+    assert [page for page in listed if not (site / page.removeprefix(ADDRESS)).is_file()] == []
+
+
+def test_what_is_not_there_leads_to_what_is(site: Path) -> None:
+    html = (site / "404.html").read_text(encoding="utf8")
+    assert "This page is not there" in html
+    assert f'href="{PREFIX}book/{CHAPTERS[0]}.html"' in html
+
+
+def test_every_page_says_which_build_it_is(site: Path) -> None:
+    for path in PAGES:
+        assert re.search(
+            r"Version \d+\.\d+\.\d+, commit \w+, built on \d{4}-\d\d-\d\d", (site / path).read_text("utf8")
+        )
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
