@@ -187,7 +187,7 @@ def head(site: Path, path: str) -> dict[str, str]:
     return said | {"canonical": re.search(r'<link rel="canonical" href="([^"]*)"', html)[1]}
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [path for path in PAGES if path.startswith("book/")])
 def test_a_page_says_what_it_is(path: str, site: Path) -> None:
     said = head(site, path)
     assert said["canonical"] == said["og:url"] == f"{ADDRESS}{path}"
