@@ -109,7 +109,8 @@ def layer_costs(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerCost
     rows: list[LayerCost] = []
     before: dict[nn.Module, int] = {}
     seen: set[int] = set()  # parameters counted already, by identity
-    with preserved(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # In inference mode torch 2.4 counts nothing.
+    with preserved(model), torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
 
         def start(module: nn.Module, _: object) -> None:
             before[module] = counter.get_total_flops()

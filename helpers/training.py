@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -115,6 +115,9 @@ def fit_batches(
         ValueError: a network without parameters.
     """
     device, forward = _device(model), forward or partial(fitting, model, name="images")
+    # Optimisers of torch 2.4 count their steps on whatever device is the default.
+    elsewhere = torch.empty(0).device.type != "cpu"
+    counting_on_cpu = torch.device("cpu") if elsewhere else nullcontext()
     losses: list[float] = []
     with tqdm(total=epochs * steps, initial=first_epoch * steps, unit="step", disable=not progress, leave=False) as bar:
         for epoch in range(first_epoch, epochs):
@@ -129,7 +132,8 @@ def fit_batches(
                     raise LossError(value.item(), epoch, len(losses))
                 optimiser.zero_grad()
                 value.backward()
-                optimiser.step()
+                with counting_on_cpu:
+                    optimiser.step()
                 if schedule is not None:
                     schedule.step()
                 losses.append(value.item())
