@@ -2,7 +2,8 @@
 
 Every function returns a `Picture`, a matplotlib Figure that belongs to no pyplot state: as the last value of a
 cell a notebook shows it exactly once, and nothing stays open. Tensors (on any device) and arrays are both taken.
-Nothing is rescaled behind the reader's back: panels share one scale, told by a colour bar or written below them.
+Nothing is rescaled behind the reader's back: panels share one scale, told by a colour bar, or have a bar each. A kind
+of number has one look everywhere: brightness is gray, evidence red and blue around zero, a magnitude dark to light.
 """
 
 from helpers.plots._boxes import boxes

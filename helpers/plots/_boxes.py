@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from helpers.plots._panels import (
+    BRIGHTNESS,
     INK,
     LINE_IN,
     SMALL_PT,
     Picture,
     Titles,
     array,
-    check_columns,
     image_array,
     legend,
     own_style,
@@ -60,14 +60,13 @@ def boxes(
         raise ValueError(f"boxes must be of 1 .. {len(BOX_COLORS)} kinds, which can be told apart, got {len(sets)}")
     if labels is not None and len(labels) != len(pictures):
         raise ValueError(f"labels must give a list for each of the {len(pictures)} images, got {len(labels)}")
-    rows = -(-len(pictures) // check_columns(columns))
-    below = LINE_IN / rows if isinstance(boxes, Mapping) else 0  # one legend, not one a row
-    figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles, extra_in=(0, below))
+    figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)
     for i, (ax, picture) in enumerate(zip(axes, unit(pictures, black_white), strict=True)):
-        show(ax, picture, cmap="gray", vmin=0, vmax=1)
+        show(ax, picture, cmap=BRIGHTNESS, vmin=0, vmax=1)
         for kind, box_lists in enumerate(sets):
             draw_boxes(ax, box_lists[i], kind, labels[i] if labels is not None and kind == 0 else (), thin)
     if isinstance(boxes, Mapping):
+        figure.set_figheight(figure.get_figheight() + LINE_IN)
         lines = [Line2D([], [], color=BOX_COLORS[k], linestyle=BOX_DASHES[k], **dark_rim()) for k in range(len(sets))]
         legend(figure, lines, list(kinds))
     return figure

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from scipy.optimize import isotonic_regression
 
 from helpers.plots._panels import (
     CHAR_IN,
@@ -18,13 +19,16 @@ from helpers.plots._panels import (
     Picture,
     array,
     blank,
-    legend,
     number,
     own_style,
 )
 
-HEIGHT_IN = 3.6
+HEIGHT_IN, AROUND_IN = 3.6, 0.7  # of a chart, and what labels above and below the axes take of it
+LABEL_IN = 1.5  # room on the right for the names of the lines
+GAP = 0.01  # between two names, in heights of the axes
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+# The same colours for text, darkened until they stand out from white by 4.5 to 1.
+TEXT_COLORS = ("#0072B2", "#B84F00", "#007A59", "#A8497F", "#8F6500", "#1F76A8", "#000000")
 DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (2, 1)), "-")
 BASELINE_DASHES = (":", (0, (5, 3)), (0, (1, 3)), (0, (8, 3, 1, 3)))
 
@@ -41,7 +45,7 @@ def curves(
     log: bool = False,
     ticks: Sequence[str] | None = None,
 ) -> Picture:
-    """Lines over a common axis.
+    """Lines over a common axis; the name of each stands at its right end.
 
     Args:
         series: name -> y, or (x, y) as a tuple; up to seven. y is (n,), or (seeds, n): their mean is the line,
@@ -60,14 +64,15 @@ def curves(
     """
     _check_series(series, "series")
     figure, ax = _axes(title, ylabel)
-    handles, whole = [], True
-    for (name, line), color, dash in zip(series.items(), COLORS, DASHES, strict=False):
+    ends, whole = [], True
+    for (name, line), color, ink, dash in zip(series.items(), COLORS, TEXT_COLORS, DASHES, strict=False):
         x, y = _xy(name, line)
         mean, whole = y.mean(0), whole and np.array_equal(x, x.round())
-        handles += ax.plot(x, mean, color=color, linestyle=dash, linewidth=2, marker="o" if len(x) == 1 else None)
+        ax.plot(x, mean, color=color, linestyle=dash, linewidth=2, marker="o" if len(x) == 1 else None)
+        ends.append((name, ink, *_end(x, mean)))
         if len(y) > 1:
             ax.fill_between(x, y.min(0), y.max(0), color=color, alpha=0.18, linewidth=0)
-    handles += _baselines(ax, baselines or {})
+    _baselines(ax, baselines or {})
     ax.set_xlabel(xlabel, fontsize=TEXT_PT, color=INK)
     ax.set_yscale("log" if log else "linear")
     ax.set_ylim(ylim)
@@ -78,7 +83,7 @@ def curves(
         ax.set_xticks(range(len(ticks)), ticks, fontsize=SMALL_PT)
     elif whole:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(figure, handles, [*series, *(baselines or {})])
+    _name_lines(ax, ends + [(name, INK, ax.get_xlim()[1], value) for name, value in (baselines or {}).items()])
     return figure
 
 
@@ -128,9 +133,10 @@ def bars(
     ax.axhline(0, color=FAINT, linewidth=0.8)
     ax.margins(y=0.12)
     ax.set_ylim(ylim)
-    lines = _baselines(ax, baselines or {})
-    if lines:
-        legend(figure, lines, list(baselines or {}))
+    _baselines(ax, baselines or {})
+    if baselines:
+        ax.set_xlim(-0.5, len(seeds) - 0.5)
+        _name_lines(ax, [(name, INK, ax.get_xlim()[1], value) for name, value in baselines.items()])
     return figure
 
 
@@ -145,6 +151,55 @@ def _axes(title: str, ylabel: str, width_in: float = WIDTH_IN) -> tuple[Picture,
     ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     ax.set_axisbelow(True)
     return figure, ax
+
+
+def _end(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """The last point of a line that there is."""
+    there = np.flatnonzero(np.isfinite(y))
+    last = there[-1] if len(there) else -1
+    return float(x[last]), float(y[last])
+
+
+def _name_lines(ax: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None:
+    """Write names beside the right ends of lines: (name, colour, x, y) each, spread where ends are near.
+
+    A name stands to the right of the axes, at its line's height or, joined to it by a thin line, as near as may be.
+    """
+    room = max(8, int(LABEL_IN / CHAR_IN))
+    names = [textwrap.fill(name, room) for name, *_ in ends]
+    line_high = 1.25 * SMALL_PT / 72 / (HEIGHT_IN - AROUND_IN)  # a line of text, in heights of the axes
+    heights = np.array([line_high * (name.count("\n") + 1) + GAP for name in names])
+    to_axes = (ax.transData + ax.transAxes.inverted()).transform
+    wanted = np.array([to_axes((x, y))[1] if np.isfinite(y) else 0.0 for *_, x, y in ends]).clip(0, 1)
+    colors = [color for _, color, *_ in ends]
+    for color, name, old, new in zip(colors, names, wanted, _spread(wanted, heights), strict=True):
+        style: dict[str, Any] = {"xycoords": ax.transAxes, "textcoords": ax.transAxes, "annotation_clip": False}
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0.0, 0.5)}
+        ax.annotate(
+            name,
+            (1.005, old),
+            (1.03, new),
+            **style,
+            color=color,
+            fontsize=SMALL_PT,
+            va="center",
+            linespacing=1.0,
+            arrowprops=line if abs(new - old) > 0.5 * line_high else None,
+        )
+
+
+def _spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """The middles of texts of these heights, none over another, as near as may be to where they are wanted."""
+    order = np.argsort(wanted, kind="stable")
+    apart = (heights[order][:-1] + heights[order][1:]) / 2
+    offsets = np.concatenate([[0.0], np.cumsum(apart)])
+    # With the offsets taken off, texts that must not meet are a sequence that must not fall: isotonic regression.
+    levels = isotonic_regression(wanted[order] - offsets, increasing=True).x
+    lowest, highest = heights[order[0]] / 2, 1 - offsets[-1] - heights[order[-1]] / 2
+    levels = np.maximum(np.minimum(levels, highest), min(lowest, highest))
+    middles = np.empty_like(wanted)
+    middles[order] = levels + offsets
+    return middles
 
 
 def _baselines(ax: Axes, baselines: Mapping[str, float]) -> list:

@@ -7,8 +7,11 @@ import numpy as np
 
 from helpers.plots._panels import (
     BAR_IN,
-    LINE_IN,
+    BRIGHTNESS,
+    DIVERGING,
     LUMA,
+    OWN_BAR_IN,
+    SEQUENTIAL,
     Picture,
     Titles,
     array,
@@ -18,7 +21,7 @@ from helpers.plots._panels import (
     limits,
     map_array,
     map_grid,
-    note,
+    own_bar,
     own_style,
     panels,
     show,
@@ -40,38 +43,43 @@ def maps(
     each: bool = False,
     values: bool = False,
     label: str = "",
-    cmap: str = "viridis",
+    aligned: bool = False,
 ) -> Picture:
-    """A grid of maps on one scale, with its colour bar; NaN is gray.
+    """A grid of magnitudes on one scale, with its colour bar; NaN is gray. Evidence, of both signs, is `signed_maps`'.
 
     Args:
         x: (H, W) or (N, H, W).
         titles: one for each map.
         columns: maps in a row at most.
-        vmin: lower limit; the least value of all maps when left out.
+        vmin: lower limit; the least value of all maps when left out. It must be given where a value is below zero.
         vmax: upper limit; the greatest value of all maps when left out.
-        each: every map on a scale of its own, its limits written below it.
+        each: every map on a scale of its own, which stands below it.
         values: write the numbers into the cells (up to about 12 x 12).
         label: what the colour bar measures.
-        cmap: a perceptually uniform colour map.
+        aligned: the columns mean something, so that there are `columns` of them, however narrow.
 
     Raises:
-        ValueError: another rank, no map, no finite value, or vmin not below vmax.
+        ValueError: another rank, no map, no finite value, a negative one without vmin, or vmin not below vmax.
     """
     fields = map_array(x)
+    if vmin is None and (fields < 0).any():
+        least = np.nanmin(fields)
+        raise ValueError(
+            f"x must be magnitudes, 0 or more (signed_maps draws both signs), or vmin given, got {least:.3g}"
+        )
     scales = [limits(field, vmin, vmax) for field in (fields if each else [fields] * len(fields))]
-    return map_grid(fields, titles, columns, scales, cmap, values, not (each or values), label, each)
+    return map_grid(fields, titles, columns, scales, SEQUENTIAL, values, not (each or values), label, each, aligned)
 
 
 @own_style()
-def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3, cmap: str = "viridis") -> Picture:
-    """Pictures and maps of different sizes, all equally wide; every map on a scale of its own, written below it.
+def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3) -> Picture:
+    """Pictures and maps of different sizes, all equally wide; every map on a scale of its own, which stands below it.
 
     Args:
-        pictures: images (1, H, W) or (3, H, W) with values in [0, 1], and maps (H, W), in any order.
+        pictures: images (1, H, W) or (3, H, W) with values in [0, 1], and maps (H, W), in any order. A map of both
+            signs is drawn around zero.
         titles: one for each.
         columns: panels in a row at most.
-        cmap: of the maps, perceptually uniform.
 
     Raises:
         ValueError: no picture, another rank, or colours outside [0, 1].
@@ -83,18 +91,18 @@ def gallery(pictures: Sequence[Any], titles: Titles = None, *, columns: int = 3,
         if entry.ndim not in (2, 3) or (entry.ndim == 3 and len(entry) not in (1, 3)):
             raise ValueError(f"pictures[{i}] must be (H, W), (1, H, W) or (3, H, W), got {entry.shape}")
     shapes = [entry.shape[-2:] for entry in arrays]
-    below = LINE_IN if any(entry.ndim == 2 for entry in arrays) else 0
-    figure, axes = panels(len(arrays), columns, shapes, titles, extra_in=(0, below))
+    below = OWN_BAR_IN if any(entry.ndim == 2 for entry in arrays) else 0
+    figure, axes = panels(len(arrays), columns, shapes, titles, extra_in=below)
     for ax, entry in zip(axes, arrays, strict=True):
         if entry.ndim == 2:
-            low, high = limits(entry, None, None)
-            show(ax, entry, cmap=colors(cmap), vmin=low, vmax=high)
-            note(ax, (low, high))
+            signed = (entry < 0).any() and (entry > 0).any()
+            low, high = symmetric(entry, None) if signed else limits(entry, None, None)
+            own_bar(ax, show(ax, entry, cmap=colors(DIVERGING if signed else SEQUENTIAL), vmin=low, vmax=high))
         else:
             if not (entry.min() >= 0 and entry.max() <= 1):
                 raise ValueError(f"pictures must have values in [0, 1], got {entry.min():.3g} to {entry.max():.3g}")
             picture, shown = image_array(entry[None], 0, 1)
-            show(ax, unit(picture, shown)[0], cmap="gray", vmin=0, vmax=1)
+            show(ax, unit(picture, shown)[0], cmap=BRIGHTNESS, vmin=0, vmax=1)
     return figure
 
 
@@ -108,7 +116,7 @@ def signed_maps(
     each: bool = False,
     values: bool = False,
     label: str = "",
-    cmap: str = "RdBu_r",
+    aligned: bool = False,
 ) -> Picture:
     """A grid of signed maps, symmetric around zero: zero white, positive red, negative blue; NaN is gray.
 
@@ -117,17 +125,17 @@ def signed_maps(
         titles: one for each map.
         columns: maps in a row at most.
         limit: the scale runs from -limit to limit; the greatest absolute value when left out.
-        each: every map on a scale of its own, its limits written below it.
+        each: every map on a scale of its own, which stands below it.
         values: write the numbers into the cells (up to about 12 x 12).
         label: what the colour bar measures.
-        cmap: a diverging colour map.
+        aligned: the columns mean something, so that there are `columns` of them, however narrow.
 
     Raises:
         ValueError: another rank, no map, no finite value, or a limit that is not positive.
     """
     fields = map_array(x)
     scales = [symmetric(field, limit) for field in (fields if each else [fields] * len(fields))]
-    return map_grid(fields, titles, columns, scales, cmap, values, not (each or values), label, each)
+    return map_grid(fields, titles, columns, scales, DIVERGING, values, not (each or values), label, each, aligned)
 
 
 @own_style()
@@ -157,7 +165,7 @@ def overlay(
         vmin: lower limit of the scale; the least value of all maps when left out.
         vmax: upper limit; the greatest value of all maps when left out.
         signed: a diverging colour map with limits -vmax, vmax.
-        each: every map on a scale of its own, its limits written below it.
+        each: every map on a scale of its own, which stands below it.
         smooth: interpolate between the cells of the map; otherwise its cells are seen.
         clip: share of a map's places that may lie beyond the ends of its scale, where these are not given. When left
             out none in maps of up to 128 x 128 places, and 0.005 in larger ones: a few pixels of a gradient would leave
@@ -176,14 +184,14 @@ def overlay(
     clipped = _clipped(fields, clip)  # for the scales alone
     groups = clipped if each else [clipped] * len(fields)
     scales = [symmetric(field, vmax) if signed else limits(field, vmin, vmax) for field in groups]
-    extra = (0, LINE_IN) if each else (BAR_IN, 0)
-    figure, axes = panels(len(fields), columns, gray.shape[1:], titles, extra_in=extra)
-    style = {"cmap": colors("RdBu_r" if signed else "viridis"), "interpolation": "bilinear" if smooth else "nearest"}
+    room = {"extra_in": OWN_BAR_IN} if each else {"below_in": BAR_IN}
+    figure, axes = panels(len(fields), columns, gray.shape[1:], titles, **room)
+    style = {"cmap": colors(DIVERGING if signed else SEQUENTIAL), "interpolation": "bilinear" if smooth else "nearest"}
     for ax, picture, field, (low, high) in zip(axes, gray, fields, scales, strict=True):
-        show(ax, picture, cmap="gray", vmin=0, vmax=1)
+        show(ax, picture, cmap=BRIGHTNESS, vmin=0, vmax=1)
         drawn = show(ax, field, picture.shape, vmin=low, vmax=high, alpha=alpha, **style)
         if each:
-            note(ax, (low, high))
+            own_bar(ax, drawn)
     if not each:
         color_bar(figure, axes, drawn, label)
     return figure
@@ -208,7 +216,7 @@ def feature_maps(
         columns: maps in a row at most.
         vmin: lower limit of the scale; the least value when left out.
         vmax: upper limit; the greatest value when left out.
-        each: every map on a scale of its own, its limits written below it.
+        each: every map on a scale of its own, which stands below it.
         values: write the numbers into the cells.
         label: what the colour bar measures.
 
@@ -220,7 +228,7 @@ def feature_maps(
         raise ValueError(f"activations must be those of one image, (C, h, w), got {fields.shape}")
     titles = [str(i) for i in range(len(fields))] if titles is None else titles
     style = {"columns": columns, "vmin": vmin, "vmax": vmax, "each": each, "values": values}
-    return maps(fields, titles, label=label, cmap="magma", **style)
+    return maps(fields, titles, label=label, **style)
 
 
 def kernels(
@@ -257,7 +265,8 @@ def kernels(
         titles = [short if inputs == 1 else long for short, long in names]
     flat = stack.reshape(-1, *stack.shape[2:])  # (out * in, k, k)
     columns = columns if inputs == 1 else inputs
-    return signed_maps(flat, titles, columns=columns, limit=limit, values=values, label=label)
+    style = {"columns": columns, "limit": limit, "values": values, "label": label}
+    return signed_maps(flat, titles, **style, aligned=inputs > 1)
 
 
 def _clipped(fields: np.ndarray, clip: float | None) -> np.ndarray:

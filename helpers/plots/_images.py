@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from helpers.plots._panels import Picture, Titles, image_array, map_grid, own_style, panels, show, unit
+from helpers.plots._panels import BRIGHTNESS, Picture, Titles, image_array, map_grid, own_style, panels, show, unit
 
 
 @own_style()
@@ -37,7 +37,7 @@ def images(
     if pictures.ndim == 3:
         plain = black_white in ((0, 1), (0, 255))
         scales = [black_white] * len(pictures)
-        return map_grid(pictures, titles, columns, scales, "gray", values, not (plain or values), label)
+        return map_grid(pictures, titles, columns, scales, BRIGHTNESS, values, not (plain or values), label)
     if values:
         raise ValueError("values=True writes one number into a cell, so it wants gray images, got colour")
     figure, axes = panels(len(pictures), columns, pictures.shape[1:3], titles)

@@ -16,14 +16,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from PIL import Image
 
-DPI = 120
+DPI, DENSITY = 120, 2  # of the page's pixels, and the pixels of a picture for each of them
 WIDTH_IN, MAX_WIDTH_IN = 5.8, 8.0  # narrow, so that text stays readable when a phone shrinks it; the widest figure
-MAX_PANEL_IN = 2.4
+MIN_PANEL_IN, MAX_PANEL_IN = 160 / DPI, 2.4
 TEXT_PT, SMALL_PT = 11.0, 10.0
 CHAR_IN = 0.6 * SMALL_PT / 72  # mean width of a character
 LINE_IN = 1.35 * TEXT_PT / 72
-BAR_IN = 0.8  # room for a colour bar and its numbers
+BAR_IN = 0.62  # room for a colour bar, its numbers and its name
+OWN_BAR_IN = 0.34  # room below a panel for a bar of its own
+SEQUENTIAL, DIVERGING, BRIGHTNESS = "viridis", "RdBu_r", "gray"  # magnitudes, evidence around zero, pictures
 INK, FAINT, NEUTRAL = "#222222", "#8a8a8a", "#c8c8c8"  # text, axes, NaN
 LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
 
@@ -41,11 +44,15 @@ def own_style() -> Iterator[None]:
 class Picture(Figure):
     """A Figure that any notebook shows by itself, whether or not pyplot or the inline backend is loaded."""
 
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The picture, sharp on screens of twice the density, and its size in the page's pixels."""
+        drawn, small = io.BytesIO(), io.BytesIO()
         with own_style():
-            self.savefig(buffer, format="png", bbox_inches="tight")
-        return buffer.getvalue()
+            self.savefig(drawn, format="png", bbox_inches="tight", dpi=DENSITY * self.dpi)
+        with Image.open(drawn) as image:
+            image.convert("RGB").save(small, format="png", optimize=True, dpi=image.info["dpi"])
+            width, height = image.size
+        return small.getvalue(), {"width": width // DENSITY, "height": height // DENSITY}
 
 
 def blank(width_in: float, height_in: float, layout: Literal["constrained", "compressed"] = "constrained") -> Picture:
@@ -152,11 +159,15 @@ def panels(
     titles: Titles,
     *,
     panel_in: float | None = None,
-    extra_in: tuple[float, float] = (0.0, 0.0),
+    extra_in: float = 0.0,
+    below_in: float = 0.0,
+    aligned: bool = False,
 ) -> tuple[Picture, list[Axes]]:
     """A grid of `count` bare axes for pictures of `shape` (H, W), or one shape each, `panel_in` inches wide.
 
-    `extra_in` leaves room on the right (for a colour bar) and below every row (for lines of text).
+    Without that width there are so few in a row, at most `columns`, that none is narrower than `MIN_PANEL_IN`; rows are
+    filled evenly; if they are `aligned`, the columns mean something and stay as they are. `extra_in` leaves room below
+    every row (for bars or text), `below_in` below the last.
     """
     columns = check_columns(columns)
     titles = [titles] if isinstance(titles, str) else titles
@@ -164,17 +175,18 @@ def panels(
         raise ValueError(f"titles must give {count}, one for each panel, got {len(titles)}")
     columns = min(columns, count)
     if panel_in is None:
-        panel_in = min(MAX_PANEL_IN, (WIDTH_IN - extra_in[0]) / columns)
-    columns = min(columns, max(1, int((MAX_WIDTH_IN - extra_in[0]) / panel_in)))
+        columns = columns if aligned else even_columns(count, min(columns, int(WIDTH_IN / MIN_PANEL_IN)))
+        panel_in = min(MAX_PANEL_IN, WIDTH_IN / columns)
+    columns = min(columns, max(1, int(MAX_WIDTH_IN / panel_in)))
     wrapped = [textwrap.fill(str(title), max(6, int(panel_in / CHAR_IN))) for title in titles or [""] * count]
     rows = -(-count // columns)
     lines = max(title.count("\n") + 1 if title else 0 for title in wrapped)
     shapes: list[Any] = list(shape) if isinstance(shape[0], Sequence) else [shape] * count
     aspects = [max(h / w for h, w in shapes[i : i + columns]) for i in range(0, count, columns)]  # of the rows
-    height = panel_in * sum(aspects) + rows * (lines * LINE_IN + extra_in[1] + 0.06)
+    height = panel_in * sum(aspects) + rows * (lines * LINE_IN + extra_in + 0.06) + below_in
     # "compressed" would make pictures of different aspects in one row equally high.
     even = all(h / w == aspects[i // columns] for i, (h, w) in enumerate(shapes))
-    figure = blank(columns * panel_in + extra_in[0], height, "compressed" if even else "constrained")
+    figure = blank(columns * panel_in, height, "compressed" if even else "constrained")
     grid = figure.subplots(rows, columns, squeeze=False, height_ratios=aspects).ravel()
     for ax, title in zip(grid, wrapped, strict=False):
         ax.set_title(title, fontsize=SMALL_PT, color=INK, pad=4)
@@ -183,6 +195,12 @@ def panels(
     for ax in grid[count:]:
         ax.remove()
     return figure, list(grid[:count])
+
+
+def even_columns(count: int, most: int) -> int:
+    """As few columns as the same number of rows needs: five panels are three and two, not four and one."""
+    rows = -(-count // most)
+    return -(-count // rows)
 
 
 def show(ax: Axes, picture: np.ndarray, shape: Sequence[int] | None = None, **style: Any) -> AxesImage:
@@ -208,21 +226,26 @@ def cell_in(text: np.ndarray) -> float:
     return side
 
 
-def note(ax: Axes, scale: Limits) -> None:
-    """Write a panel's own limits below it, in two lines where one would reach into its neighbour."""
-    figure, grid = ax.get_figure(), ax.get_gridspec()
-    room_in = figure.get_figwidth() / grid.ncols if isinstance(figure, Figure) and grid else WIDTH_IN
-    text = f"{number(scale[0])} … {number(scale[1])}"
-    text = text if len(text) * CHAR_IN < room_in else text.replace("… ", "…\n")
-    ax.set_xlabel(text, fontsize=SMALL_PT, color=INK, labelpad=3)
+def own_bar(ax: Axes, drawn: ScalarMappable) -> None:
+    """The scale of one panel, below it: a thin bar with its ends, and zero where they lie on both sides of it."""
+    figure = ax.get_figure()
+    bar = figure.colorbar(drawn, ax=ax, location="bottom", fraction=0.05, pad=0.03, aspect=22)
+    low, high = drawn.get_clim()
+    places = [low, 0.0, high] if low < 0 < high else [low, high]
+    bar.set_ticks(places, labels=[_typeset(place, ".2g") for place in places])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL_PT, labelcolor=INK, length=0, pad=2)
+    labels = bar.ax.get_xticklabels()
+    labels[0].set_horizontalalignment("left")  # inside of the panel, so that neighbours do not meet
+    labels[-1].set_horizontalalignment("right")
 
 
 def color_bar(figure: Picture, axes: list[Axes], drawn: ScalarMappable, label: str) -> None:
-    """The scale that all panels share, on the right."""
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02, aspect=18)
+    """The scale that all panels share, below them, so that it takes none of their width."""
+    bar = figure.colorbar(drawn, ax=axes, location="bottom", fraction=0.05, pad=0.02, aspect=36)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL_PT, labelcolor=INK, color=FAINT, length=3, width=0.6)
-    bar.ax.locator_params(nbins=5)
+    bar.ax.locator_params(nbins=3 if figure.get_figwidth() < 3 else 5)
     bar.set_label(label, fontsize=SMALL_PT, color=INK)
 
 
@@ -244,19 +267,20 @@ def map_grid(
     values: bool,
     bar: bool,
     label: str,
-    notes: bool = False,
+    own: bool = False,
+    aligned: bool = False,
 ) -> Picture:
-    """A figure of maps (N, H, W), each between its limits, with numbers, limits below, or a colour bar."""
+    """A figure of maps (N, H, W), each between its limits: with numbers, a colour bar, or a bar below each."""
     text = numbers(fields) if values else None
     side = None if text is None else cell_in(text) * fields.shape[2] + 0.1
-    extra = (BAR_IN if bar else 0, LINE_IN if notes else 0)
-    figure, axes = panels(len(fields), columns, fields.shape[1:], titles, panel_in=side, extra_in=extra)
+    room = {"extra_in": OWN_BAR_IN if own else 0, "below_in": BAR_IN if bar else 0}
+    figure, axes = panels(len(fields), columns, fields.shape[1:], titles, panel_in=side, aligned=aligned, **room)
     for i, (ax, field, (low, high)) in enumerate(zip(axes, fields, scales, strict=True)):
         drawn = show(ax, field, cmap=colors(cmap), vmin=low, vmax=high)
         if text is not None:
             write_values(ax, field, text[i], drawn)
-        if notes:
-            note(ax, (low, high))
+        if own:
+            own_bar(ax, drawn)
     if bar:
         color_bar(figure, axes, drawn, label)
     return figure

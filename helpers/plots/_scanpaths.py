@@ -6,7 +6,19 @@ import numpy as np
 from matplotlib.patches import Circle
 
 from helpers.plots._boxes import BOX_COLORS, box_arrays, dark_rim, draw_boxes
-from helpers.plots._panels import INK, SMALL_PT, Picture, Titles, array, image_array, own_style, panels, show, unit
+from helpers.plots._panels import (
+    BRIGHTNESS,
+    INK,
+    SMALL_PT,
+    Picture,
+    Titles,
+    array,
+    image_array,
+    own_style,
+    panels,
+    show,
+    unit,
+)
 
 
 @own_style()
@@ -45,7 +57,7 @@ def scanpaths(
     for ax, box_set in zip(axes, sought or [], strict=False):
         draw_boxes(ax, box_set, 2, (), thin=False)
     for ax, picture, path in zip(axes, unit(pictures, black_white), (paths + 1) / 2 * (width, height), strict=True):
-        show(ax, picture, cmap="gray", vmin=0, vmax=1)
+        show(ax, picture, cmap=BRIGHTNESS, vmin=0, vmax=1)
         ax.plot(*path.T, color=BOX_COLORS[0], **dark_rim())
         for number, (x, y) in enumerate(path):
             spot = {"boxstyle": "circle,pad=0.15", "facecolor": BOX_COLORS[0], "edgecolor": "black"}

@@ -219,7 +219,7 @@ def filter_explorer(
         about = f"{int(on.sum())} of {filters} filters on; {share:.1%} of {len(x)} digits named rightly"
         heat = similarnet.heatmap(features[which.value], weights * on)
         height, width = images[which.value].shape[1:]
-        picture = plots.maps(cam.upsample(heat, (height, width)), label="heat")
+        picture = plots.maps(cam.upsample(heat, (height, width)), vmin=float(heat.min()) - 1e-9, label="heat")
         view.value = picture_tag(picture, f"The heat map. {about}.") + f"<p>{about}</p>"
 
     for control in (which, *switches):

@@ -26,4 +26,10 @@ def written(figure):
 
 
 def drawn_images(figure):
-    return [ax.images[0] for ax in figure.axes]
+    return [ax.images[0] for ax in figure.axes if ax.images]
+
+
+def own_bars(figure):
+    """What stands at the ends of the bars below the panels."""
+    bars = [ax for ax in figure.axes if ax.get_label() == "<colorbar>"]
+    return [" ".join(label.get_text() for label in ax.get_xticklabels()) for ax in bars]

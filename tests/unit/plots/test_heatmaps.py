@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from support.figures import COLOR, GRAY, RNG, SIGNED, arrays, drawn_images, has_bar, limits
+from support.figures import COLOR, GRAY, RNG, SIGNED, arrays, drawn_images, has_bar, limits, own_bars
 
 from helpers import plots
 from helpers.plots._panels import MAX_PANEL_IN, WIDTH_IN
@@ -16,8 +16,7 @@ def test_signed_maps_are_centred_at_zero_on_one_scale():
     assert limits(plots.signed_maps(maps, limit=10)) == [(-10, 10)] * 2
     each = plots.signed_maps(maps, each=True)
     assert limits(each) == [(-4, 4), (-2, 2)]
-    assert [ax.get_xlabel() for ax in each.axes] == ["−4 … 4", "−2 … 2"]
-    assert not has_bar(each)
+    assert own_bars(each) == ["−4 0 4", "−2 0 2"]
     assert limits(plots.signed_maps(np.zeros((2, 2)))) == [(-1, 1)]
     image = plots.signed_maps(maps).axes[1].images[0]
     zero, nothing = image.to_rgba(np.ma.masked_invalid([0.0, np.nan]))[:, :3]
@@ -25,13 +24,13 @@ def test_signed_maps_are_centred_at_zero_on_one_scale():
     np.testing.assert_allclose(nothing, to_rgb("#c8c8c8"), atol=0.01)
 
 
-def test_maps_share_limits_or_write_their_own():
+def test_maps_share_a_scale_or_have_one_each():
     maps = [[[1.0, 4]], [[2, np.nan]]]
     assert limits(plots.maps(maps)) == [(1, 4)] * 2
     assert has_bar(plots.maps(maps))
     each = plots.maps(maps, each=True, vmin=0)
     assert limits(each) == [(0, 4), (0, 2)]
-    assert [ax.get_xlabel() for ax in each.axes] == ["0 … 4", "0 … 2"]
+    assert own_bars(each) == ["0 4", "0 2"]
     low, high = limits(plots.maps([[7, 7]], each=True))[0]
     assert low < 7 < high
 
@@ -50,7 +49,7 @@ def test_an_overlay_covers_its_image():
     each = plots.overlay(GRAY, SIGNED, signed=True, each=True)
     greatest = np.abs(SIGNED).max((1, 2))
     assert limits(each) == [(-limit, limit) for limit in greatest]
-    assert all(ax.get_xlabel() for ax in each.axes)
+    assert own_bars(each) == [f"−{limit:.2g} 0 {limit:.2g}" for limit in greatest]
 
 
 def test_feature_maps_and_kernels():
@@ -83,21 +82,29 @@ def test_pictures_and_maps_are_shown_as_they_are():
     np.testing.assert_array_equal(fifth.get_array(), MAP[:, :3])
 
 
-def test_every_map_has_a_scale_of_its_own_written_below_it_and_images_run_from_0_to_1():
-    figure = plots.gallery([PICTURE * 0.5, MAP, PHOTO, np.array([[-2.0, 3], [0, 1]])])
+def panel_axes(figure):
+    """The panels, without the bars below them."""
+    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+def test_every_map_has_a_scale_of_its_own_and_images_run_from_0_to_1():
+    figure = plots.gallery([PICTURE * 0.5, abs(MAP), PHOTO, np.array([[-2.0, 3], [0, 1]])])
     limits = [image.get_clim() for image in drawn_images(figure)]
-    assert limits == [(0, 1), (MAP.min(), MAP.max()), (0, 1), (-2, 3)]
-    below = [ax.get_xlabel() for ax in figure.axes]
-    assert [below[0], below[2], below[3]] == ["", "", "−2 … 3"]
-    assert below[1].split(" … ") == [f"{v:.3g}".replace("-", "−") for v in (MAP.min(), MAP.max())]
+    assert limits == [(0, 1), (abs(MAP).min(), abs(MAP).max()), (0, 1), (-3, 3)]
+    assert own_bars(figure) == [f"{abs(MAP).min():.2g} {abs(MAP).max():.2g}", "−3 0 3"]
     names = [image.get_cmap().name for image in drawn_images(figure)]
-    assert [names[0], names[1], names[3]] == ["gray", "viridis", "viridis"]
+    assert [names[0], names[1], names[3]] == ["gray", "viridis", "RdBu_r"]
 
 
-def test_the_colours_of_maps_are_the_callers_choice_and_nan_is_gray():
-    figure = plots.gallery([np.array([[0, np.nan, 4.0]]), PICTURE], cmap="magma")
-    drawn, other = drawn_images(figure)
-    assert (drawn.get_cmap().name, other.get_cmap().name) == ("magma", "gray")
+def test_a_kind_of_number_has_one_look_and_nan_is_gray():
+    looks = {
+        "viridis": [plots.maps(abs(SIGNED)), plots.feature_maps(GRAY), plots.overlay(GRAY, abs(SIGNED))],
+        "RdBu_r": [plots.signed_maps(SIGNED), plots.kernels(SIGNED[None]), plots.overlay(GRAY, SIGNED, signed=True)],
+        "gray": [plots.images(GRAY)],
+    }
+    for name, figures in looks.items():
+        assert {ax.images[-1].get_cmap().name for figure in figures for ax in panel_axes(figure)} == {name}
+    drawn, _ = drawn_images(plots.gallery([np.array([[0, np.nan, 4.0]]), PICTURE]))
     assert drawn.get_clim() == (0, 4)
     np.testing.assert_allclose(drawn.to_rgba(np.ma.masked_invalid([np.nan]))[0, :3], [0xC8 / 255] * 3, atol=0.01)
 
@@ -105,20 +112,20 @@ def test_the_colours_of_maps_are_the_callers_choice_and_nan_is_gray():
 def test_a_constant_map_is_drawn_in_the_middle_of_its_scale():
     figure = plots.gallery([np.full((3, 3), 7.0)])
     assert drawn_images(figure)[0].get_clim() == (6.5, 7.5)
-    assert figure.axes[0].get_xlabel() == "6.5 … 7.5"
+    assert own_bars(figure) == ["6.5 7.5"]
 
 
 def test_titles_stand_above_their_panels():
     figure = plots.gallery(MIXED, [f"panel {i}" for i in range(5)])
-    assert [ax.get_title() for ax in figure.axes] == [f"panel {i}" for i in range(5)]
-    assert [ax.get_title() for ax in plots.gallery(MIXED).axes] == [""] * 5
+    assert [ax.get_title() for ax in panel_axes(figure)] == [f"panel {i}" for i in range(5)]
+    assert [ax.get_title() for ax in panel_axes(plots.gallery(MIXED))] == [""] * 5
     assert plots.gallery([MAP], "one").axes[0].get_title() == "one"
 
 
 def drawn_sizes(figure):
     """Widths and heights of the panels as they are drawn, in inches."""
     figure.draw_without_rendering()
-    extents = [ax.get_window_extent() for ax in figure.axes]
+    extents = [ax.get_window_extent() for ax in panel_axes(figure)]
     return [box.width / figure.dpi for box in extents], [box.height / figure.dpi for box in extents]
 
 
@@ -138,11 +145,11 @@ def test_all_panels_are_equally_wide_and_as_high_as_their_pictures(pictures):
     assert widths[0] > 0.85 * min(MAX_PANEL_IN, WIDTH_IN / min(3, len(pictures)))
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(1, [1] * 5), (2, [2, 2, 1]), (3, [3, 2]), (5, [5]), (9, [5])])
+@pytest.mark.parametrize(("columns", "rows"), [(1, [1] * 5), (2, [2, 2, 1]), (3, [3, 2]), (5, [3, 2]), (9, [3, 2])])
 def test_panels_fill_rows_from_left_to_right(columns, rows):
     figure = plots.gallery(MIXED, columns=columns)
     figure.draw_without_rendering()
-    cells = [ax.get_subplotspec() for ax in figure.axes]
+    cells = [ax.get_subplotspec() for ax in panel_axes(figure)]
     assert [(cell.rowspan.start, cell.colspan.start) for cell in cells] == [
         (row, column) for row, count in enumerate(rows) for column in range(count)
     ]
@@ -150,13 +157,13 @@ def test_panels_fill_rows_from_left_to_right(columns, rows):
 
 def test_the_size_of_the_figure_by_hand():
     # Three columns: 5.8 / 3 = 1.933 inches a panel. First row: highest 20 / 30, 6 / 9, 30 / 15 -> 2; second: 12 / 4 and
-    # 6 / 3 -> 3. Two rows of one line of title, one line of limits and 0.06.
+    # 6 / 3 -> 3. Two rows of one line of title, 0.34 for a bar and 0.06.
     figure = plots.gallery(MIXED, ["t"] * 5)
     line = 1.35 * 11 / 72
     assert figure.get_figwidth() == pytest.approx(5.8)
-    assert figure.get_figheight() == pytest.approx(5.8 / 3 * (2 + 3) + 2 * (2 * line + 0.06))
+    assert figure.get_figheight() == pytest.approx(5.8 / 3 * (2 + 3) + 2 * (line + 0.34 + 0.06))
     assert figure.axes[0].get_subplotspec().get_gridspec().get_height_ratios() == [2, 3]
-    # Images alone: no line for limits. Two columns: 5.8 / 2 = 2.9, but at most 2.4. Rows: 2/3 and 2, 2/3.
+    # Images alone: no bars. Two columns: 5.8 / 2 = 2.9, but at most 2.4. Rows: 2/3 and 2, 2/3.
     figure = plots.gallery([PICTURE, PHOTO, PICTURE], columns=2)
     assert figure.get_figwidth() == pytest.approx(4.8)
     assert figure.get_figheight() == pytest.approx(2.4 * (2 + 2 / 3) + 2 * 0.06)
@@ -177,6 +184,10 @@ def test_tensors_and_lists_are_taken_and_nothing_is_changed():
     [
         (lambda: plots.maps(np.zeros((40, 40)), values=True), "room for about 12 x 12"),
         (lambda: plots.maps(np.full((2, 2), np.nan)), "at least one finite value"),
+        (
+            lambda: plots.maps(SIGNED),
+            r"x must be magnitudes, 0 or more \(signed_maps draws both signs\), or vmin given, got -0",
+        ),
         (lambda: plots.signed_maps(SIGNED, limit=0), "limit must be positive"),
         (lambda: plots.overlay(GRAY[:2], SIGNED), "one for each of the 2 images, got 3"),
         (lambda: plots.feature_maps(COLOR), r"activations must be those of one image"),

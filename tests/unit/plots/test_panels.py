@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from support.figures import BOXES, COLOR, GRAY, PATHS, RNG, SIGNED
 
 from helpers import plots
-from helpers.plots._panels import BAR_IN, CHAR_IN, LINE_IN, MAX_PANEL_IN, WIDTH_IN, panels
+from helpers.plots._panels import BAR_IN, CHAR_IN, LINE_IN, MAX_PANEL_IN, OWN_BAR_IN, WIDTH_IN, panels
 from tools.project import ROOT
 
 LONG = ["a short one", "a title that is too long for its panel", "x"]
@@ -87,10 +87,13 @@ def test_every_figure_is_readable(make):
 
 @pytest.mark.parametrize("make", GALLERY.values(), ids=GALLERY)
 def test_every_figure_is_an_opaque_png(make):
-    pixels = imread(io.BytesIO(make()._repr_png_()))
-    assert (pixels[..., 3] == 1).all()
-    assert (pixels[0, 0, :3] == 1).all()
-    assert pixels.shape[1] <= 8 * 120 + 30
+    png, shown = make()._repr_png_()
+    pixels = imread(io.BytesIO(png))
+    assert pixels.shape[2] == 3  # no transparency
+    assert (pixels[0, 0] == 1).all()
+    # Twice as sharp as it is large.
+    assert (shown["width"], shown["height"]) == (pixels.shape[1] // 2, pixels.shape[0] // 2)
+    assert shown["width"] <= 8 * 120 + 30
 
 
 def test_no_pyplot_and_no_torch_is_needed():
@@ -112,24 +115,31 @@ def test_a_notebook_shows_a_figure_exactly_once():
 
 
 @pytest.mark.parametrize("shape", [(8, 10), (1, 30)])
-@pytest.mark.parametrize(("count", "columns"), [(1, 5), (5, 5), (7, 3)])
-@pytest.mark.parametrize("extra", [(0.0, 0.0), (BAR_IN, 0.0), (0.0, LINE_IN)])
-def test_panels_of_one_shape_are_as_they_were(shape, count, columns, extra):
+@pytest.mark.parametrize(("count", "columns", "across"), [(1, 5, 1), (5, 5, 3), (7, 3, 3), (4, 3, 2), (2, 2, 2)])
+@pytest.mark.parametrize("extra", [(0.0, 0.0), (0.0, BAR_IN), (OWN_BAR_IN, 0.0)])
+def test_panels_of_one_shape_fill_even_rows_and_are_wide_enough(shape, count, columns, across, extra):
     titles = ["a title of two lines or more, as narrow as it is"] + ["x"] * (count - 1)
-    figure, axes = panels(count, columns, shape, titles, extra_in=extra)
-    across = min(columns, count)
-    side = min(MAX_PANEL_IN, (WIDTH_IN - extra[0]) / across)
+    figure, axes = panels(count, columns, shape, titles, extra_in=extra[0], below_in=extra[1])
+    side = min(MAX_PANEL_IN, WIDTH_IN / across)
+    assert side * 120 >= 160  # pixels of the page
     down = -(-count // across)
     lines = axes[0].get_title().count("\n") + 1
     assert len(axes[0].get_title().split("\n")[0]) <= max(6, int(side / CHAR_IN))
-    height = down * (side * shape[0] / shape[1] + lines * LINE_IN + extra[1] + 0.06)
-    assert figure.get_figwidth() == pytest.approx(across * side + extra[0])
+    height = down * (side * shape[0] / shape[1] + lines * LINE_IN + extra[0] + 0.06) + extra[1]
+    assert figure.get_figwidth() == pytest.approx(across * side)
     assert figure.get_figheight() == pytest.approx(height)
     assert len(axes) == len(figure.axes) == count
     grid = axes[0].get_subplotspec().get_gridspec()
     assert (grid.nrows, grid.ncols) == (down, across)
     ratios = grid.get_height_ratios()
     assert ratios == pytest.approx([ratios[0]] * down)
+
+
+def test_columns_that_mean_something_stay_as_they_are():
+    maps = RNG.random((14, 4, 4))
+    grids = {aligned: plots.maps(maps, columns=7, aligned=aligned).axes[0].get_gridspec() for aligned in (True, False)}
+    assert (grids[True].nrows, grids[True].ncols) == (2, 7)
+    assert (grids[False].nrows, grids[False].ncols) == (4, 4)
 
 
 def test_narrow_panels_go_on_in_new_rows():
@@ -146,7 +156,7 @@ def test_figures_do_not_depend_on_the_readers_settings():
     picture[0, :2] = 1  # bright at the top
 
     def drawn():
-        pixels = imread(io.BytesIO(plots.images(picture)._repr_png_()))[..., 0]
+        pixels = imread(io.BytesIO(plots.images(picture)._repr_png_()[0]))[..., 0]
         return pixels[len(pixels) // 8].mean(), pixels[-len(pixels) // 8].mean()
 
     expected = drawn()
