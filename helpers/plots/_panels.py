@@ -232,7 +232,7 @@ def own_bar(ax: Axes, drawn: ScalarMappable) -> None:
     bar = figure.colorbar(drawn, ax=ax, location="bottom", fraction=0.05, pad=0.03, aspect=22)
     low, high = drawn.get_clim()
     places = [low, 0.0, high] if low < 0 < high else [low, high]
-    bar.set_ticks(places, labels=[_typeset(place, ".2g") for place in places])
+    bar.set_ticks(places, labels=[_typeset(place, ".0f" if abs(place) >= 100 else ".2g") for place in places])
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=SMALL_PT, labelcolor=INK, length=0, pad=2)
     labels = bar.ax.get_xticklabels()

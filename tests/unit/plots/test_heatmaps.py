@@ -31,6 +31,7 @@ def test_maps_share_a_scale_or_have_one_each():
     each = plots.maps(maps, each=True, vmin=0)
     assert limits(each) == [(0, 4), (0, 2)]
     assert own_bars(each) == ["0 4", "0 2"]
+    assert own_bars(plots.maps([[0, 1234.5]], each=True)) == ["0 1234"]
     low, high = limits(plots.maps([[7, 7]], each=True))[0]
     assert low < 7 < high
 
