@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from page_source import Page, prepared_text  # noqa: E402 (the root is on the path only now)
 
 from tools.chapters import Chapter, Claim, Section, chapters  # noqa: E402
-from tools.front_page import build_line, cover, pages_table  # noqa: E402
+from tools.front_page import build_line, colab, cover, pages_table  # noqa: E402
 from tools.links import Targets, targets  # noqa: E402
 from tools.project import repository, site_address  # noqa: E402
 from tools.run_pages import costs, executed, read_log  # noqa: E402
@@ -172,6 +172,16 @@ def add_head(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
         context["docstitle"] = ""
 
 
+def lead_to_notebooks(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Let the Colab button open the notebook that keeps its outputs (tools.notebooks), not the master."""
+    for chapter in chapters(ROOT):
+        if page == f"book/{chapter.name}":
+            for group in context.get("header_buttons", []):
+                for button in group.get("buttons", ()):
+                    if "colab.research.google.com" in button.get("url", ""):
+                        button["url"] = colab(ROOT, chapter)
+
+
 def say_build(app: Sphinx, config: Any) -> None:
     """Where the site is published; version, commit and date at the foot of every page."""
     config.html_baseurl = config.ogp_site_url = site_address(ROOT)
@@ -207,5 +217,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("warn-missing-reference", excuse_not_run)
     app.connect("html-page-context", add_head, priority=400)  # before sphinxext.opengraph
     app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", lead_to_notebooks, priority=900)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

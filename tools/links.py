@@ -113,7 +113,7 @@ def bibliography(text: str) -> dict[tuple[str, str], dict[str, list[str]]]:
     works: dict[tuple[str, str], dict[str, list[str]]] = {}
     for entry in ENTRY.finditer(text):
         authors = re.search(r"author\s*=\s*\{(?P<names>[^{}]+)\}", entry["fields"])
-        year = re.search(r"year\s*=\s*\{?(?P<year>\d{4})", entry["fields"])
+        year = re.search(r"year\s*=\s*\{?(?P<year>\d{4}|n\.d\.)", entry["fields"])
         if authors and year:
             first, *others = (name.split(",")[0].strip() for name in re.split(r"\s+and\s+", authors["names"]))
             works.setdefault((first, year["year"]), {})[entry["key"]] = others
