@@ -16,19 +16,9 @@ from support.server import serving
 from support.small_book import small_book
 from support.watched import DESKTOP, Watched
 
-from tools import book
+from tools import book, browser
 from tools.project import ROOT
 from tools.wheel import build_wheel, install_wheel
-
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-CHROMIUM_APPS = (
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-NO_CHROMIUM = (
-    "no Chromium found: install it (Debian: apt-get install chromium, macOS: brew install --cask chromium) "
-    "or set CHROMIUM to the path of Chromium or Chrome"
-)
 
 
 @pytest.fixture(scope="session")
@@ -60,25 +50,13 @@ def served(site: Path) -> Iterator[str]:
         yield address
 
 
-def chromium_path() -> str | None:
-    """The browser's executable, or None."""
-    candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUM_NAMES), *CHROMIUM_APPS]
-    return next((path for path in candidates if path and Path(path).exists()), None)
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """Playwright's handle on the system's Chromium; without one the test is skipped, but fails in CI."""
-    path = chromium_path()
-    if path is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_CHROMIUM)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
+    if browser.chromium_path() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(browser.MISSING)
+    with browser.chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class Watched:
     """A page of the browser that remembers everything that goes wrong on it."""
 
     def __init__(self, browser: Any, served: str, viewport: dict[str, int], scheme: str = "light") -> None:
-        self.served, self.troubles, self.external = served, [], []
+        self.served, self.troubles, self.external, self.requested = served, [], [], []
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme)
         self.page = self.context.new_page()
         self.page.on("console", lambda m: m.type == "error" and self.troubles.append(f"console: {m.text}"))
@@ -36,7 +36,8 @@ class Watched:
         self.page.on("request", self.see)
 
     def see(self, request: Any) -> None:
-        """Note a request that leaves the site."""
+        """Note a request, and apart those that leave the site."""
+        self.requested.append(request.url)
         if not request.url.startswith((self.served, "data:", "blob:", *ALLOWED_EXTERNAL)):
             self.external.append(request.url)
 
