@@ -2,47 +2,40 @@
 
 The pages in `book/` are masters: without outputs, in MyST. Colab and JupyterLab know nothing of MyST, so here every
 page keeps what its run put out, captions and alternative texts stand under the figures, references are words with links
-to the site, formulas carry their numbers, and the first cell leads back to the page. The setup cell installs the
-package of the very commit (or, where that has one, of the version's tag) that the page was run with. The publishing
-workflow puts the folder on the branch `notebooks`, to which the Colab buttons lead.
+to the site (`tools/notebook_text.py`), and the first cell leads back to the page. The setup cell installs the package
+that the page was run with. The publishing workflow puts the folder on the branch `notebooks`, to which the Colab
+buttons lead.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from tools import book
 from tools.cells import Cell
-from tools.chapters import EQUATION, Chapter, chapters
-from tools.links import Linker, Targets, bibliography, targets
+from tools.chapters import Chapter, chapters
+from tools.front_page import colab
+from tools.links import Targets, targets
+from tools.notebook_pictures import small_enough
+from tools.notebook_text import PageText
 from tools.project import ROOT, project, repository, site_address
 from tools.run_pages import executed, run_dir
 
-ROLE = re.compile(r"\{(?P<role>[\w:]+)\}`(?:(?P<text>[^`<]*?)\s*<(?P<target>[^`>]*)>|(?P<only>[^`]*))`")
-BOX = re.compile(r"^(?P<fence>:{3,})\{(?P<kind>[\w-]+)\}[ ]*(?P<title>.*?)\n(?P<body>.*?)^(?P=fence)[ ]*$", re.M | re.S)
-OPTION = re.compile(r"^:[\w-]+:.*?\n", re.MULTILINE)
-LABEL = re.compile(r"^\([\w-]+\)=\s*\n", re.MULTILINE)
-DATA_URI = re.compile(r"data:image/png;base64,(?P<data>[\w+/=]+)")
-MIB = 2**20
-MOST_BYTES = 2 * MIB
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# Ever smaller pictures, until a notebook is small enough: as they are, 256 colours, half the size.
-LEVELS = ("as it is", "fewer colours", "half the size")
+HOME = re.compile(r'class="explorable-home".*?(?P<picture><img\b[^>]*>)', re.DOTALL)
+ATTRIBUTE = re.compile(r'\b(?P<name>alt|src)="(?P<value>[^"]*)"')
+PNG = "data:image/png;base64,"
+PACKAGE = re.compile(r"git\+https://[^\"'\s]+")
 
 
 class NotBuilt(RuntimeError):
@@ -53,220 +46,19 @@ class NotBuilt(RuntimeError):
 class Edition:
     """What all notebooks of an edition share.
 
-    `labels` is what Sphinx has numbered and named (`_ext/labels.py`), `site` its address, `package` what pip installs.
+    `tables` is what Sphinx has numbered and named (`_ext/labels.py`), `site` the site's address, `package` what pip
+    installs.
     """
 
     targets: Targets
-    labels: dict[str, dict[str, dict[str, str]]]
-    works: dict[str, tuple[str, str]]
+    tables: dict[str, dict[str, Any]]
     site: str
     package: str
     version: str
 
-    def address(self, place: str) -> str:
-        """The address of a place on the site."""
-        return f"{self.site}{place}"
-
-
-@dataclass
-class Page:
-    """The texts of one page, cell by cell."""
-
-    edition: Edition
-    name: str
-    _link: Linker = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Make what writes the links that the page leaves unwritten."""
-        edition = self.edition
-        self._link = Linker(
-            edition.targets,
-            self.name,
-            to_chapter=lambda text, target: self._to(text, target.removeprefix("/").replace(".ipynb", ".html", 1)),
-            to_term=lambda text, term: self._named(text, "terms", term),
-            to_function=lambda text, name: self._named(f"`{text}`", "functions", name),
-            to_work=lambda year, key: self._named(year, "works", key),
-        )
-
-    def text(self, source: str) -> str:
-        """A markdown text without anything that only MyST knows."""
-        source = BOX.sub(self._box, source)
-        source = EQUATION.sub(self._formula, LABEL.sub("", source))
-        return ROLE.sub(self._role, self._link(source))
-
-    def _box(self, match: re.Match[str]) -> str:
-        title = match["title"] if match["kind"] == "admonition" else match["title"] or match["kind"].title()
-        body = OPTION.sub("", match["body"]).strip()
-        lines = [f"**{title}**", "", *body.splitlines()]
-        return "\n".join(f"> {line}".rstrip() for line in lines)
-
-    def _formula(self, match: re.Match[str]) -> str:
-        number = self._label(match["label"])["text"].strip("()")
-        return f"$$\n{match['body'].strip()} \\tag{{{number}}}\n$$"
-
-    def _role(self, match: re.Match[str]) -> str:
-        role, text, target = match["role"], match["text"], match["target"] or match["only"]
-        if role.startswith("cite:"):
-            return self._citation(role, target)
-        if role == "doc":
-            place = f"book/{target.removeprefix('/book/')}.html"
-            return self._to(text or Path(target).name, place)
-        if role in ("numref", "eq", "ref"):
-            label = self._label(target)
-            return self._to(text or label["text"], label["place"])
-        if role == "term":
-            return self._named(text or target, "terms", target)
-        if role == "py:obj":
-            return self._named(f"`{text or target}`", "functions", target)
-        raise ValueError(f"{self.name}: the role {{{role}}} has no words in a notebook")
-
-    def _citation(self, role: str, keys: str) -> str:
-        words = []
-        for key in (key.strip() for key in keys.split(",")):
-            if key not in self.edition.works:
-                raise ValueError(f"{self.name}: {{{role}}} cites {key}, which references.bib does not have")
-            who, year = self.edition.works[key]
-            shown = {"cite:t": f"{who} ({year})", "cite:year": year}.get(role, f"{who}, {year}")
-            words.append(self._named(shown, "works", key))
-        return "; ".join(words) if role in ("cite:t", "cite:year") else f"({'; '.join(words)})"
-
-    def _label(self, name: str) -> dict[str, str]:
-        try:
-            return self.edition.labels["labels"][name]
-        except KeyError:
-            raise ValueError(f"{self.name}: there is no label {name} on the site") from None
-
-    def _named(self, text: str, kind: str, name: str) -> str:
-        entry = self.edition.labels[kind].get(name)
-        return self._to(text, entry["place"]) if entry else text
-
-    def _to(self, text: str, place: str) -> str:
-        return f"[{text}]({self.edition.address(place)})"
-
-
-def reading_edition(notebook: dict[str, Any], page: Page) -> dict[str, Any]:
-    """The notebook that readers open, from that of a page's run."""
-    cells = [_greeting(notebook, page)]
-    setup = True
-    for index, raw in enumerate(notebook["cells"]):
-        cell = Cell(index, raw)
-        if cell.is_markdown:
-            cells.append({**raw, "source": page.text(cell.source)})
-            continue
-        if setup and cell.is_code:
-            raw = {**raw, "source": pinned(cell.source, page.edition.package)}
-            setup = False
-        cells.append({**raw, "outputs": [_for_readers(output) for output in raw.get("outputs", [])]})
-        cells += _below(cell, page)
-    for cell in cells:
-        cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
-    return {**notebook, "cells": cells}
-
-
-def _greeting(notebook: dict[str, Any], page: Page) -> dict[str, Any]:
-    """The first cell: what this is, and the way back to the page."""
-    title = next(cell.source for cell in map(Cell, range(9), notebook["cells"]) if cell.is_markdown).splitlines()[0]
-    link = page._to(title.lstrip("# "), f"book/{page.name}.html")
-    about = f"The notebook of {link}, from the book *Where Networks Look*, version {page.edition.version}. "
-    about += "It keeps what the book's own run has put out; the cells can be run again, from the first one on."
-    return {"cell_type": "markdown", "id": "about-this", "metadata": {}, "source": about}
-
-
-def _below(cell: Cell, page: Page) -> list[dict[str, Any]]:
-    """The caption of a figure and what it shows in words, in a cell below it."""
-    about = cell.metadata.get("mystnb", {})
-    figure, alt = about.get("figure", {}), about.get("image", {}).get("alt")
-    if not figure.get("caption") or not cell.raw.get("outputs"):
-        return []
-    number = page._label(figure["name"])["text"]
-    words = f"\n\n<details><summary>The picture in words</summary>\n\n{escape(alt)}\n\n</details>" if alt else ""
-    text = f"**{number}** {page.text(figure['caption'])}{words}"
-    return [{"cell_type": "markdown", "id": f"{cell.raw['id']}-caption"[-64:], "metadata": {}, "source": text}]
-
-
-def _for_readers(output: dict[str, Any]) -> dict[str, Any]:
-    """An output without the view of a widget whose kernel is gone; of an explorable its figure is left."""
-    data = dict(output.get("data", {}))
-    if WIDGET in data:
-        del data[WIDGET]
-        html = "".join(data.get("text/html", ""))
-        still = re.search(r"<img [^>]*>", html)
-        if still:
-            data["text/html"] = still[0]
-    return {**output, "data": data} if "data" in output else output
-
-
-def pinned(setup: str, package: str) -> str:
-    """The setup cell that installs this package and no other."""
-    cell, count = re.subn(r"git\+https://[^\"'\s]+", package, setup)
-    if count != 1:
-        raise ValueError(f"the setup cell must install one package, got {count}")
-    return cell
-
-
-def small_enough(notebook: dict[str, Any], most: int = MOST_BYTES) -> str:
-    """The notebook as a file of at most so many bytes, its pictures as good as that allows."""
-    for level in LEVELS:
-        text = json.dumps(_with_pictures(notebook, level), indent=1, ensure_ascii=False) + "\n"
-        if len(text.encode()) < most:
-            return text
-    raise ValueError(
-        f"the notebook has {len(text.encode()) / MIB:.1f} MiB, {most / MIB:.1f} at most, with small pictures"
-    )
-
-
-def _with_pictures(notebook: dict[str, Any], level: str) -> dict[str, Any]:
-    """The notebook with its pictures made smaller."""
-    if level == LEVELS[0]:
-        return notebook
-
-    def output(entry: dict[str, Any]) -> dict[str, Any]:
-        data = dict(entry.get("data", {}))
-        if "image/png" in data:
-            data["image/png"] = smaller("".join(data["image/png"]), level)
-        if "text/html" in data:
-            html = "".join(data["text/html"])
-            data["text/html"] = DATA_URI.sub(
-                lambda match: f"data:image/png;base64,{smaller(match['data'], level)}", html
-            )
-        return {**entry, "data": data} if "data" in entry else entry
-
-    cells = [
-        {**cell, "outputs": [output(entry) for entry in cell["outputs"]]} if cell.get("outputs") else cell
-        for cell in notebook["cells"]
-    ]
-    return {**notebook, "cells": cells}
-
-
-def smaller(data: str, level: str) -> str:
-    """A PNG picture in base64, with 256 colours or also half as large, if that makes it smaller."""
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            picture = image.convert("RGB")
-    except (binascii.Error, OSError) as error:
-        raise ValueError(f"a picture of the notebook cannot be read: {error}") from None
-    if level == LEVELS[2]:
-        picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)), Image.Resampling.LANCZOS)
-    target = io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(target, format="png", optimize=True)
-    coded = base64.b64encode(target.getvalue()).decode()
-    return min(data.replace("\n", ""), coded, key=len)
-
-
-def package_of(root: Path) -> str:
-    """What pip installs: the repository at the version's tag, or at the commit where that has none."""
-    tag = f"v{project(root)['version']}"
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(root), *words]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-
-    commit = git("rev-parse", "HEAD")
-    at = tag if not commit or git("rev-parse", "--verify", "-q", f"{tag}^{{commit}}") == commit else commit
-    return f"git+{repository(root)}@{at}"
+    def page(self, name: str) -> PageText:
+        """What translates the texts of the page of that name."""
+        return PageText(name, self.tables, self.site, self.targets)
 
 
 def edition(root: Path) -> Edition:
@@ -278,34 +70,152 @@ def edition(root: Path) -> Edition:
     file = run_dir(root) / "labels.json"
     if not file.exists():
         raise NotBuilt(f"{file} is not there: build the book first, with `make book`")
-    labels = json.loads(file.read_text(encoding="utf8"))
-    text = (root / "book" / "references.bib").read_text(encoding="utf8")
-    works = {}
-    for (first, year), entries in bibliography(text).items():
-        for key, others in entries.items():
-            who = f"{first} and {others[0]}" if len(others) == 1 else f"{first} et al." if others else first
-            works[key] = (who, year)
-    linkable = targets(root, set(labels["functions"]))
-    version = str(project(root)["version"])
-    return Edition(linkable, labels, works, site_address(root), package_of(root), version)
+    tables = json.loads(file.read_text(encoding="utf8"))
+    for chapter in chapters(root):
+        if not executed(run_dir(root), chapter.name).exists():  # then the site does not number its figures
+            unknown = {"words": "Fig. ?", "place": f"book/{chapter.name}.html"}
+            tables["labels"] |= dict.fromkeys(chapter.figures.values(), unknown)
+    linkable = targets(root, set(tables["functions"]))
+    return Edition(linkable, tables, site_address(root), package_of(root), str(project(root)["version"]))
 
 
-README = """# The notebooks of *Where Networks Look*
+def package_of(root: Path) -> str:
+    """What pip installs: the repository at the version's tag, or at the commit where that is not the tagged one."""
+    tag = f"v{project(root)['version']}"
+    commit, tagged = git(root, "rev-parse", "HEAD"), git(root, "rev-parse", "--verify", "-q", f"{tag}^{{commit}}")
+    return f"git+{repository(root)}@{tag if commit in ('', tagged) else commit}"
 
-Made by `make notebooks` from {commit} of {repository}; nothing here is edited by hand.
-Each is the notebook of one page of {site}, with the outputs of the book's own run. The Colab button of a page opens it.
-"""
+
+def git(root: Path, *words: str) -> str:
+    """What git says, or nothing where it fails."""
+    command = ["git", "-C", str(root), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
-def write(root: Path, say: Callable[[str], None] = print) -> Path:
-    """Write the edition; returns its folder. A page that the last build did not run is passed over, and named.
+def reading_edition(notebook: dict[str, Any], name: str, shared: Edition) -> dict[str, Any]:
+    """The notebook that readers open, from that which the run of the page `name` has left."""
+    text, setup, cells = shared.page(name), True, [greeting(notebook, name, shared)]
+    for cell in (Cell(index, raw) for index, raw in enumerate(notebook["cells"])):
+        if cell.is_markdown:
+            cells.append({**cell.raw, "source": text.cell(cell.source)})
+        elif cell.is_code:
+            shown = {**cell.raw, "source": pinned(cell.source, shared.package) if setup else cell.source}
+            cells += [{**shown, "outputs": outputs(cell)}, *below(cell, text)]
+            setup = False  # it is the first code cell
+        else:
+            cells.append(cell.raw)
+    for shown in cells:
+        shown["source"] = "".join(shown["source"]).splitlines(keepends=True)
+    kept = {key: notebook["metadata"][key] for key in ("kernelspec", "language_info") if key in notebook["metadata"]}
+    return {**notebook, "cells": cells, "metadata": kept}
+
+
+def greeting(notebook: dict[str, Any], name: str, shared: Edition) -> dict[str, Any]:
+    """The first cell: the way back to the page, and what this is."""
+    first = next(raw for raw in notebook["cells"] if raw["cell_type"] == "markdown")
+    title = "".join(first["source"]).strip().splitlines()[0].lstrip("# ")
+    said = (
+        f"This is the notebook of the page [{title}]({shared.site}book/{name}.html) of the book "
+        f"[Where Networks Look]({shared.site}), version {shared.version}. It shows what the page's own run has put "
+        "out; to run it yourself, begin with the setup cell, which in Colab installs the book's package. What answers "
+        "to a touch there is a still picture here until its cell is run."
+    )
+    return {"cell_type": "markdown", "id": "about-this-notebook", "metadata": {}, "source": f"> {said}"}
+
+
+def pinned(setup: str, package: str) -> str:
+    """The setup cell that installs this package and no other.
+
+    Raises:
+        ValueError: it does not install one package.
+    """
+    cell, count = PACKAGE.subn(package, setup)
+    if count != 1:
+        raise ValueError(f"the setup cell must install one package, got {count}")
+    return cell
+
+
+def outputs(cell: Cell) -> list[dict[str, Any]]:
+    """What a cell shows without a kernel; its pictures say what is seen on them."""
+    if {"remove-output", "remove-cell"} & cell.tags:
+        return []  # as on the site
+    shown = [output for output in map(still, cell.raw.get("outputs", [])) if output]
+    alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+    for output in shown:
+        if alt and "image/png" in output.get("data", {}):
+            about = output.get("metadata", {})
+            output["metadata"] = {**about, "image/png": {"alt": alt} | about.get("image/png", {})}
+    return shown
+
+
+def still(output: dict[str, Any]) -> dict[str, Any] | None:
+    """An output without what needs a kernel: of an explorable its figure is left, of any other widget nothing."""
+    data = output.get("data", {})
+    home = HOME.search("".join(data.get("text/html", "")))
+    if home:
+        said = {match["name"]: unescape(match["value"]) for match in ATTRIBUTE.finditer(home["picture"])}
+        picture = {"image/png": said["src"].removeprefix(PNG), "text/plain": said["alt"]}
+        return {**output, "data": picture, "metadata": {"image/png": {"alt": said["alt"]}}}
+    rest = {kind: value for kind, value in data.items() if kind != WIDGET}
+    if WIDGET in data and set(rest) <= {"text/plain"}:
+        return None
+    return {**output, "data": rest} if data else dict(output)
+
+
+def below(cell: Cell, text: PageText) -> list[dict[str, Any]]:
+    """A cell under a figure: its number and caption, and what it shows in words, folded."""
+    alts = [output.get("metadata", {}).get("image/png", {}).get("alt") for output in outputs(cell)]
+    figure, alt = cell.metadata.get("mystnb", {}).get("figure", {}), next(filter(None, alts), "")
+    if not outputs(cell) or not (figure or alt):
+        return []
+    number = text.plain(f"{{numref}}`{figure['name']}`") if figure else ""
+    caption = f"**{number}** {text.plain(figure.get('caption', ''))}".strip() if figure else ""
+    words = escape(alt).replace("$", "&#36;")
+    folded = f"<details><summary>The picture in words</summary><p>{words}</p></details>" if alt else ""
+    source = "\n\n".join(filter(None, (caption, folded)))
+    return [{"cell_type": "markdown", "id": f"below-{cell.raw['id']}"[:64], "metadata": {}, "source": source}]
+
+
+def about_the_branch(root: Path, shared: Edition, names: list[str]) -> str:
+    """The file that explains the branch to those who come upon it."""
+    rows = [
+        f"| [{chapter.title}]({chapter.name}.ipynb) | [page]({shared.site}book/{chapter.name}.html) "
+        f"| [Colab]({colab(root, chapter)}) |"
+        for chapter in chapters(root)
+        if chapter.name in names
+    ]
+    return (
+        "# The notebooks of *Where Networks Look*\n\n"
+        f"Each is the notebook of a page of [the book]({shared.site}), version {shared.version}, with the outputs of "
+        "its run; the Colab button of the page opens it. `make notebooks` writes them anew with every change of "
+        f"[the repository]({repository(root)}), so nothing is edited here: the masters are the files in its folder "
+        "`book`.\n\n| notebook | on the site | run it |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
+        "Text and figures are under CC BY 4.0, code is under the MIT license.\n"
+    )
+
+
+def of_chapter(chapter: Chapter, root: Path, shared: Edition) -> str | None:
+    """The file of a page's notebook; None where the page was not run."""
+    page = executed(run_dir(root), chapter.name)
+    if not page.exists():
+        return None
+    return small_enough(reading_edition(json.loads(page.read_text(encoding="utf8")), chapter.name, shared))
+
+
+def write(root: Path, folder: Path | None = None, say: Callable[[str], None] = print) -> Path:
+    """Write the edition; returns its folder, `_build/notebooks` unless another is given.
+
+    A page that the last build did not run is passed over, and named.
 
     Raises:
         NotBuilt: the site was not built.
-        ValueError: a page cannot be made into a notebook; nothing is left half written.
+        ValueError: a page cannot be made into a notebook; the last edition is left as it was.
     """
-    shared, folder = edition(root), root / "_build" / "notebooks"
-    part = folder.with_name("notebooks.part")
+    shared, folder, names = edition(root), folder or root / "_build" / "notebooks", []
+    part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for chapter in chapters(root):
@@ -314,24 +224,23 @@ def write(root: Path, say: Callable[[str], None] = print) -> Path:
             say(f"  {chapter.name:24} not run, passed over")
             continue
         (part / f"{chapter.name}.ipynb").write_text(text, encoding="utf8")
-        say(f"  {chapter.name:24} {len(text.encode()) / MIB:5.2f} MiB")
-    about = {"commit": shared.package.rsplit("@", 1)[-1], "repository": repository(root), "site": shared.site}
-    (part / "README.md").write_text(README.format(**about), encoding="utf8")
+        names.append(chapter.name)
+        say(f"  {chapter.name:24} {len(text.encode()) / 1e6:5.2f} MB")
+    (part / "README.md").write_text(about_the_branch(root, shared, names), encoding="utf8")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
     return folder
 
 
-def of_chapter(chapter: Chapter, root: Path, shared: Edition) -> str | None:
-    """The file of a page's notebook; None where its page was not run."""
-    page = executed(run_dir(root), chapter.name)
-    if not page.exists():
-        return None
-    return small_enough(reading_edition(json.loads(page.read_text(encoding="utf8")), Page(shared, chapter.name)))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Write the notebooks; builds the book first where it is not fresh."""
+    """Write the notebooks; builds the book first where it is not fresh.
+
+    Args:
+        arguments: the command line without the program's name; None takes that of the process.
+
+    Returns:
+        0 when all is written, otherwise 1.
+    """
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description="Write the notebooks for readers.")
     parser.add_argument("--root", metavar="DIR", type=Path, default=ROOT, help="the book's root folder")
     parser.add_argument("--as-built", action="store_true", help="take the last build, even if it is not fresh")

@@ -17,74 +17,146 @@ from support.notebooks import code, markdown
 from support.watched import CHAPTERS
 
 from tools import notebooks
+from tools.chapters import chapters
 from tools.links import Targets
-from tools.notebooks import Edition, NotBuilt, Page, pinned, reading_edition, small_enough, smaller
-from tools.project import ROOT, repository
+from tools.notebook_pictures import MOST_BYTES, STEPS, reduced, small_enough
+from tools.notebook_text import PageText
+from tools.notebooks import Edition, NotBuilt, pinned, reading_edition
+from tools.project import ROOT, repository, site_address
+from tools.run_pages import run_dir
 
 SITE = "https://owner.github.io/name/"
-PLACES = {
-    "labels": {
-        "fig-a": {"place": "book/ch03_cam.html#fig-a", "text": "Fig. 3.1"},
-        "eq-cam": {"place": "book/ch03_cam.html#equation-eq-cam", "text": "(3.1)"},
+ZHOU = {"p": "Zhou et al., 2016", "t": "Zhou et al. [2016]", "year": "2016", "author": "Zhou et al."}
+TABLES = {
+    "documents": {
+        "book/ch01_a": {"words": "Networks", "place": "book/ch01_a.html"},
+        "book/ch03_cam": {"words": "Maps", "place": "book/ch03_cam.html"},
+        "book/appendix/claims": {"words": "Claims", "place": "book/appendix/claims.html"},
     },
-    "works": {"zhou": {"place": "book/references.html#id5", "text": ""}},
-    "terms": {"feature map": {"place": "book/glossary.html#term-feature-map", "text": "feature map"}},
-    "functions": {"helpers.cam.grad_cam": {"place": "book/api.html#helpers.cam.grad_cam", "text": "x"}},
+    "sections": {"book/ch01_a": {"exercise-12-build": "book/ch01_a.html#exercise-1-2-build"}},
+    "labels": {
+        "fig-a": {"words": "Fig. 3.1", "place": "book/ch03_cam.html#fig-a"},
+        "eq-cam": {"words": "(3.1)", "place": "book/ch03_cam.html#equation-eq-cam"},
+        "a-part": {"words": "A part", "place": "book/ch01_a.html#a-part"},
+    },
+    "works": {
+        "zhou": ZHOU | {"place": "book/references.html#id5"},
+        "ng": dict.fromkeys(ZHOU, "Ng, n.d.") | {"place": "book/references.html#id6"},
+    },
+    "terms": {"feature map": {"words": "feature map", "place": "book/glossary.html#term-feature-map"}},
+    "functions": {"helpers.cam.grad_cam": {"words": "x", "place": "book/api.html#helpers.cam.grad_cam"}},
 }
-SHARED = Edition(
-    Targets({1: "/book/ch01_a.ipynb"}, ["feature map"], ["helpers.cam.grad_cam"]),
-    PLACES,
-    {"zhou": ("Zhou et al.", "2016"), "ng": ("Ng", "n.d.")},
-    SITE,
-    "git+https://github.com/owner/name@v1.0",
-    "1.0",
+TARGETS = Targets(
+    {1: "/book/ch01_a.ipynb"},
+    ["feature map"],
+    ["helpers.cam.grad_cam"],
+    {"1.2": "/book/ch01_a.ipynb#exercise-12-build"},
+    {("Zhou", "2016"): {"zhou": []}},
 )
-PAGE = Page(SHARED, "ch03_cam")
+SHARED = Edition(TARGETS, TABLES, SITE, "git+https://github.com/owner/name@v1.0", "1.0")
 SETUP = '%pip install "git+https://github.com/owner/name"'
 WORK = f"{SITE}book/references.html#id5"
+FIGURE = f"[Fig. 3.1]({SITE}book/ch03_cam.html#fig-a)"
+EQUATION = f"[(3.1)]({SITE}book/ch03_cam.html#equation-eq-cam)"
+MAPS = f"({SITE}book/glossary.html#term-feature-map)"
+GRAD_CAM = f"({SITE}book/api.html#helpers.cam.grad_cam)"
+ONE = f"{SITE}book/ch01_a.html"
+
+
+def text() -> PageText:
+    return SHARED.page("ch03_cam")
 
 
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
         ("{cite:p}`zhou`", f"([Zhou et al., 2016]({WORK}))"),
-        ("{cite:p}`zhou, ng`", f"([Zhou et al., 2016]({WORK}); Ng, n.d.)"),
+        ("{cite:p}`zhou, ng`", f"([Zhou et al., 2016]({WORK}); [Ng, n.d.]({SITE}book/references.html#id6))"),
         ("{cite:t}`zhou`", f"[Zhou et al. (2016)]({WORK})"),
-        ("{numref}`fig-a`", f"[Fig. 3.1]({SITE}book/ch03_cam.html#fig-a)"),
-        ("{eq}`eq-cam`", f"[(3.1)]({SITE}book/ch03_cam.html#equation-eq-cam)"),
-        ("{doc}`the claims <appendix/claims>`", f"[the claims]({SITE}book/appendix/claims.html)"),
-        ("{term}`Feature maps <feature map>`", f"[Feature maps]({SITE}book/glossary.html#term-feature-map)"),
-        ("a feature map", f"a [feature map]({SITE}book/glossary.html#term-feature-map)"),
-        ("see chapter 1", f"see [chapter 1]({SITE}book/ch01_a.html)"),
-        ("`cam.grad_cam`", f"[`cam.grad_cam`]({SITE}book/api.html#helpers.cam.grad_cam)"),
-        ("$$\nx = 1\n$$ (eq-cam)\n\nso", "$$\nx = 1 \\tag{3.1}\n$$\n\nso"),
+        ("({cite:year}`zhou`)", f"([2016]({WORK}))"),
+        ("Zhou (2016) say", f"Zhou ([2016]({WORK})) say"),
+        ("see {numref}`fig-a`.", f"see {FIGURE}."),
+        ("{numref}`figure %s <fig-a>`", f"[figure 3.1]({SITE}book/ch03_cam.html#fig-a)"),
+        ("{eq}`eq-cam`", EQUATION),
+        ("{ref}`a-part`, {ref}`that <a-part>`", f"[A part]({ONE}#a-part), [that]({ONE}#a-part)"),
+        ("{doc}`/book/ch01_a`", f"[Networks]({ONE})"),
+        ("{doc}`appendix/claims`", f"[Claims]({SITE}book/appendix/claims.html)"),
+        ("{doc}`there <ch01_a>`", f"[there]({ONE})"),
+        ("{term}`Feature maps <feature map>`", f"[Feature maps]{MAPS}"),
+        ("{term}`Feature map`", f"[Feature map]{MAPS}"),
+        ("a feature map, a feature map", f"a [feature map]{MAPS}, a feature map"),
+        ("{py:obj}`helpers.cam.grad_cam`", f"[`helpers.cam.grad_cam`]{GRAD_CAM}"),
+        ("{py:func}`~helpers.cam.grad_cam`", f"[`grad_cam`]{GRAD_CAM}"),
+        ("`cam.grad_cam`", f"[`cam.grad_cam`]{GRAD_CAM}"),
+        ("chapter 1, exercise 1.2", f"[chapter 1]({ONE}), [exercise 1.2]({ONE}#exercise-1-2-build)"),
+        ("[there](ch01_a.ipynb#exercise-12-build)", f"[there]({ONE}#exercise-1-2-build)"),
+        ("[there](/book/ch01_a.ipynb)", f"[there]({ONE})"),
+        ("[c](appendix/claims.md#claim-a)", f"[c]({SITE}book/appendix/claims.html#claim-a)"),
+        ("[a](#fig-a) [b](https://x.org/a_(b))", f"[a]({SITE}book/ch03_cam.html#fig-a) [b](https://x.org/a_(b))"),
+        ("{math}`x^2`", "$x^2$"),
+        ("so\n\n$$\nx = 1\n$$ (eq-cam)\n\nwith", f"so\n\n$$\nx = 1\n$$\n\nEquation {EQUATION}\n\nwith"),
+        ("$$x$$ (eq-cam)\nwith", f"$$\nx\n$$\n\nEquation {EQUATION}\n\nwith"),
         ("(a-label)=\n## A", "## A"),
-        (
-            ":::{admonition} In three lines\n:class: lines\n\nOne.\n\nTwo.\n:::",
-            "> **In three lines**\n>\n> One.\n>\n> Two.",
-        ),
+    ],
+)  # fmt: skip
+def test_what_only_myst_knows_becomes_words_and_links(source: str, shown: str) -> None:
+    assert text().cell(source) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (":::{admonition} Three\n:class: lines\n\nOne.\n\nTwo.\n:::\nx", "> **Three**\n>\n> One.\n>\n> Two.\n\nx"),
         (":::{note}\nOne.\n:::", "> **Note**\n>\n> One."),
-        ("`{term}`", "`{term}`"),
+        ("```{tip} One.\nTwo.\n```", "> **Tip**\n>\n> One.\n> Two."),
+        (
+            ":::{admonition} A slip & more\n:class: slips dropdown\n\n{numref}`fig-a`\n:::",
+            f"<details><summary>A slip &amp; more</summary>\n\n{FIGURE}\n\n</details>",
+        ),
+        (
+            "::::{note}\n:::{tip}\nIn.\n:::\n$$x$$ (eq-cam)\n::::",
+            f"> **Note**\n>\n> > **Tip**\n> >\n> > In.\n>\n> $$\n> x\n> $$\n>\n> Equation {EQUATION}",
+        ),
+        (":::{note}\n```python\nx  # :::\n```\n:::", "> **Note**\n>\n> ```python\n> x  # :::\n> ```"),
+    ],
+)  # fmt: skip
+def test_boxes_become_quotations(source: str, shown: str) -> None:
+    assert text().cell(source) == shown
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "```\n{numref}`fig-a`\n:::{note}\n:::\n[a](b.md)\n```",
+        "~~~\n$$x$$ (eq-cam)\n~~~",
+        "`{term}` and ``{eq}`eq-cam` ``",
+        "$x[1](2)$ and $$y$$",
+        "<details><summary>Hint</summary>\n\nx\n\n</details>",
     ],
 )
-def test_what_only_myst_knows_becomes_words_and_links(source: str, shown: str) -> None:
-    assert Page(SHARED, "ch03_cam").text(source) == shown
+def test_code_formulas_and_html_stay(source: str) -> None:
+    assert text().cell(source) == source
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("{numref}`fig-gone`", "ch03_cam: there is no label fig-gone"),
-        ("{cite:p}`gone`", "cites gone, which references.bib does not have"),
-        ("{download}`x`", r"the role \{download\} has no words"),
+        ("{numref}`fig-gone`", "ch03_cam: the site has nothing for {numref}`fig-gone`"),
+        ("$$x$$ (eq-gone)", "nothing for {eq}`eq-gone`"),
+        ("{cite:p}`gone`", "nothing for {cite:p}`gone`"),
+        ("{cite:alp}`zhou`", "no words for {cite:alp}"),
+        ("{download}`x`", "no words for {download}"),
+        ("[x](gone.md)", "nothing for {doc}`book/gone`"),
+        ("![x](images/x.png)", "images/x.png does not travel"),
+        (":::{figure} x.png\n:::", "nothing like {figure}"),
     ],
 )
 def test_what_cannot_be_said_is_refused(source: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        PAGE.text(source)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        text().cell(source)
 
 
-def png(side: int = 64, colours: int = 1000) -> str:
+def png(side: int = 64, colours: int = 256) -> str:
     """A noisy picture, in base64."""
     pixels = np.random.default_rng(0).integers(0, colours, (side, side, 3)).astype(np.uint8)
     target = io.BytesIO()
@@ -92,67 +164,110 @@ def png(side: int = 64, colours: int = 1000) -> str:
     return base64.b64encode(target.getvalue()).decode()
 
 
+def size(picture: str) -> tuple[int, int]:
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        return image.size
+
+
 def shown(**data: str) -> dict[str, Any]:
     return {"output_type": "display_data", "metadata": {}, "data": data}
 
 
-def page_of(*cells: dict[str, Any]) -> dict[str, Any]:
+def made_of(*cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of the edition behind the first cell, the title and the setup."""
     numbered = [{"id": f"cell-{i}"} | cell for i, cell in enumerate([markdown("# Maps: where?"), code(SETUP), *cells])]
-    return {"cells": numbered, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    notebook = {"cells": numbered, "metadata": {"about": {}}, "nbformat": 4, "nbformat_minor": 5}
+    made = reading_edition(notebook, "ch03_cam", SHARED)
+    nbformat.validate(nbformat.from_dict(made))
+    first, _, setup, *rest = made["cells"]
+    assert f"[Maps: where?]({SITE}book/ch03_cam.html)" in "".join(first["source"])
+    assert "".join(setup["source"]) == '%pip install "git+https://github.com/owner/name@v1.0"'
+    return rest
+
+
+ABOUT = {"figure": {"name": "fig-a", "caption": "A map, {cite:p}`zhou`."}, "image": {"alt": "Red <on> $blue$."}}
+WORDS = "<details><summary>The picture in words</summary><p>Red &lt;on&gt; &#36;blue&#36;.</p></details>"
 
 
 def test_a_figure_keeps_its_caption_number_and_words() -> None:
-    about = {
-        "mystnb": {"figure": {"name": "fig-a", "caption": "A map, {cite:p}`zhou`."}, "image": {"alt": "Red <on> blue."}}
-    }
-    figure = code("plots.maps(x)", **about) | {"outputs": [shown(**{"image/png": png()})]}
-    made = reading_edition(page_of(figure), PAGE)
-    nbformat.validate(nbformat.from_dict(made))
-    first, below = ("".join(made["cells"][i]["source"]) for i in (0, 4))
-    assert first.startswith(f"The notebook of [Maps: where?]({SITE}book/ch03_cam.html)")
-    assert below.startswith(f"**Fig. 3.1** A map, ([Zhou et al., 2016]({WORK})).")
-    assert "<details><summary>The picture in words</summary>\n\nRed &lt;on&gt; blue." in below
-    assert "".join(made["cells"][2]["source"]) == '%pip install "git+https://github.com/owner/name@v1.0"'
+    figure = code("plots.maps(x)", mystnb=ABOUT) | {"outputs": [shown(**{"image/png": png()})]}
+    drawn, below = made_of(figure)
+    assert "".join(below["source"]) == f"**{FIGURE}** A map, ([Zhou et al., 2016]({WORK})).\n\n{WORDS}"
+    assert drawn["outputs"][0]["metadata"]["image/png"]["alt"] == ABOUT["image"]["alt"]
 
 
 def test_a_figure_that_was_not_drawn_has_no_caption() -> None:
-    figure = code("plots.maps(x)", mystnb={"figure": {"name": "fig-a", "caption": "A map."}})
-    assert len(reading_edition(page_of(figure), PAGE)["cells"]) == 4
+    assert len(made_of(code("plots.maps(x)", mystnb=ABOUT))) == 1
 
 
-def test_a_widget_without_a_kernel_leaves_its_figure() -> None:
-    home = '<div class="explorable-home"><script>{}</script><img alt="a" src="b"></div>'
-    outputs = [shown(**{"text/html": home, notebooks.WIDGET: "{}"}), shown(**{"text/html": "<p>x</p>"})]
-    made = reading_edition(page_of(code("x") | {"outputs": outputs}), PAGE)
-    assert [output["data"] for output in made["cells"][3]["outputs"]] == [
-        {"text/html": '<img alt="a" src="b">'}, {"text/html": "<p>x</p>"},
-    ]  # fmt: skip
+def test_of_a_live_picture_the_figure_is_left() -> None:
+    picture = png()
+    tag = f'<img style="b" alt="Red &lt;on&gt; $blue$." src="data:image/png;base64,{picture}">'
+    home = f'<div class="explorable-home" data-explorable="a"><script>{{"a": 1}}</script>{tag}</div>'
+    outputs = [shown(**{"text/html": home, notebooks.WIDGET: "{}"})]
+    cell, below = made_of(code("x") | {"outputs": outputs})
+    assert cell["outputs"][0]["data"] == {"image/png": picture, "text/plain": "Red <on> $blue$."}
+    assert "".join(below["source"]) == WORDS
 
 
-def test_a_setup_cell_installs_one_package() -> None:
-    with pytest.raises(ValueError, match="must install one package, got 0"):
-        pinned("pip install x", SHARED.package)
+def test_what_needs_a_kernel_is_left_out_and_the_rest_stays() -> None:
+    table = shown(**{"text/html": "<p>x</p>", "text/plain": "x"})
+    said = {"output_type": "stream", "name": "stdout", "text": "1\n"}
+    outputs = [shown(**{"text/plain": "HBox()", notebooks.WIDGET: "{}"}), table, said]
+    kept, hidden = made_of(code("x") | {"outputs": outputs}, code("y", "remove-output") | {"outputs": [table]})
+    assert kept["outputs"] == [table, said]
+    assert hidden["outputs"] == []
 
 
-def test_pictures_get_smaller_until_a_notebook_is_small_enough() -> None:
-    picture = png(256)
-    html = f'<img src="data:image/png;base64,{picture}">'
-    page = page_of(code("x") | {"outputs": [shown(**{"image/png": picture, "text/html": html})]})
-    whole = len(small_enough(page).encode())
-    fewer, half = (len(small_enough(page, most).encode()) for most in (whole - 1, whole // 3))
-    assert half < fewer < whole
-    assert whole == len(small_enough(page, whole + 1).encode())
-    with pytest.raises(ValueError, match="at most, with small pictures"):
+@pytest.mark.parametrize("setup", ["pip install x", f"{SETUP}\n{SETUP}"])
+def test_a_setup_cell_installs_one_package(setup: str) -> None:
+    with pytest.raises(ValueError, match="must install one package, got"):
+        pinned(setup, SHARED.package)
+
+
+def with_pictures(*pictures: str, **data: str) -> dict[str, Any]:
+    outputs = [shown(**{"image/png": picture}) for picture in pictures] + [shown(**data)] * bool(data)
+    return {"cells": [{"id": "a"} | code("x") | {"outputs": outputs}], "metadata": {}, "nbformat": 4}
+
+
+def pictures_of(notebook: str) -> list[dict[str, Any]]:
+    return json.loads(notebook)["cells"][0]["outputs"]
+
+
+def test_the_largest_pictures_lose_first_and_are_shown_at_their_size() -> None:
+    large, small = png(256), png(32)
+    page = with_pictures(large, small)
+    whole = small_enough(page)
+    assert [output["data"]["image/png"] for output in pictures_of(whole)] == [large, small]
+    assert len(small_enough(page, len(whole) + 1)) == len(whole)
+    first, second = pictures_of(small_enough(page, len(whole)))
+    assert (size(first["data"]["image/png"]), second["data"]["image/png"]) == ((256, 256), small)
+    assert len(first["data"]["image/png"]) < len(large)
+    half = pictures_of(small_enough(page, len(whole) // 4))[0]
+    assert size(half["data"]["image/png"]) == (128, 128)
+    assert half["metadata"]["image/png"] == {"height": 256, "width": 256}
+    with pytest.raises(ValueError, match="with small pictures"):
         small_enough(page, 1000)
 
 
-def test_a_picture_is_never_made_larger_or_lost() -> None:
-    tiny = png(1)
-    assert smaller(tiny, notebooks.LEVELS[2]) == tiny
-    with Image.open(io.BytesIO(base64.b64decode(smaller(png(), notebooks.LEVELS[2])))) as image:
-        assert image.size == (32, 32)
+def test_pictures_in_html_keep_their_pixels() -> None:
+    page = with_pictures(**{"text/html": f'<img src="data:image/png;base64,{png(128)}">'})
+    made = pictures_of(small_enough(page, len(small_enough(page))))[0]["data"]["text/html"]
+    inside = re.search(r"base64,([^\"]+)", made)[1]
+    assert (size(inside), len(inside) < len(png(128))) == ((128, 128), True)
+
+
+def test_a_picture_is_never_made_larger() -> None:
+    flat = png(8, 1)
+    assert len(reduced(flat, 1)) >= len(flat)
+    page = with_pictures(flat, png(64))
+    smallest = [output["data"]["image/png"] for output in pictures_of(small_enough(page, 5000))]
+    assert smallest == [flat, reduced(png(64), len(STEPS) - 1)]
+
+
+def test_what_is_no_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        smaller("AAAA", notebooks.LEVELS[1])
+        small_enough(with_pictures("AAAA"))
 
 
 def test_without_a_built_site_it_says_so(tmp_path: Path) -> None:
@@ -160,49 +275,16 @@ def test_without_a_built_site_it_says_so(tmp_path: Path) -> None:
         notebooks.edition(tmp_path)
 
 
-def test_the_package_is_that_of_the_commit_or_of_its_tag(tmp_path: Path) -> None:
-    at = notebooks.package_of(ROOT).rsplit("@", 1)[1]
-    assert re.fullmatch(r"[0-9a-f]{40}|v\d+\.\d+\.\d+", at)
-
-
-@pytest.fixture(scope="module")
-def written(site: Path) -> Path:
-    return notebooks.write(ROOT, say=lambda line: None)
-
-
-@pytest.mark.book
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_notebook_keeps_everything(name: str, written: Path) -> None:
-    path = written / f"{name}.ipynb"
-    made = json.loads(path.read_text(encoding="utf8"))
-    nbformat.validate(nbformat.from_dict(made))
-    assert path.stat().st_size < notebooks.MOST_BYTES
-    texts = ["".join(cell["source"]) for cell in made["cells"] if cell["cell_type"] == "markdown"]
-    left = re.compile(r"(?<!`)\{[\w:]+\}`|^:::|\(eq-[\w-]+\)\s*$", re.MULTILINE)
-    assert [match[0] for text in texts for match in left.finditer(text)] == []
-    drawn = [cell for cell in made["cells"] if cell.get("metadata", {}).get("mystnb", {}).get("figure")]
-    assert len(drawn) == sum(text.startswith("**Fig. ") for text in texts)
-    assert all(cell["outputs"] for cell in drawn)
-
-
-@pytest.mark.book
-def test_the_same_run_gives_the_same_notebooks(written: Path) -> None:
-    before = {path.name: path.read_bytes() for path in written.iterdir()}
-    notebooks.write(ROOT, say=lambda line: None)
-    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
-
-
-@pytest.mark.book
-def test_every_colab_button_leads_to_a_notebook(site: Path, written: Path) -> None:
-    own = re.escape(repository(ROOT).removeprefix("https://github.com/"))
-    button = re.compile(rf"https://colab\.research\.google\.com/github/{own}/blob/notebooks/([^\"?#]+)")
-    for page in sorted((site / "book").glob("*.html")):
-        html = page.read_text(encoding="utf8")
-        names = set(button.findall(html))
-        assert html.count("colab.research.google.com") == len(button.findall(html))
-        assert all((written / name).is_file() for name in names)
-        if page.stem in CHAPTERS:
-            assert names == {f"{page.stem}.ipynb"}
+def test_the_package_is_that_of_the_tag_or_of_a_commit_without_one(tmp_path: Path, monkeypatch: Any) -> None:
+    said = {"HEAD": "c1", "v1.0^{commit}": "c1"}
+    monkeypatch.setattr(notebooks, "project", lambda root: {"version": "1.0"})
+    monkeypatch.setattr(notebooks, "repository", lambda root: "https://github.com/owner/name")
+    monkeypatch.setattr(notebooks, "git", lambda root, *words: said.get(words[-1], ""))
+    assert notebooks.package_of(tmp_path) == "git+https://github.com/owner/name@v1.0"
+    said["HEAD"] = "c2"  # main has gone on since
+    assert notebooks.package_of(tmp_path) == "git+https://github.com/owner/name@c2"
+    said.clear()  # an archive without a history
+    assert notebooks.package_of(tmp_path) == "git+https://github.com/owner/name@v1.0"
 
 
 def test_a_page_that_was_not_run_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +295,135 @@ def test_a_page_that_was_not_run_is_passed_over(tmp_path: Path, monkeypatch: pyt
     folder = notebooks.write(tmp_path, say=said.append)
     assert [path.name for path in folder.iterdir()] == ["README.md"]
     assert [line.split() for line in said] == [["ch01_a", "not", "run,", "passed", "over"]]
+    assert [path.name for path in folder.parent.iterdir()] == ["notebooks"]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "code", "did"), [(True, 0, ["write"]), (False, 0, ["book", "write"]), (False, 1, ["book"])]
+)
+def test_the_book_is_built_first_where_it_is_not_fresh(
+    fresh: bool, code: int, did: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(notebooks.book, "is_fresh", lambda root: fresh)
+    monkeypatch.setattr(notebooks.book, "main", lambda arguments: done.append("book") or code)
+    monkeypatch.setattr(notebooks, "write", lambda root: done.append("write"))
+    assert (notebooks.main([]), done) == (code, did)
+
+
+# Below: what the site and its notebooks say of the book.
+
+
+@pytest.fixture(scope="module")
+def written(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The edition of the built book."""
+    return notebooks.write(ROOT, tmp_path_factory.mktemp("edition") / "notebooks", say=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def tables(site: Path) -> dict[str, dict[str, Any]]:
+    """What Sphinx has numbered and named."""
+    return json.loads((run_dir(ROOT) / "labels.json").read_text(encoding="utf8"))
+
+
+def missing_places(site: Path, places: set[str]) -> list[str]:
+    """The places, below the site's address, that are not there."""
+    ids: dict[str, set[str]] = {}
+    for path in {place.partition("#")[0] for place in places}:
+        html = (site / path).read_text(encoding="utf8") if (site / path).is_file() else ""
+        ids[path] = {"", *re.findall(r'\bid="([^"]*)"', html)} if html else set()
+    return sorted(place for place in places if place.partition("#")[2] not in ids[place.partition("#")[0]])
+
+
+@pytest.mark.book
+def test_every_label_has_its_place_on_the_site(site: Path, tables: dict[str, dict[str, Any]]) -> None:
+    entries = [entry for name in tables.keys() - {"sections"} for entry in tables[name].values()]
+    places = {entry["place"] for entry in entries} | {p for page in tables["sections"].values() for p in page.values()}
+    assert len(places) > 500
+    assert missing_places(site, places) == []
+    assert missing_places(site, {"book/gone.html", "book/index.html#gone", "book/index.html"}) == [
+        *("book/gone.html", "book/index.html#gone"),
+    ]  # fmt: skip
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_labels_have_the_numbers_of_the_site(name: str, site: Path, tables: dict[str, dict[str, Any]]) -> None:
+    html = (site / "book" / f"{name}.html").read_text(encoding="utf8")
+    figures = r'id="(fig-[\w-]+)">(?:(?!<figure).)*?caption-number">(Fig\. [\d.]+) '
+    numbers = dict(re.findall(figures, html, re.DOTALL))
+    numbers |= {b: a for a, b in re.findall(r'eqno">(\([\d.]+\))<a[^>]*href="#equation-([\w-]+)"', html)}
+    assert numbers
+    assert {label: tables["labels"][label]["words"] for label in numbers} == numbers
+    drawn = set(next(chapter for chapter in chapters(ROOT) if chapter.name == name).figures.values())
+    assert drawn <= numbers.keys()
+
+
+LEFT = re.compile(
+    r"""
+    ^(?:```.*?^```|~~~.*?^~~~) | ``.+?`` | `[^`\n]+`                          # code
+    | (?P<left>\{[\w:]+\}` | ^:{3,} | \$\$\s*\([\w-]+\) | ^\([\w-]+\)=)
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+
+
+def left_over(texts: list[str]) -> list[str]:
+    """What only MyST knows, outside of code."""
+    return [match["left"] for text in texts for match in LEFT.finditer(text) if match["left"]]
+
+
+def test_what_only_myst_knows_is_seen() -> None:
+    assert left_over(["a {eq}`x`", ":::{note}", "$$x$$ (def-a)", "(a)="]) == ["{eq}`", ":::", "$$ (def-a)", "(a)="]
+    assert left_over(["```\n{eq}`x`\n```", "``{eq}`x` ``", "`{eq}`", "f(x)=1"]) == []
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_notebook_keeps_everything(name: str, written: Path, site: Path) -> None:
+    path = written / f"{name}.ipynb"
+    made = json.loads(path.read_text(encoding="utf8"))
+    nbformat.validate(nbformat.from_dict(made))
+    assert path.stat().st_size < MOST_BYTES
+    texts = ["".join(cell["source"]) for cell in made["cells"] if cell["cell_type"] == "markdown"]
+    assert left_over(texts) == []
+    address = re.compile(rf"\]\({re.escape(site_address(ROOT))}([^)\s]*)\)")
+    places = {match[1] or "index.html" for text in texts for match in address.finditer(text)}
+    assert missing_places(site, places) == []
+    drawn = [cell for cell in made["cells"] if cell.get("metadata", {}).get("mystnb", {}).get("figure")]
+    assert drawn
+    assert all(cell["outputs"] for cell in drawn)
+    assert len(drawn) == sum(text.startswith("**[Fig. ") for text in texts)
+    outputs = [output for cell in made["cells"] for output in cell.get("outputs", [])]
+    assert not any(notebooks.WIDGET in output.get("data", {}) for output in outputs)
+    assert "explorable-home" not in json.dumps(outputs)
+
+
+@pytest.mark.book
+def test_the_same_run_gives_the_same_notebooks(written: Path, tmp_path: Path) -> None:
+    again = notebooks.write(ROOT, tmp_path / "again", say=lambda line: None)
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in written.iterdir()
+    }
+
+
+def colab_buttons(html: str) -> set[str]:
+    """Where the Colab buttons of a page lead: to a file of the edition, or the whole address where to no such file."""
+    own = f"https://colab.research.google.com/github/{repository(ROOT).removeprefix('https://github.com/')}/blob/notebooks/"
+    return {link.removeprefix(own) for link in re.findall(r'"(https://colab\.[^"]+)"', html)}
+
+
+@pytest.mark.book
+def test_every_colab_button_leads_to_a_notebook(site: Path, written: Path) -> None:
+    there = {path.name for path in written.glob("*.ipynb")}
+    buttons = {path: colab_buttons(path.read_text(encoding="utf8")) for path in (site / "book").rglob("*.html")}
+    assert {str(path): left for path, names in buttons.items() if (left := names - there)} == {}
+    assert {name: buttons[site / "book" / f"{name}.html"] for name in CHAPTERS} == {
+        name: {f"{name}.ipynb"} for name in CHAPTERS
+    }
+    assert buttons[site / "book" / "index.html"] == there
+
+
+def test_a_button_that_leads_elsewhere_is_seen() -> None:
+    master = "https://colab.research.google.com/github/owner/name/blob/main/book/ch01_a.ipynb"
+    assert colab_buttons(f'<a href="{master}">') == {master}
