@@ -19,6 +19,7 @@ from tools.links import CODE, PROTECTED, WORK, Targets, targets
 MAX_LINES = 25
 MAX_COLUMNS = 88  # what the page shows without scrolling
 MEDIAN_LINES = 6
+SETUP_LINES = 12
 TYPED = re.compile(r"\b(?:[Ff]igure|[Ff]ig\.|[Ee]quation) \(?\d+\.\d+")  # those of a source have no chapter
 # The folder of `import NAME` where it is not the distribution's own name.
 DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow", "IPython": "ipykernel"}
@@ -47,7 +48,20 @@ def setup_cells(all_chapters: list[Chapter], repository: str) -> list[str]:
             lines.append(f"{chapter.name}: its setup cell differs from that of the other chapters")
         elif f"git+{repository}" not in chapter.setup.source:
             lines.append(f"{chapter.name}: its setup cell does not install from {repository}")
+        else:
+            lines += [f"{chapter.name}: its setup cell {problem}" for problem in careless(chapter.setup.source)]
     return lines
+
+
+def careless(setup: str) -> list[str]:
+    """What a setup cell does that it should not: change what Colab has, or be long. Tests say what it does when run."""
+    commands = [line for line in setup.splitlines() if re.search(r"[%!]\s*pip", line)]
+    faults = {
+        "installs with dependencies": any("--no-deps" not in line for line in commands),
+        "installs more than the book's package": any(re.search(r"torch|numpy|\s-U\b|--upgrade", c) for c in commands),
+        f"has more than {SETUP_LINES} lines": len(setup.splitlines()) > SETUP_LINES,
+    }
+    return [fault for fault, there in faults.items() if there]
 
 
 def imports(chapter: Chapter, allowed: set[str]) -> list[str]:
