@@ -18,7 +18,9 @@ from urllib.parse import urlencode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.cells import FENCE, Cell  # noqa: E402 (the root is on the path only now)
+from site_explorables import without_kernel  # noqa: E402 (the root is on the path only now)
+
+from tools.cells import FENCE, Cell  # noqa: E402
 from tools.links import Targets, site_linker  # noqa: E402
 
 # What stands on the bar that unfolds a cell's code.
@@ -46,6 +48,7 @@ def prepared(notebook: dict[str, Any], page: Page, targets: Targets) -> dict[str
         elif cell.is_code:
             word = WORDS["setup" if setup else cell.kind]
             raw["metadata"].setdefault("mystnb", {}).update(code_prompt_show=word, code_prompt_hide=word)
+            without_kernel(raw.get("outputs", []))
             setup = False  # it is the first code cell
     notebook["cells"].append({"cell_type": "markdown", "id": "foot", "metadata": {}, "source": foot(page)})
     return notebook

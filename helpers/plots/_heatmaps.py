@@ -184,8 +184,8 @@ def overlay(
     clipped = _clipped(fields, clip)  # for the scales alone
     groups = clipped if each else [clipped] * len(fields)
     scales = [symmetric(field, vmax) if signed else limits(field, vmin, vmax) for field in groups]
-    room = {"extra_in": OWN_BAR_IN} if each else {"below_in": BAR_IN}
-    figure, axes = panels(len(fields), columns, gray.shape[1:], titles, **room)
+    each_in, all_in = (OWN_BAR_IN, 0.0) if each else (0.0, BAR_IN)
+    figure, axes = panels(len(fields), columns, gray.shape[1:], titles, extra_in=each_in, below_in=all_in)
     style = {"cmap": colors(DIVERGING if signed else SEQUENTIAL), "interpolation": "bilinear" if smooth else "nearest"}
     for ax, picture, field, (low, high) in zip(axes, gray, fields, scales, strict=True):
         show(ax, picture, cmap=BRIGHTNESS, vmin=0, vmax=1)
@@ -227,7 +227,7 @@ def feature_maps(
     if fields.ndim != 3:
         raise ValueError(f"activations must be those of one image, (C, h, w), got {fields.shape}")
     titles = [str(i) for i in range(len(fields))] if titles is None else titles
-    style = {"columns": columns, "vmin": vmin, "vmax": vmax, "each": each, "values": values}
+    style: dict[str, Any] = {"columns": columns, "vmin": vmin, "vmax": vmax, "each": each, "values": values}
     return maps(fields, titles, label=label, **style)
 
 
@@ -265,7 +265,7 @@ def kernels(
         titles = [short if inputs == 1 else long for short, long in names]
     flat = stack.reshape(-1, *stack.shape[2:])  # (out * in, k, k)
     columns = columns if inputs == 1 else inputs
-    style = {"columns": columns, "limit": limit, "values": values, "label": label}
+    style: dict[str, Any] = {"columns": columns, "limit": limit, "values": values, "label": label}
     return signed_maps(flat, titles, **style, aligned=inputs > 1)
 
 

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import matplotlib
 import matplotlib.style
@@ -228,8 +228,7 @@ def cell_in(text: np.ndarray) -> float:
 
 def own_bar(ax: Axes, drawn: ScalarMappable) -> None:
     """The scale of one panel, below it: a thin bar with its ends, and zero where they lie on both sides of it."""
-    figure = ax.get_figure()
-    bar = figure.colorbar(drawn, ax=ax, location="bottom", fraction=0.05, pad=0.03, aspect=22)
+    bar = cast(Picture, ax.get_figure()).colorbar(drawn, ax=ax, location="bottom", fraction=0.05, pad=0.03, aspect=22)
     low, high = drawn.get_clim()
     places = [low, 0.0, high] if low < 0 < high else [low, high]
     bar.set_ticks(places, labels=[_typeset(place, ".0f" if abs(place) >= 100 else ".2g") for place in places])

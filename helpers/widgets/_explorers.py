@@ -1,4 +1,4 @@
-"""Interactive extras, in the API of ipywidgets 7.7 (which Colab has). The site shows figures in their place."""
+"""Explorers that need a kernel, in the API of ipywidgets 7.7, which Colab has; the site shows figures instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 
 import ipywidgets
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import background, cam, licnn, plots, saliency, similarnet
@@ -16,70 +15,7 @@ from helpers.capture import logits, masked_forward
 from helpers.licnn._inhibition import AVERAGE, DIFFERENCE, ZONE_SIDE
 from helpers.networks import Card, normalize
 from helpers.plots._film import picture_tag
-from helpers.retina._views import check_card
 from helpers.training import topk_correct
-
-Kernels = Mapping[str, Sequence[Sequence[float]]]
-
-
-def kernel_explorer(image: Tensor, presets: Kernels) -> ipywidgets.VBox:
-    """Nine weights to set, and the map they make of an image.
-
-    Args:
-        image: gray, (H, W), values in [0, 1].
-        presets: name -> 3 rows of 3 weights to start from; the first one is shown at once.
-
-    Returns:
-        The widget; show it as a cell's last value.
-
-    Raises:
-        ValueError: image is not (H, W) with sides of at least 3, there is no preset, or one is not 3 by 3.
-    """
-    if image.ndim != 2 or min(image.shape) < 3:
-        raise ValueError(f"image must be gray, (H, W) with sides of at least 3, got {tuple(image.shape)}")
-    if not presets:
-        raise ValueError("presets must hold at least one kernel, got none")
-    for name, rows in presets.items():
-        if len(rows) != 3 or any(len(row) != 3 for row in rows):
-            raise ValueError(f"presets[{name!r}] must be 3 rows of 3 weights, got {rows!r}")
-    narrow = ipywidgets.Layout(width="70px")
-    # ipywidgets 7, which Colab has, knows the hint of a box by another name than 8 does.
-    hint = "tooltip" if "tooltip" in ipywidgets.FloatText.class_traits() else "description_tooltip"
-    weights = [
-        ipywidgets.FloatText(step=0.5, layout=narrow, **{hint: f"row {i // 3 + 1}, column {i % 3 + 1}"})
-        for i in range(9)
-    ]
-    choice = ipywidgets.Dropdown(options=list(presets), description="start from")
-    rectify = ipywidgets.Checkbox(value=False, description="ReLU")
-    view = ipywidgets.HTML()
-    loading = False  # while a preset is written into the nine boxes, one drawing at the end is enough
-
-    def draw(_change: object = None) -> None:
-        if loading:
-            return
-        kernel = image.new_tensor([box.value for box in weights]).view(1, 1, 3, 3)
-        seen = F.conv2d(image[None, None], kernel.to(image.device), padding=1)[0, 0]
-        seen = seen.relu() if rectify.value else seen
-        if not torch.isfinite(seen).all():
-            view.value = "<p>These weights are too large to compute with.</p>"
-            return
-        about = f"weights add up to {kernel.sum():.3g}; answers run from {seen.min():.3g} to {seen.max():.3g}"
-        view.value = picture_tag(plots.signed_maps(seen), f"The map of your kernel: {about}.") + f"<p>{about}</p>"
-
-    def load(_change: object = None) -> None:
-        nonlocal loading
-        loading = True
-        for box, value in zip(weights, (v for row in presets[choice.value] for v in row), strict=True):
-            box.value = float(value)
-        loading = False
-        draw()
-
-    choice.observe(load, names="value")
-    for control in (rectify, *weights):
-        control.observe(draw, names="value")
-    load()
-    rows = [ipywidgets.HBox(weights[i : i + 3]) for i in (0, 3, 6)]
-    return ipywidgets.VBox([choice, *rows, rectify, view])
 
 
 def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes: Sequence[str]) -> ipywidgets.VBox:
@@ -125,55 +61,6 @@ def class_model_explorer(model: nn.Module, shape: tuple[int, int, int], classes:
         control.observe(draw, names="value")
     draw()
     return ipywidgets.VBox([choice, penalty, steps, start, view])
-
-
-def cam_explorer(model: nn.Module, images: Mapping[str, Tensor]) -> ipywidgets.VBox:
-    """The class activation map and the box of any class in any of some images, at any threshold.
-
-    Args:
-        model: one of the book's networks that end in global average pooling and one linear layer.
-        images: name -> (3, H, W), values in [0, 1]; the first one is shown at once, with the network's best answer.
-
-    Returns:
-        The widget; show it as a cell's last value.
-
-    Raises:
-        ValueError: there is no image, or the network has another end.
-    """
-    if not images:
-        raise ValueError("images must hold at least one image, got none")
-    ends = {name: cam.pooling_head(model, normalize(image[None], model)) for name, image in images.items()}
-    if any(end.pooling != "gap" for end in ends.values()):
-        raise ValueError("model must end in global average pooling, this one takes maxima")
-    wide = {"layout": ipywidgets.Layout(width="420px"), "style": {"description_width": "110px"}}
-    card = check_card(model)
-    named = [(name, i) for i, name in enumerate(card.classes)]
-    which = ipywidgets.Dropdown(options=list(images), description="image", **wide)
-    choice = ipywidgets.Dropdown(
-        options=named, value=int(ends[which.value].logits.argmax()), description="class", **wide
-    )
-    threshold = ipywidgets.FloatSlider(value=0.2, min=0, max=0.95, step=0.05, description="threshold", **wide)
-    view = ipywidgets.HTML()
-
-    def draw(_change: object = None) -> None:
-        image, end, c = images[which.value], ends[which.value], choice.value
-        evidence = cam.weighted_maps(end.maps, end.weight[c])
-        stretched = cam.upsample(evidence, (image.shape[1], image.shape[2]))
-        box = cam.largest_component_box(stretched, threshold.value)[0]
-        score, name = end.logits[0, c].item(), card.classes[c]
-        where = "no place speaks for it" if box.isnan().any() else "box " + ", ".join(f"{v:.0f}" for v in box.tolist())
-        about = (
-            f"{name}: score {score:.3g} = mean {evidence.mean().item():.3g} + bias {end.bias[c].item():.3g}; {where}"
-        )
-        left = plots.overlay(image[None], evidence, [name], signed=True)
-        right = plots.boxes(image[None], box[None])
-        shown = picture_tag(left, f"The map over the image. {about}.") + picture_tag(right, f"The image. {about}.")
-        view.value = shown + f"<p>{html.escape(about)}</p>"
-
-    for control in (which, choice, threshold):
-        control.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([which, choice, threshold, view])
 
 
 def filter_explorer(

@@ -1,0 +1,103 @@
+// From evidence to a box: the class activation map of one of two networks, its threshold, its box, and how well that fits.
+import { forward, backward, last, after, asMaps, maps, softmax, argmax, oneHot, resized, weighed } from "./nn.js";
+import { arrays, network, live, make, canvas, draw, limits, colourBar, bars, select, slider, shown, percent } from "./ui.js";
+
+// x0, y0, x1, y1 around the largest connected region (diagonal neighbours touch) above a share of the map's maximum.
+export function largestBox({ data, h, w }, threshold) {
+  let top = -Infinity;
+  for (const value of data) top = Math.max(top, value);
+  const seen = new Uint8Array(data.length), inside = (i) => data[i] > 0 && (data[i] > Math.fround(threshold) * top || data[i] === top);
+  let best = null, most = 0;
+  for (let start = 0; start < data.length; start++) {
+    if (seen[start] || !inside(start)) continue;
+    const queue = [start], box = [Infinity, Infinity, -Infinity, -Infinity];
+    seen[start] = 1;
+    for (let k = 0; k < queue.length; k++) {
+      const y = Math.floor(queue[k] / w), x = queue[k] % w;
+      box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y); box[2] = Math.max(box[2], x + 1); box[3] = Math.max(box[3], y + 1);
+      for (let v = Math.max(0, y - 1); v <= Math.min(h - 1, y + 1); v++)
+        for (let u = Math.max(0, x - 1); u <= Math.min(w - 1, x + 1); u++) {
+          const at = v * w + u;
+          if (!seen[at] && inside(at)) { seen[at] = 1; queue.push(at); }
+        }
+    }
+    if (queue.length > most) { most = queue.length; best = box; }
+  }
+  return best;
+}
+
+export function overlap(a, b) {
+  const area = ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0);
+  const across = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), down = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  const shared = Math.max(0, across) * Math.max(0, down);
+  return shared / (area(a) + area(b) - shared);
+}
+
+export function render({ model, el }) {
+  const { networks, pictures, classes, mean, std, boxes } = model.get("settings");
+  const values = arrays(model), nets = Object.fromEntries(Object.entries(networks).map(([name, layers]) => [name, network(layers, values)]));
+  const all = asMaps(values.pictures), colours = mean.length, side = all.w, size = colours * side * side;
+  const picture = canvas(288, 288, ""), result = canvas(288, 288, "");
+  const bar = colourBar("signed"), scores = bars(classes);
+  const frame = live(model, el, view), state = frame.state;
+
+  const which = select("picture", { options: pictures, value: pictures[state().picture], change: (name) => frame.set({ picture: pictures.indexOf(name) }) });
+  const net = select("network", { options: Object.keys(nets), value: state().network, change: (name) => frame.set({ network: name }) });
+  const target = select("class", { options: classes, value: classes[state().target], change: (name) => frame.set({ target: classes.indexOf(name) }) });
+  const threshold = slider("threshold", { min: 0, max: 0.95, step: 0.05, value: state().threshold, words: (value) => `${Math.round(100 * value)} %`, change: (value) => frame.set({ threshold: value }) });
+  const shift = slider("added to all weights", { min: -1, max: 1, step: 0.05, value: state().shift, words: shown, change: (value) => frame.set({ shift: value }) });
+
+  const image = (index) => maps(all.data.subarray(index * size, (index + 1) * size), colours, side, side);
+
+  function view(now) {
+    const seen = image(now.picture), x = maps(seen.data.map((value, k) => (value - mean[Math.floor(k / side / side)]) / std[Math.floor(k / side / side)]), colours, side, side);
+    const layers = nets[now.network], trace = forward(layers, x), head = layers[layers.length - 1];
+    const features = trace[trace.length - 3].input, wide = features.c;
+    const logits = Array.from(last(trace).data);
+    // The same number added to a unit's weight for every class adds the same to every score.
+    const pooled = trace[trace.length - 1].input.data;
+    const more = pooled.reduce((a, b) => a + b, 0) * now.shift;
+    const chances = softmax(logits.map((value) => value + more)), best = argmax(chances);
+    const weights = Float32Array.from({ length: wide }, (_, k) => head.weight[now.target * wide + k] + now.shift);
+    const map = resized(weighed(features, weights), side, side), [low, high] = limits(map.data, "signed");
+    const box = largestBox(map, now.threshold), truth = boxes[now.picture], fits = box ? overlap(box, truth) : 0;
+    draw(picture, seen);
+    draw(result, { ...greyed(seen), c: 1 });
+    draw(result, map, { kind: "signed", low, high, alpha: 0.6, smooth: true });
+    for (const node of [picture, result]) { outline(node, truth, "#f0e442", []); if (box) outline(node, box, "#d55e00", [6, 4]); }
+    bar.set(low, high);
+    scores.set(chances, now.target);
+    which.set(pictures[now.picture]); net.set(now.network); target.set(classes[now.target]); threshold.set(now.threshold); shift.set(now.shift);
+    picture.setAttribute("aria-label", `The picture: ${pictures[now.picture]}, with the true box and that of the map.`);
+    result.setAttribute("aria-label", `The class activation map for ${classes[now.target]}.`);
+    el.dataset.overlap = fits;
+    const found = box ? `The map's box and the true one share ${shown(100 * fits)} % of their union` : "No place speaks for the class, so there is no box";
+    return `The network says ${classes[best]} (${percent(chances[best])}). ${found}; half is what counts as found.`;
+  }
+
+  function greyed({ data, c, h, w }) {
+    const y = new Float32Array(h * w), luma = c === 3 ? [0.299, 0.587, 0.114] : [1];
+    for (let k = 0; k < c; k++) for (let i = 0; i < h * w; i++) y[i] += luma[k] * data[k * h * w + i];
+    return { data: y, h, w };
+  }
+
+  function outline(node, [x0, y0, x1, y1], colour, dash) {
+    const pen = node.getContext("2d"), scale = node.width / side;
+    for (const [style, width] of [["#222", 5], [colour, 2.5]]) {
+      pen.setLineDash(dash);
+      pen.strokeStyle = style;
+      pen.lineWidth = width;
+      pen.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
+    }
+    pen.setLineDash([]);
+  }
+
+  el.append(
+    make("div", { class: "explorable-controls" }, which.node, net.node, target.node, threshold.node, shift.node),
+    make("div", { class: "explorable-stage" },
+      make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "yellow: the true box; orange, dashed: the map's")),
+      make("figure", { class: "explorable-panel" }, result, bar.node),
+      make("figure", { class: "explorable-panel" }, scores.node, make("figcaption", {}, "probabilities; the class asked about is marked"))),
+    frame.words, frame.quiet);
+  frame.show();
+}

@@ -1,0 +1,131 @@
+"""The explorables of the built site: nothing loads before it is seen, each comes alive and answers keys, and what goes
+wrong leaves the figure and one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.watched import CHAPTERS, PHONE
+
+from tools.project import ROOT
+
+WHERE = {
+    name: re.findall(r"\b(\w+)_explorable\(", (ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf8"))
+    for name in CHAPTERS
+}
+ALL = [(page, kind) for page, kinds in WHERE.items() for kind in kinds]
+each = pytest.mark.parametrize(("page", "kind"), ALL, ids=[kind for _, kind in ALL])
+HOME = ".explorable-home[data-explorable='{}']"
+FAULT = "This figure cannot be made to move here"
+
+
+def seen(watched: Any, page: str, kind: str) -> Any:
+    """The explorable of a page, scrolled into view."""
+    home = watched.open(f"book/{page}.html").locator(HOME.format(kind))
+    home.scroll_into_view_if_needed()
+    return home
+
+
+def alive(watched: Any, page: str, kind: str) -> Any:
+    """The same, once it lives."""
+    home = seen(watched, page, kind)
+    watched.page.wait_for_selector(f"{HOME.format(kind)}[data-alive] .explorable-words:not(:empty)", timeout=10_000)
+    return home
+
+
+def test_there_are_explorables() -> None:
+    assert {kind for _, kind in ALL} >= {"kernel", "question", "box", "gaze"}
+
+
+@pytest.mark.browser
+@each
+def test_it_comes_alive_when_it_is_seen_and_not_before(page: str, kind: str, watch: Any) -> None:
+    watched = watch(PHONE)
+    asked: list[str] = []
+    watched.page.on("request", lambda request: asked.append(request.url))
+    watched.open(f"book/{page}.html")
+    assert [url for url in asked if "/explorables/" in url and url.endswith(".js")] == []
+    home = alive(watched, page, kind)
+    assert any(url.endswith(f"/explorables/{kind}.js") for url in asked)
+    assert home.locator("img").count() == 0
+    assert home.evaluate("(home) => home.scrollWidth <= home.clientWidth")
+    assert watched.problems() == []
+
+
+@pytest.mark.browser
+@each
+def test_every_control_has_a_name_and_answers(page: str, kind: str, watch: Any) -> None:
+    watched = watch()
+    home = alive(watched, page, kind)
+    for control in home.locator("input, select").all():
+        assert control.evaluate("(node) => !!(node.labels?.length || node.getAttribute('aria-label'))")
+    words = home.locator(".explorable-words")
+    for slider in home.locator("input[type=range]:visible").all():
+        slider.focus()
+        for key in ("End", "Home"):
+            watched.page.keyboard.press(key)
+            watched.page.wait_for_timeout(120)
+            assert "cannot be computed" not in words.inner_text()
+    for choice in home.locator("select:visible").all():
+        for option in choice.locator("option").all_inner_texts():
+            choice.select_option(option)
+            watched.page.wait_for_timeout(120)
+            assert "cannot be computed" not in words.inner_text()
+    assert watched.troubles == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("page", "kind"), [(p, k) for p, k in ALL if k in ("kernel", "gaze")])
+def test_the_arrow_keys_move_it_and_words_say_so(page: str, kind: str, watch: Any) -> None:
+    watched = watch()
+    home = alive(watched, page, kind)
+    picture = home.locator("canvas.explorable-movable").first
+    before = picture.get_attribute("aria-label")
+    picture.focus()
+    watched.page.keyboard.press("ArrowRight")
+    watched.page.wait_for_timeout(200)
+    assert picture.get_attribute("aria-label") != before
+    watched.page.wait_for_timeout(600)
+    assert home.locator("[aria-live=polite]").inner_text() == home.locator(".explorable-words").inner_text()
+
+
+@pytest.mark.browser
+def test_bad_numbers_leave_one_sentence(watch: Any) -> None:
+    watched = watch()
+    home = alive(watched, "ch01_basics", "kernel")
+    home.locator("input[type=number]").first.fill("")
+    watched.page.wait_for_timeout(200)
+    assert home.locator(".explorable-words").inner_text() == "This cannot be computed: every weight must be a number."
+    home.locator("input[type=number]").first.fill("2")
+    watched.page.wait_for_timeout(200)
+    assert home.locator(".explorable-words").inner_text().startswith("At row")
+    assert watched.troubles == []
+
+
+@pytest.mark.browser
+def test_without_its_arrays_the_figure_stays_with_one_sentence(watch: Any) -> None:
+    watched = watch()
+    watched.page.route(re.compile(r"/explorables/array-"), lambda route: route.abort())
+    home = seen(watched, "ch01_basics", "kernel")
+    watched.page.wait_for_selector(f"{HOME.format('kernel')} p", timeout=10_000)
+    assert FAULT in home.inner_text()
+    assert home.locator("img").count() == 1
+
+
+def test_without_scripts_a_figure_stands_there(site: Path) -> None:
+    for page, kind in ALL:
+        html = (site / "book" / f"{page}.html").read_text(encoding="utf8")
+        home = re.search(rf'data-explorable="{kind}">.*?</script>(<img [^>]*>)', html, re.DOTALL)
+        assert 'alt="' in home[1], (page, kind)
+
+
+def test_arrays_are_files_of_their_own(site: Path) -> None:
+    files = {path.name for path in (site / "_static" / "explorables").iterdir()}
+    for page, _ in ALL:
+        html = (site / "book" / f"{page}.html").read_text(encoding="utf8")
+        for given in re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL):
+            assert len(given) < 20_000
+            assert {f"{name}.js" for name in re.findall(r"array-[0-9a-f]{12}", given)} <= files

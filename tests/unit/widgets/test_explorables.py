@@ -1,0 +1,91 @@
+"""Explorables in Python: what they hand over, what a notebook shows, and what they refuse."""
+
+import base64
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import data, networks
+from helpers.widgets import box_explorable, gaze_explorable, kernel_explorable, question_explorable
+from helpers.widgets._explorables import quadrature
+
+EDGE = {"edge": [[-1, 0, 1]] * 3, "blur": [[1, 1, 1]] * 3}
+SCENES = data.scenes(2, seed=3)
+PICTURES = {"one": SCENES.images[0], "two": SCENES.images[1]}
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Sequential:
+    return networks.load("scenes-gap", "cpu")
+
+
+def test_a_reader_s_settings_can_be_read_set_and_observed() -> None:
+    explorable, heard = kernel_explorable(torch.rand(8, 8), EDGE), []
+    assert explorable.state["weights"] == [-1, 0, 1] * 3
+    explorable.observe(lambda change: heard.append(change["new"]["relu"]), names="state")
+    explorable.state = {**explorable.state, "relu": True}
+    assert heard == [True]
+
+
+def test_a_notebook_gets_the_widget_and_pages_without_a_kernel_get_html() -> None:
+    data_, _ = kernel_explorable(torch.rand(8, 8), EDGE)._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"} <= data_.keys()
+    html = data_["text/html"]
+    assert html.startswith('<div class="explorable-home" data-explorable="kernel"><script type="application/json">')
+    assert re.search(r'<img [^>]*alt="The map that the kernel “edge” makes of the image\."', html)
+
+
+def test_the_html_holds_what_the_widget_does(net: nn.Sequential) -> None:
+    explorable = question_explorable(net, {"<one>": SCENES.images[0]}, target=4)
+    given = re.search(r'json">(.*?)</script>', explorable.html(), re.DOTALL)[1]
+    assert "<" not in given
+    values = json.loads(given)
+    assert (values["state"], values["settings"]) == (explorable.state, explorable.settings)
+    for name, entry in explorable.arrays.items():
+        assert base64.b64decode(values["arrays"][name]["data"]) == entry["data"]
+
+
+def test_the_code_is_one_module_without_imports(net: nn.Sequential) -> None:
+    code = kernel_explorable(torch.rand(8, 8), EDGE)._esm
+    assert code.endswith("export default { render };")
+    assert not re.search(r"^(import|export (?!default))", code, re.MULTILINE)
+
+
+def test_the_weights_add_up_as_numpys_quadrature() -> None:
+    for steps in (1, 3, 8):
+        assert sum(weight for _, weight in quadrature(steps)) == pytest.approx(1)
+        assert sum(weight * place**2 for place, weight in quadrature(steps)) == pytest.approx(
+            1 / 3 if steps > 1 else 1 / 4
+        )
+
+
+GRAY = torch.rand(1, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: kernel_explorable(torch.rand(2, 8), EDGE), "image must be gray"),
+        (lambda net: kernel_explorable(torch.rand(8, 8), {}), "presets must hold at least one kernel"),
+        (
+            lambda net: kernel_explorable(torch.rand(8, 8), {"bad": [[1, 2], [3, 4]]}),
+            r"presets\['bad'\] must be 3 rows",
+        ),
+        (lambda net: question_explorable(net, {}), "images must hold at least one"),
+        (lambda net: question_explorable(net, {"a": torch.rand(3, 8, 9)}), "images must be square"),
+        (lambda net: question_explorable(net, PICTURES, target=8), "target"),
+        (lambda net: question_explorable(nn.Sequential(nn.ReLU()), PICTURES), "card"),
+        (lambda net: box_explorable({}, PICTURES, SCENES.boxes[:, 0]), "models must hold at least one"),
+        (lambda net: box_explorable({"a": net}, PICTURES, SCENES.boxes[:1, 0]), r"boxes must be \(2, 4\)"),
+        (lambda net: gaze_explorable({}), "images must hold at least one"),
+        (lambda net: gaze_explorable({"a": torch.rand(2, 8, 8)}), r"images\['a'\] must be \(1, H, W\)"),
+        (lambda net: gaze_explorable({"a": GRAY}, size=(1, 8)), "size"),
+        (lambda net: gaze_explorable({"a": GRAY}, r_min=1), r"r_min must lie in \(0, 1\)"),
+    ],
+)
+def test_bad_input_is_refused(make, message, net) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        make(net)
