@@ -8,7 +8,7 @@ READY := $(VENV)/installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help book notebooks test test-all lint links lab course clean repository lock data
+.PHONY: help book notebooks pdf test test-all lint links lab course clean repository lock data
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{printf "%-18s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ test-all: $(READY)  ## the same, and the tests that are rare and slow
 
 notebooks: $(READY)  ## write the notebooks that Colab opens, from the last `make book`, into _build/notebooks
 	@$(RUN) -m tools.notebooks
+
+pdf: $(READY)  ## print the core pages into _build/where-networks-look.pdf; builds the site where it is not fresh
+	@$(RUN) -m tools.pdf
 
 lint: $(READY)  ## read the code without running it: lint, format, imports, types, notebooks stripped
 	@$(RUN) -m tools.check --read

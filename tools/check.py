@@ -23,7 +23,7 @@ from tools.run_pages import MEMORY, THREADS, failure, workers
 
 PYTHON = (sys.executable, "-m")
 # Long files first, so that no core is idle at the end; those of the site once it is likely to be written.
-BEFORE, WITH_SITE = ("test_build", "test_run_pages"), ("test_site", "test_chapters")
+BEFORE, WITH_SITE = ("test_build", "test_run_pages"), ("test_site", "test_access", "test_chapters")
 TESTS = (
     *(f"tests/book/{name}.py" for name in BEFORE),
     "tests/course",
