@@ -17,9 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # The shipped weights, what trains them, and what decides which versions are installed and how the wheel is built.
 # And the assignments with what grades them: whether a solution still gets all its points takes seconds for each.
+# And the list of what Colab has: a page is run on exactly that.
 ALWAYS = (
     *("helpers/networks/files", "helpers/experiments/train", "pyproject.toml", "requirements.lock"),
-    *("book/assignments", "tools/course", "helpers/checks"),
+    *("book/assignments", "tools/course", "helpers/checks", "tools/colab"),
 )
 SLOW = "mark.slow"
 

@@ -21,6 +21,7 @@ FILES = {
     "tests/unit/test_training.py": SLOW,
     "tests/experiments/test_search.py": SLOW,
     "tests/book/test_install.py": SLOW,
+    "tools/colab/packages.txt": "",
     "README.md": "",
 }
 
@@ -64,6 +65,7 @@ def change(root: Path, name: str) -> None:
         ("helpers/experiments/search/measure.py", "test-all"),
         ("helpers/networks/files/net.json", "test-all"),
         ("tests/book/test_install.py", "test-all"),
+        ("tools/colab/packages.txt", "test-all"),
     ],
 )
 def test_the_change_decides(name: str, expected: str, repository: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -17,7 +19,7 @@ from tools import lint, notebooks, run_pages
 from tools.cells import Cell
 from tools.chapters import Chapter, chapters
 from tools.project import ROOT, name_of, project, repository, requirements
-from tools.run_pages import executed, run_dir
+from tools.run_pages import run_dir
 
 LISTED = {
     name_of(line): Version(line.split("==")[1])
@@ -111,8 +113,8 @@ def run_setup(
 
 
 def test_the_setup_cell_installs_the_package_alone(tmp_path: Path) -> None:
-    code, lines = run_setup(tmp_path, SETUP, colab=True, brings=True)
-    assert (code, lines) == (0, [f'pip install -q --no-deps "git+{repository(ROOT)}"', "done"])
+    stopped, lines = run_setup(tmp_path, SETUP, colab=True, brings=True)
+    assert (stopped, lines) == (0, [f'pip install -q --no-deps "git+{repository(ROOT)}"', "done"])
     assert lint.careless(SETUP) == []
 
 
@@ -123,8 +125,8 @@ def test_the_setup_cell_does_nothing_where_the_package_is(colab: bool, tmp_path:
 
 def last_words(folder: Path, setup: str, *, colab: bool) -> str:
     """The last line of a setup cell that stops because the package is not there."""
-    code, lines = run_setup(folder, setup, colab=colab)
-    assert code == 1, "it goes on without the package"
+    stopped, lines = run_setup(folder, setup, colab=colab)
+    assert stopped == 1, "it goes on without the package"
     assert ("pip" in lines[0]) is colab
     assert len(lines) < 30
     return lines[-1]
@@ -166,30 +168,50 @@ def colabs_python() -> str:
     pytest.skip(f"needs Python {wanted}, which Colab has")
 
 
+def colabs_environment(folder: Path) -> str:
+    """The Python of a new environment with exactly the listed versions; skips the test where they are not to be had."""
+    python = str(folder / "bin" / "python")
+    subprocess.run([colabs_python(), "-m", "venv", str(folder)], check=True)
+    pins = [f"{name}=={version}" for name, version in LISTED.items() if name != "python"]
+    online = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [python, "-m", "pip", "install", "--quiet", *pins, "nbclient"]
+    installed = subprocess.run(command, env=online, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"Colab's versions are not to be had here: {installed.stderr.strip()[-300:]}")
+    return python
+
+
+def played(python: str, notebook: dict[str, Any], folder: Path) -> str:
+    """What goes wrong when a notebook is run by that Python, with the book's wheel and without a network."""
+    (folder / "page.ipynb").write_text(json.dumps(notebook), encoding="utf8")
+    run = "import nbformat, nbclient; nbclient.NotebookClient(nbformat.read('page.ipynb', 4), timeout=600).execute()"
+    variables = {"PYTHONPATH": os.pathsep.join((str(ROOT / "tools" / "offline"), str(run_dir(ROOT) / "packages")))}
+    variables |= {"IPYTHONDIR": str(folder / "ipython"), "PYTHONUTF8": "1"}
+    done = subprocess.run(
+        [python, "-c", run], cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    return done.stderr if done.returncode else ""
+
+
+# The first cell of what is run there: the kernel must have what Colab has, and not what is beside it.
+SAME = """
+import importlib.metadata, sys
+for name, version in {listed}.items():
+    here = "%d.%d" % sys.version_info[:2] if name == "python" else importlib.metadata.version(name)
+    assert version.startswith(here), f"{{name}} is {{here}}, not {{version}}"
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_page_runs_on_colabs_own_versions(site: Path, tmp_path: Path) -> None:
-    """The cheapest page's notebook, in an environment of exactly those versions, without a network."""
-    subprocess.run([colabs_python(), "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    pins = [f"{name}=={version}" for name, version in LISTED.items() if name != "python"]
-    installed = subprocess.run(
-        [python, "-m", "pip", "install", "-q", *pins, "nbclient"], capture_output=True, text=True
-    )
-    if installed.returncode:
-        pytest.skip(f"Colab's versions cannot be had here: {installed.stderr.strip().splitlines()[-1]}")
-    costs = run_pages.costs(ROOT)
+    """The cheapest page of the edition, and that a page can fail there."""
+    python = colabs_environment(tmp_path / "venv")
+    costs, shared = run_pages.costs(ROOT), notebooks.edition(ROOT)
     cheapest = min(chapters(ROOT), key=lambda chapter: costs[chapter.name]["cpu_seconds"])
-    text = notebooks.of_chapter(cheapest, ROOT, notebooks.edition(ROOT))
-    (tmp_path / "page.ipynb").write_text(text, encoding="utf8")
-    code = "import nbformat, nbclient; nbclient.NotebookClient(nbformat.read('page.ipynb', 4), timeout=600).execute()"
-    paths = [str(ROOT / "tools" / "offline"), str(run_dir(ROOT) / "packages")]
-    done = subprocess.run(
-        [python, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert executed(run_dir(ROOT), cheapest.name).exists()
+    notebook = json.loads(notebooks.of_chapter(cheapest, ROOT, shared))
+    same = {"id": "same", **code(SAME.format(listed={name: str(version) for name, version in LISTED.items()}))}
+    notebook["cells"].insert(0, same)
+    assert played(python, notebook, tmp_path) == ""
+    same["source"] = SAME.format(listed={"torch": "0.1"})
+    assert "not 0.1" in played(python, notebook, tmp_path)
