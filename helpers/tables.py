@@ -124,9 +124,9 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str], caption: str 
                 f"rows[{i}] must have {len(header)} cells, as the header has, got {len(row)}: {tuple(row)}"
             )
     # As objects: a column of 1 and 0.5 stays as it was given.
-    made = Table([list(row) for row in rows], columns=list(header), dtype=object)
-    made.caption = caption
-    return made
+    frame = Table([list(row) for row in rows], columns=list(header), dtype=object)
+    frame.caption = caption
+    return frame
 
 
 def _scoped(html: str) -> str:

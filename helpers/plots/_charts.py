@@ -170,9 +170,9 @@ def _name_lines(ax: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None
     line_high = 1.25 * SMALL_PT / 72 / (HEIGHT_IN - AROUND_IN)  # a line of text, in heights of the axes
     heights = np.array([line_high * (name.count("\n") + 1) + GAP for name in names])
     to_axes = (ax.transData + ax.transAxes.inverted()).transform
-    wanted = np.array([to_axes((x, y))[1] if np.isfinite(y) else 0.0 for *_, x, y in ends]).clip(0, 1)
+    levels_of_ends = np.array([to_axes((x, y))[1] if np.isfinite(y) else 0.0 for *_, x, y in ends]).clip(0, 1)
     colors = [color for _, color, *_ in ends]
-    for color, name, old, new in zip(colors, names, wanted, _spread(wanted, heights), strict=True):
+    for color, name, old, new in zip(colors, names, levels_of_ends, _spread(levels_of_ends, heights), strict=True):
         style: dict[str, Any] = {"xycoords": ax.transAxes, "textcoords": ax.transAxes, "annotation_clip": False}
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0.0, 0.5)}
         ax.annotate(
@@ -188,16 +188,16 @@ def _name_lines(ax: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None
         )
 
 
-def _spread(wanted: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """The middles of texts of these heights, none over another, as near as may be to where they are wanted."""
-    order = np.argsort(wanted, kind="stable")
+def _spread(levels_of_ends: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """The middles of texts of these heights, none over another, as near as may be to where they are levels_of_ends."""
+    order = np.argsort(levels_of_ends, kind="stable")
     apart = (heights[order][:-1] + heights[order][1:]) / 2
     offsets = np.concatenate([[0.0], np.cumsum(apart)])
     # With the offsets taken off, texts that must not meet are a sequence that must not fall: isotonic regression.
-    levels = isotonic_regression(wanted[order] - offsets, increasing=True).x
+    levels = isotonic_regression(levels_of_ends[order] - offsets, increasing=True).x
     lowest, highest = heights[order[0]] / 2, 1 - offsets[-1] - heights[order[-1]] / 2
     levels = np.maximum(np.minimum(levels, highest), min(lowest, highest))
-    middles = np.empty_like(wanted)
+    middles = np.empty_like(levels_of_ends)
     middles[order] = levels + offsets
     return middles
 

@@ -97,8 +97,8 @@ class Explorable(anywidget.AnyWidget):
         arrays = {
             name: {**entry, "data": base64.b64encode(entry["data"]).decode()} for name, entry in self.arrays.items()
         }
-        given = json.dumps({"state": self.state, "settings": self.settings, "arrays": arrays}).replace("<", "\\u003c")
+        content = json.dumps({"state": self.state, "settings": self.settings, "arrays": arrays}).replace("<", "\\u003c")
         return (
             f'<div class="explorable-home" data-explorable="{escape(self._name)}">'
-            f'<script type="application/json">{given}</script>{picture_tag(self._figure, self._alt)}</div>'
+            f'<script type="application/json">{content}</script>{picture_tag(self._figure, self._alt)}</div>'
         )
