@@ -189,7 +189,7 @@ def _name_lines(ax: Axes, ends: Sequence[tuple[str, str, float, float]]) -> None
 
 
 def _spread(levels_of_ends: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """The middles of texts of these heights, none over another, as near as may be to where they are levels_of_ends."""
+    """The middles of texts of these heights, none over another, as near as may be to these levels."""
     order = np.argsort(levels_of_ends, kind="stable")
     apart = (heights[order][:-1] + heights[order][1:]) / 2
     offsets = np.concatenate([[0.0], np.cumsum(apart)])
