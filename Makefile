@@ -22,8 +22,8 @@ test: $(READY)  ## run everything that CI runs on every change
 test-all: $(READY)  ## the same, and the tests that are rare and slow
 	@$(RUN) -m tools.check --all
 
-notebooks: $(READY)  ## write the notebooks that Colab opens, from the last `make book`, into _build/notebooks
-	@$(RUN) -m tools.notebooks
+notebooks: $(READY)  ## write the notebooks that Colab opens into _build/notebooks; CHAPTER=ch01_basics that one only
+	@$(RUN) -m tools.notebooks --chapter "$(CHAPTER)"
 
 pdf: $(READY)  ## print the core pages into _build/where-networks-look.pdf; builds the site where it is not fresh
 	@$(RUN) -m tools.pdf

@@ -110,7 +110,7 @@ class PageText:
             return self._formula(match) + ("\n" if match["on"] is not None else "")
         if match["target"]:
             if match["image"] and not re.match(r"https?:|data:", match["target"]):
-                raise self._wrong(f"the picture {match['target']} does not travel with the notebook")
+                raise ValueError(f"the picture {match['target']} does not travel with the notebook")
             return f"{match['image']}[{self._marked(match['words'])}]({self.address(match['target'])})"
         return "" if match["label"] else match[0]
 
@@ -140,14 +140,14 @@ class PageText:
         for key in map(str.strip, keys.split(",")):
             entry = self._entry(role, "works", key)
             if way not in entry or way == "place":
-                raise self._wrong(f"there are no words for {{{role}}}")
+                raise ValueError(f"there are no words for {{{role}}}")
             links.append(self._to(entry[way].replace("[", "(").replace("]", ")"), entry))
         return f"({'; '.join(links)})" if way == "p" else ", ".join(links)
 
     def _named(self, role: str, target: str) -> dict[str, Any]:
         """What a role points to: its words on the site, and its entry."""
         if role not in TABLES:
-            raise self._wrong(f"there are no words for {{{role}}}")
+            raise ValueError(f"there are no words for {{{role}}}")
         entry = self._entry(role, TABLES[role], self._document(target) if role == "doc" else target)
         return {"words": target if role == "term" else entry["words"], "entry": entry}
 
@@ -155,19 +155,16 @@ class PageText:
         entries = self.tables[table]
         known = name if name in entries else next((key for key in entries if key.lower() == name.lower()), None)
         if known is None:
-            raise self._wrong(f"the site has nothing for {{{role}}}`{name}`")
+            raise ValueError(f"the site has nothing for {{{role}}}`{name}`")
         return entries[known]
 
     def _to(self, words: str, entry: Mapping[str, str]) -> str:
         return f"[{words}]({self.site}{entry['place']})"
 
-    def _wrong(self, what: str) -> ValueError:
-        return ValueError(f"{self.page}: {what}")
-
     def _box(self, match: re.Match[str]) -> str:
         kind, title = match["kind"], match["title"].strip()
         if kind not in KINDS:
-            raise self._wrong(f"there is nothing like {{{kind}}} in a notebook")
+            raise ValueError(f"there is nothing like {{{kind}}} in a notebook")
         options = OPTIONS.match(match["body"])[0]
         body = match["body"][len(options) :].strip()
         if kind != "admonition":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tools import book
-from tools.cells import Cell
+from tools.cells import Cell, headings
 from tools.chapters import Chapter, chapters
 from tools.front_page import colab
 from tools.links import Targets, targets
@@ -35,6 +35,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 HOME = re.compile(r'class="explorable-home".*?(?P<picture><img\b[^>]*>)', re.DOTALL)
 ATTRIBUTE = re.compile(r'\b(?P<name>alt|src)="(?P<value>[^"]*)"')
 PNG = "data:image/png;base64,"
+TABLES = {"documents", "labels", "sections", "works", "terms", "functions"}  # what _ext/labels.py writes
 PACKAGE = re.compile(r"git\+https://[^\"'\s]+")
 
 
@@ -65,18 +66,33 @@ def edition(root: Path) -> Edition:
     """What the notebooks of the last build share.
 
     Raises:
-        NotBuilt: the site was not built.
+        NotBuilt: the site was not built, or by another version of `_ext/labels.py`.
     """
     file = run_dir(root) / "labels.json"
     if not file.exists():
         raise NotBuilt(f"{file} is not there: build the book first, with `make book`")
-    tables = json.loads(file.read_text(encoding="utf8"))
+    tables = contents(file)
+    lacking = TABLES - tables.keys()
+    if lacking:
+        raise NotBuilt(f"{file} lacks {', '.join(sorted(lacking))}: build the book anew, with `make book`")
     for chapter in chapters(root):
         if not executed(run_dir(root), chapter.name).exists():  # then the site does not number its figures
             unknown = {"words": "Fig. ?", "place": f"book/{chapter.name}.html"}
             tables["labels"] |= dict.fromkeys(chapter.figures.values(), unknown)
     linkable = targets(root, set(tables["functions"]))
     return Edition(linkable, tables, site_address(root), package_of(root), str(project(root)["version"]))
+
+
+def contents(file: Path) -> dict[str, Any]:
+    """What a file that the build has left holds.
+
+    Raises:
+        NotBuilt: it is not whole.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise NotBuilt(f"{file} cannot be read ({error}): build the book anew, with `make book`") from None
 
 
 def package_of(root: Path) -> str:
@@ -115,8 +131,8 @@ def reading_edition(notebook: dict[str, Any], name: str, shared: Edition) -> dic
 
 def greeting(notebook: dict[str, Any], name: str, shared: Edition) -> dict[str, Any]:
     """The first cell: the way back to the page, and what this is."""
-    first = next(raw for raw in notebook["cells"] if raw["cell_type"] == "markdown")
-    title = "".join(first["source"]).strip().splitlines()[0].lstrip("# ")
+    prose = [cell for cell in map(Cell, range(len(notebook["cells"])), notebook["cells"]) if cell.is_markdown]
+    title = next((title for cell in prose for title in headings(cell.source)), name)
     said = (
         f"This is the notebook of the page [{title}]({shared.site}book/{name}.html) of the book "
         f"[Where Networks Look]({shared.site}), version {shared.version}. It shows what the page's own run has put "
@@ -198,17 +214,26 @@ def about_the_branch(root: Path, shared: Edition, names: list[str]) -> str:
 
 
 def of_chapter(chapter: Chapter, root: Path, shared: Edition) -> str | None:
-    """The file of a page's notebook; None where the page was not run."""
+    """The file of a page's notebook; None where the page was not run to its end.
+
+    Raises:
+        NotBuilt: the file that its run has left is not whole.
+        ValueError: it cannot be made into a notebook.
+    """
     page = executed(run_dir(root), chapter.name)
     if not page.exists():
         return None
-    return small_enough(reading_edition(json.loads(page.read_text(encoding="utf8")), chapter.name, shared))
+    notebook = contents(page)
+    try:
+        return small_enough(reading_edition(notebook, chapter.name, shared))
+    except ValueError as error:
+        raise ValueError(f"{chapter.name}: {error}") from None
 
 
 def write(root: Path, folder: Path | None = None, say: Callable[[str], None] = print) -> Path:
     """Write the edition; returns its folder, `_build/notebooks` unless another is given.
 
-    A page that the last build did not run is passed over, and named.
+    A page that the last build did not run, or that failed, is passed over, and named.
 
     Raises:
         NotBuilt: the site was not built.
@@ -221,7 +246,7 @@ def write(root: Path, folder: Path | None = None, say: Callable[[str], None] = p
     for chapter in chapters(root):
         text = of_chapter(chapter, root, shared)
         if text is None:
-            say(f"  {chapter.name:24} not run, passed over")
+            say(f"  {chapter.name:24} not run to its end, passed over")
             continue
         (part / f"{chapter.name}.ipynb").write_text(text, encoding="utf8")
         names.append(chapter.name)
@@ -239,24 +264,23 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: the command line without the program's name; None takes that of the process.
 
     Returns:
-        0 when all is written, otherwise 1.
+        0 when all is written, otherwise 1. After a build that failed, the pages that ran are written all the same.
     """
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description="Write the notebooks for readers.")
     parser.add_argument("--root", metavar="DIR", type=Path, default=ROOT, help="the book's root folder")
+    parser.add_argument("--chapter", metavar="NAME", help="where the book is not fresh, run only this chapter")
     parser.add_argument("--as-built", action="store_true", help="take the last build, even if it is not fresh")
     options = parser.parse_args(arguments)
-    root = options.root.resolve()
+    root, code = options.root.resolve(), 0
     if not options.as_built and not book.is_fresh(root):
-        code = book.main(["--root", str(root)])
-        if code:
-            return code
+        code = book.main(["--root", str(root), "--chapter", options.chapter or ""])
     try:
         folder = write(root)
     except (NotBuilt, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"\n{folder}")
-    return 0
+    return code
 
 
 if __name__ == "__main__":

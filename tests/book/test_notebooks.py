@@ -19,11 +19,11 @@ from support.watched import CHAPTERS
 from tools import notebooks
 from tools.chapters import chapters
 from tools.links import Targets
-from tools.notebook_pictures import MOST_BYTES, STEPS, reduced, small_enough
+from tools.notebook_pictures import MOST_BYTES, STEPS, fitted, reduced, small_enough
 from tools.notebook_text import PageText
 from tools.notebooks import Edition, NotBuilt, pinned, reading_edition
 from tools.project import ROOT, repository, site_address
-from tools.run_pages import run_dir
+from tools.run_pages import executed, run_dir
 
 SITE = "https://owner.github.io/name/"
 ZHOU = {"p": "Zhou et al., 2016", "t": "Zhou et al. [2016]", "year": "2016", "author": "Zhou et al."}
@@ -141,7 +141,7 @@ def test_code_formulas_and_html_stay(source: str) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("{numref}`fig-gone`", "ch03_cam: the site has nothing for {numref}`fig-gone`"),
+        ("{numref}`fig-gone`", "the site has nothing for {numref}`fig-gone`"),
         ("$$x$$ (eq-gone)", "nothing for {eq}`eq-gone`"),
         ("{cite:p}`gone`", "nothing for {cite:p}`gone`"),
         ("{cite:alp}`zhou`", "no words for {cite:alp}"),
@@ -167,6 +167,12 @@ def png(side: int = 64, colours: int = 256) -> str:
 def size(picture: str) -> tuple[int, int]:
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         return image.size
+
+
+def page_of(prose: str = "", setup: str = SETUP) -> dict[str, Any]:
+    """A page of its title, its setup cell and a text."""
+    cells = [{"id": f"cell-{i}"} | cell for i, cell in enumerate([markdown("# A"), code(setup), markdown(prose)])]
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def shown(**data: str) -> dict[str, Any]:
@@ -255,6 +261,9 @@ def test_pictures_in_html_keep_their_pixels() -> None:
     made = pictures_of(small_enough(page, len(small_enough(page))))[0]["data"]["text/html"]
     inside = re.search(r"base64,([^\"]+)", made)[1]
     assert (size(inside), len(inside) < len(png(128))) == ((128, 128), True)
+    assert inside == reduced(png(128), 1)
+    with pytest.raises(ValueError, match="with small pictures"):  # no further step is left
+        small_enough(page, len(small_enough(page, len(small_enough(page)))))
 
 
 def test_a_picture_is_never_made_larger() -> None:
@@ -263,6 +272,7 @@ def test_a_picture_is_never_made_larger() -> None:
     page = with_pictures(flat, png(64))
     smallest = [output["data"]["image/png"] for output in pictures_of(small_enough(page, 5000))]
     assert smallest == [flat, reduced(png(64), len(STEPS) - 1)]
+    assert fitted([(flat, len(STEPS))], excess=10**6) == [flat]
 
 
 def test_what_is_no_picture_is_refused() -> None:
@@ -273,6 +283,65 @@ def test_what_is_no_picture_is_refused() -> None:
 def test_without_a_built_site_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotBuilt, match="build the book first"):
         notebooks.edition(tmp_path)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The root of a book of one page with a figure, built as far as it takes; the page was not run."""
+    figure = {"name": "fig-b", "caption": "B."}
+    page = {"cells": [markdown("# A"), code("x", mystnb={"figure": figure})], "metadata": {}}
+    (tmp_path / "_toc.yml").write_text("- file: book/ch01_a\n", encoding="utf8")
+    project = '[project]\nversion = "1.0"\nurls.Repository = "https://github.com/owner/name"\n'
+    (tmp_path / "pyproject.toml").write_text(project, encoding="utf8")
+    for folder, name, text in (("book", "ch01_a.ipynb", page), ("_build/run", "labels.json", TABLES)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / name).write_text(json.dumps(text), encoding="utf8")
+    return tmp_path
+
+
+def test_a_figure_of_a_page_that_was_not_run_has_no_number(small: Path) -> None:
+    assert notebooks.edition(small).page("ch02_b").plain("{numref}`fig-b`") == f"[Fig. ?]({ONE})"
+    ran(small, "{}")
+    with pytest.raises(ValueError, match="the site has nothing for"):
+        notebooks.edition(small).page("ch02_b").plain("{numref}`fig-b`")
+
+
+def ran(root: Path, text: str) -> None:
+    """What the run of the only page of a small book has left."""
+    page = executed(run_dir(root), "ch01_a")
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(text, encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("labels.json", '{"labels": {', "labels.json cannot be read .*: build the book anew"),
+        ("labels.json", '{"labels": {}}', "labels.json lacks documents, functions, sections, terms, works: build"),
+        ("pages/ch01_a.ipynb", '{"cells": [', "ch01_a.ipynb cannot be read .*: build the book anew"),
+        ("pages/ch01_a.ipynb", json.dumps(page_of("{eq}`gone`")), "ch01_a: the site has nothing for {eq}`gone`"),
+        ("pages/ch01_a.ipynb", json.dumps(page_of(setup="x")), "ch01_a: the setup cell must install one package"),
+    ],
+)
+def test_what_a_build_left_by_half_is_named(
+    file: str, text: str, reason: str, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = notebooks.write(small, say=lambda line: None)
+    (before / "README.md").write_text("the last edition", encoding="utf8")
+    ran(small, json.dumps(page_of()))
+    (run_dir(small) / file).write_text(text, encoding="utf8")
+    assert notebooks.main(["--root", str(small), "--as-built"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(reason, line)
+    assert [(path.name, path.read_text(encoding="utf8")) for path in before.iterdir()] == [
+        ("README.md", "the last edition"),
+    ]  # fmt: skip
+
+
+def test_a_page_without_a_heading_is_called_by_its_name(small: Path) -> None:
+    ran(small, json.dumps({"cells": [code(SETUP)], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    made = json.loads((notebooks.write(small, say=lambda line: None) / "ch01_a.ipynb").read_text(encoding="utf8"))
+    assert f"[ch01_a]({ONE})" in "".join(made["cells"][0]["source"])
 
 
 def test_the_package_is_that_of_the_tag_or_of_a_commit_without_one(tmp_path: Path, monkeypatch: Any) -> None:
@@ -287,28 +356,29 @@ def test_the_package_is_that_of_the_tag_or_of_a_commit_without_one(tmp_path: Pat
     assert notebooks.package_of(tmp_path) == "git+https://github.com/owner/name@v1.0"
 
 
-def test_a_page_that_was_not_run_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_was_not_run_is_passed_over(small: Path) -> None:
     said: list[str] = []
-    monkeypatch.setattr(notebooks, "edition", lambda root: SHARED)
-    monkeypatch.setattr(notebooks, "repository", lambda root: "https://github.com/owner/name")
-    (tmp_path / "_toc.yml").write_text("- file: book/ch01_a\n", encoding="utf8")
-    folder = notebooks.write(tmp_path, say=said.append)
+    folder = notebooks.write(small, say=said.append)
     assert [path.name for path in folder.iterdir()] == ["README.md"]
-    assert [line.split() for line in said] == [["ch01_a", "not", "run,", "passed", "over"]]
-    assert [path.name for path in folder.parent.iterdir()] == ["notebooks"]
+    assert [" ".join(line.split()) for line in said] == ["ch01_a not run to its end, passed over"]
+    assert {path.name for path in folder.parent.iterdir()} == {"notebooks", "run"}
 
 
 @pytest.mark.parametrize(
-    ("fresh", "code", "did"), [(True, 0, ["write"]), (False, 0, ["book", "write"]), (False, 1, ["book"])]
+    ("fresh", "code", "did"), [(True, 0, ["write"]), (False, 0, ["book", "write"]), (False, 1, ["book", "write"])]
 )
 def test_the_book_is_built_first_where_it_is_not_fresh(
     fresh: bool, code: int, did: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     monkeypatch.setattr(notebooks.book, "is_fresh", lambda root: fresh)
-    monkeypatch.setattr(notebooks.book, "main", lambda arguments: done.append("book") or code)
+    asked: list[str] = []
+    monkeypatch.setattr(
+        notebooks.book, "main", lambda arguments: (asked.extend(arguments), done.append("book")) and code
+    )
     monkeypatch.setattr(notebooks, "write", lambda root: done.append("write"))
-    assert (notebooks.main([]), done) == (code, did)
+    assert (notebooks.main(["--chapter", "ch01_a"]), done) == (code, did)
+    assert asked[2:] == ([] if fresh else ["--chapter", "ch01_a"])
 
 
 # Below: what the site and its notebooks say of the book.
