@@ -363,6 +363,12 @@ def test_two_hundred_submissions(kind: str, tmp_path: Path) -> None:
     assert done.stdout.count(" a0_demo s") <= 140
 
 
+def test_a_private_folder_lies_outside_of_the_public_repository() -> None:
+    with pytest.raises(BadFolder, match="choose a folder outside of it"):
+        prepare(ROOT / "book" / "mine")
+    assert not (ROOT / "book" / "mine").exists()
+
+
 def test_ids_of_students_name_no_other_folder(tmp_path: Path) -> None:
     folder = prepare(tmp_path)
     (tmp_path / "roster.csv").write_text("id,first,last,email\n../x,A,B,c\n", encoding="utf8")

@@ -215,7 +215,13 @@ def grader() -> str:
 
 
 def prepare(path: Path) -> Folder:
-    """Make what a new folder lacks, the seed above all; what is there stays as it is."""
+    """Make what a new folder lacks, the seed above all; what is there stays as it is.
+
+    Raises:
+        BadFolder: the folder lies in this repository, where its seed and marks would be published with the next commit.
+    """
+    if path.resolve().is_relative_to(ROOT):
+        raise BadFolder(f"{path} lies in the repository, which is public: choose a folder outside of it")
     for name in ("assignments", "release", "submissions"):
         (path / name).mkdir(parents=True, exist_ok=True)
     for name, content in (("course.toml", SETTINGS), ("roster.csv", EXAMPLE)):
