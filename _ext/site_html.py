@@ -39,7 +39,7 @@ UNUSED = (
     *("fontawesome", "widget-state+json", "text/x-thebe-config", "kernelName", "DOCUMENTATION_OPTIONS.pagename"),
     *("sphinx_highlight", "searchtools", "language_data", "searchindex", "Activate the search field"),
 )
-PRELOADED = re.compile(r'\s*<link rel="preload" as="script"[^>]*>')
+PRELOADED = re.compile(r'\s*<link rel="preload" as="(?:script|font)"[^>]*>')
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -103,7 +103,10 @@ FAULTS: list[tuple[re.Pattern[str], str]] = [
         r'matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"',
     ),
     # The logo and the search stand in no landmark.
-    (re.compile(r'<div id="pst-primary-sidebar"'), '<div id="pst-primary-sidebar" role="region" aria-label="Book"'),
+    (
+        re.compile(r'<div ((?:id="pst-primary-sidebar" )?class="bd-sidebar-primary )'),
+        r'<div role="region" aria-label="Book" \1',
+    ),
     # What unfolds a part of the contents has no name.
     (
         re.compile(r'(<a class="[^"]*reference internal" href="[^"]*">([^<]*)</a><details[^>]*>)<summary>'),
@@ -118,6 +121,8 @@ FAULTS: list[tuple[re.Pattern[str], str]] = [
         ),
         r'<summary><span class="admonition-title">\1</span></summary>',
     ),
+    # The same id twice, in an older version of the theme.
+    (re.compile(r'\s*id="search-input"'), ""),
     # The entries of a bibliography are the items of a list.
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
     # An address with a bare ampersand.

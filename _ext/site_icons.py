@@ -21,8 +21,6 @@ STYLES = {
     **dict.fromkeys(("far", "fa-regular"), "fa-regular-400"),
     **dict.fromkeys(("fab", "fa-brands"), "fa-brands-400"),
 }
-FONTS = Path("vendor", "fontawesome", "webfonts")
-CODES = Path("styles", "pydata-sphinx-theme.css")
 
 
 def with_icons(html: str, static: Path) -> str:
@@ -32,8 +30,8 @@ def with_icons(html: str, static: Path) -> str:
         classes = match["classes"].split()
         style = next(name for name in classes if name in STYLES)
         others = [name for name in classes if name != style]
-        code = next(filter(None, (codes(static).get(name) for name in others)))
-        box, path = outline(static / FONTS / f"{STYLES[style]}.ttf", code)
+        code = next(codes(static)[name] for name in others if name in codes(static))
+        box, path = outline(files(static)[STYLES[style]], code)
         return (
             f'<svg class="{" ".join(["svg-inline--fa", *others])}"{match["rest"]} aria-hidden="true" viewBox="{box}">'
             f'<path fill="currentColor" d="{path}"/></svg>'
@@ -44,10 +42,17 @@ def with_icons(html: str, static: Path) -> str:
 
 @cache
 def codes(static: Path) -> dict[str, int]:
-    """The sign of each icon's class, as the theme's styles give them."""
-    text = (static / CODES).read_text(encoding="utf8")
+    """The sign of each icon's class, as the theme's styles give them, wherever its version has them."""
+    sheets = (path.read_text(encoding="utf8") for path in static.rglob("*.css"))
+    text = "".join(sheet for sheet in sheets if ".fa-" in sheet)
     rules = re.findall(r'((?:\.fa-[\w-]+:before,?)+)\{content:"\\([0-9a-f]+)"\}', text)
     return {name: int(code, 16) for names, code in rules for name in re.findall(r"\.(fa-[\w-]+):", names)}
+
+
+@cache
+def files(static: Path) -> dict[str, Path]:
+    """The icon fonts by name."""
+    return {path.stem: path for path in static.rglob("fa-*.ttf")}
 
 
 @cache

@@ -46,6 +46,7 @@ FONTS = {
     "fa-regular-400": "--fa-font-regular",
     "fa-brands-400": "--fa-font-brands",
 }  # the variables by which the styles ask for the icon fonts
+NAME = "Font Awesome\\ 6"  # under older names the same fonts stand there again
 
 
 def bundled(static: Path, pages: Iterable[str]) -> str:
@@ -124,7 +125,8 @@ def with_signs(css: str, static: Path) -> str:
 
     def inside(face: re.Match[str]) -> str:
         path = static / f"{face['file']}.ttf"
-        return cut(face[0], path, signs) if f"var({FONTS[path.stem]})" in css else ""
+        asked = FONTS.get(path.stem, "") if NAME in face[0] else ""
+        return cut(face[0], path, signs) if asked and f"var({asked})" in css else ""
 
     return FACE.sub(inside, css)
 

@@ -77,8 +77,11 @@
     return (words) => { input.value = words; return search(words, status, list); };
   };
 
-  const dialog = document.getElementById("pst-search-dialog");
+  // Before version 0.16 the theme's dialog is a box, which Escape closes only while one types.
+  const box = document.querySelector(".search-button__search-container");
+  const dialog = document.getElementById("pst-search-dialog") ?? box;
   attach(dialog.querySelector("form"), dialog);
+  box?.addEventListener("keydown", ({ key }) => key === "Escape" && box.parentElement.classList.remove("show"));
 
   const results = document.getElementById("search-results");
   if (results) {

@@ -88,24 +88,27 @@ def below(site: Path) -> Iterator[str]:
         yield f"{address}{site.name}/"
 
 
+DIALOG = ":is(#pst-search-dialog, .search-button__search-container)"  # in the theme's versions since 0.16, and before
+
+
 @pytest.mark.browser
 def test_the_dialog_finds_and_closes(chromium: Any, below: str) -> None:
     watched = Watched(chromium, below, PHONE)
     page = watched.open(f"book/{CHAPTERS[0]}.html")
     page.keyboard.press("Control+k")
     page.keyboard.type("receptive field", delay=5)
-    first = page.locator("#pst-search-dialog ol.found a").first
+    first = page.locator(f"{DIALOG} ol.found a").first
     first.wait_for(timeout=10_000)
-    assert re.fullmatch(r"\d+ places", page.locator("#pst-search-dialog .found-status").inner_text())
-    assert page.locator("#pst-search-dialog ol.found mark").count() > 0
+    assert re.fullmatch(r"\d+ places", page.locator(f"{DIALOG} .found-status").inner_text())
+    assert page.locator(f"{DIALOG} ol.found mark").count() > 0
     assert watched.problems() == [], "the list must fit a phone too"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('ol.found') !== null"), "results are reached by keys"
     page.keyboard.press("Escape")
-    assert not page.locator("#pst-search-dialog").is_visible()
+    assert not page.locator(DIALOG).is_visible()
     page.keyboard.press("Control+k")
     page.keyboard.press("Escape")
-    assert not page.locator("#pst-search-dialog").is_visible()
+    assert not page.locator(DIALOG).is_visible()
     page.keyboard.press("Control+k")
     first.click()
     page.wait_for_url(re.compile(r"/html/book/ch01_\w+\.html#receptive-fields"))

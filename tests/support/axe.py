@@ -15,6 +15,9 @@ CONTRAST, LINKS = "color-contrast", "link-in-text-block"
 EXTRA = ("label-content-name-mismatch",)  # off by default, since axe counts it as an experiment
 UNFOLD = """() => {
   for (const fold of document.querySelectorAll("details")) fold.open = true;
+  const still = document.createElement("style");  // colours change at once
+  still.textContent = "* { transition: none !important; animation: none !important }";
+  document.head.append(still);
   const seen = new Set();
   for (const block of document.querySelectorAll("pre, dt.sig")) {
     const within = block.closest("[class*=highlight-], dl")?.className;
