@@ -204,6 +204,11 @@ def exercises(chapter: Chapter) -> list[str]:
         lines += [
             f"{chapter.name}: exercise {exercise.number} lacks {part}" for part, there in parts.items() if not there
         ]
+    lines += [
+        f"{where(chapter, cell)}: two folded parts without an empty line between them, which JupyterLab would not fold"
+        for cell in chapter.cells
+        if cell.is_markdown and re.search(r"</details>[ ]*\n?<details", cell.source)
+    ]
     checked = sum(len(cell.calls("check")) for cell in chapter.code)
     if checked != len(chapter.exercises):
         lines.append(

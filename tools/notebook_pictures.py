@@ -1,4 +1,4 @@
-"""The pictures of a notebook, made smaller until the file is small enough; the largest lose first.
+"""The pictures of a notebook, made smaller until the file is small enough: the largest first, and all before one twice.
 
 Colab and GitHub are slow with large notebooks, and GitHub shows none of several megabytes. A picture is as the page's
 run has drawn it, or has 256 colours, or also half as many pixels each way; it is shown at the same size in any case.
@@ -50,6 +50,8 @@ def small_enough(notebook: dict[str, Any], most: int = MOST_BYTES) -> str:
 def fitted(pictures: list[tuple[str, int]], excess: int) -> list[str]:
     """Pictures that have so many characters less, or as few as they can have.
 
+    The largest take a step first, and none takes the next one before all have taken the last.
+
     Args:
         pictures: each in base64, with how many of the steps it may take.
         excess: the characters to lose.
@@ -57,17 +59,15 @@ def fitted(pictures: list[tuple[str, int]], excess: int) -> list[str]:
     Returns:
         The pictures, in the same order.
     """
-    chosen, taken = [data for data, _ in pictures], [0] * len(pictures)
-    while excess > 0:
-        left = [index for index, (_, most) in enumerate(pictures) if taken[index] < most]
-        if not left:
-            break
-        largest = max(left, key=lambda index: len(chosen[index]))
-        taken[largest] += 1
-        smaller = reduced(pictures[largest][0], taken[largest])
-        if len(smaller) < len(chosen[largest]):
-            excess -= len(chosen[largest]) - len(smaller)
-            chosen[largest] = smaller
+    chosen = [data for data, _ in pictures]
+    for step in range(1, len(STEPS) + 1):
+        for index in sorted(range(len(pictures)), key=lambda index: -len(chosen[index])):
+            data, most = pictures[index]
+            if excess <= 0 or step > most:
+                continue
+            smaller = min(chosen[index], reduced(data, step), key=len)
+            excess -= len(chosen[index]) - len(smaller)
+            chosen[index] = smaller
     return chosen
 
 
@@ -79,7 +79,7 @@ def reduced(data: str, step: int) -> str:
         size = max(1, round(picture.width * share)), max(1, round(picture.height * share))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     target = io.BytesIO()
-    picture.quantize(colours, dither=Image.Dither.NONE).save(target, format="png", optimize=True)
+    picture.quantize(colours, Image.Quantize.MAXCOVERAGE).save(target, format="png", optimize=True)
     return base64.b64encode(target.getvalue()).decode()
 
 

@@ -157,7 +157,7 @@ def right_cells() -> list[dict[str, Any]]:
     maths = (
         "## How?\n\n$$a$$ (eq-one)\n\nImplemented by `helpers.m.f`.\n\n$$b$$ (eq-two)\n\nimplemented by `helpers.m.g`"
     )
-    folded = f"{HINT}\n<details><summary>Solution</summary>\n\n{SOLUTION}\n\n</details>"
+    folded = f"{HINT}\n\n<details><summary>Solution</summary>\n\n{SOLUTION}\n\n</details>"
     return [
         markdown("# Why?"),
         code(SETUP),
@@ -229,6 +229,7 @@ FAULTS = {  # the cell, what is changed in it, and what is said; a text alone is
     "a check of another exercise": (8, STUB.replace("1.1", "1.2"), "under its own number"),
     "no hint": (9, f"<details><summary>Solution</summary>\n\n{SOLUTION}\n</details>", "lacks a folded hint"),
     "no solution": (9, HINT, "lacks a folded solution"),
+    "two folded parts in one": (9, f"{HINT}\n{HINT}", "two folded parts without an empty line"),
     "a heading of another form": (7, "### Exercise 1.1", "1 checks, but 0 headings"),
     "a long cell": (5, "x = 1\n" * 26, "26 lines, 25 at most"),
     "a wide cell": (5, "x = " + "1" * 85, "more than 88 columns"),

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 from support.notebooks import code, markdown
 from support.watched import CHAPTERS
@@ -158,7 +159,11 @@ def test_what_cannot_be_said_is_refused(source: str, reason: str) -> None:
 
 def png(side: int = 64, colours: int = 256) -> str:
     """A noisy picture, in base64."""
-    pixels = np.random.default_rng(0).integers(0, colours, (side, side, 3)).astype(np.uint8)
+    return in_base64(np.random.default_rng(0).integers(0, colours, (side, side, 3)).astype(np.uint8))
+
+
+def in_base64(pixels: np.ndarray) -> str:
+    """Pixels as a PNG file, in base64."""
     target = io.BytesIO()
     Image.fromarray(pixels).save(target, format="png")
     return base64.b64encode(target.getvalue()).decode()
@@ -254,6 +259,24 @@ def test_the_largest_pictures_lose_first_and_are_shown_at_their_size() -> None:
     assert half["metadata"]["image/png"] == {"height": 256, "width": 256}
     with pytest.raises(ValueError, match="with small pictures"):
         small_enough(page, 1000)
+
+
+def test_no_picture_loses_twice_before_all_have_lost_once() -> None:
+    large, small = png(256), png(128)
+    once = [reduced(large, 1), reduced(small, 1)]
+    saved = len(large + small) - len("".join(once))
+    assert fitted([(small, 1), (large, 3)], saved) == once[::-1]
+    assert fitted([(small, 1), (large, 3)], saved + 1) == [once[1], reduced(large, 2)]
+
+
+def test_a_small_colour_bar_beside_a_large_picture_stays_smooth() -> None:
+    drawn = np.random.default_rng(0)
+    ramp = (colormaps["RdBu_r"](np.linspace(0, 1, 512))[:, :3] * 255).round().astype(np.uint8)
+    bar, gray = ramp[None].repeat(8, 0), drawn.normal(150, 20, (256, 512, 1)) + drawn.normal(0, 2, (256, 512, 3))
+    picture = in_base64(np.concatenate([bar, gray.clip(0, 255).astype(np.uint8)]))
+    with Image.open(io.BytesIO(base64.b64decode(reduced(picture, 1)))) as image:
+        error = np.abs(np.asarray(image.convert("RGB"))[:8].astype(int) - bar)
+    assert error.max() <= 10  # of 255; the usual way to choose 256 colours is wrong by 60
 
 
 def test_pictures_in_html_keep_their_pixels() -> None:
