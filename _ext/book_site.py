@@ -153,7 +153,7 @@ GENERATED = {
     "equations": equation_list,
     "claims": claim_list,
     "networks": network_list,
-    "cover": partial(cover, ROOT),
+    "cover": cover,
     "pages": partial(pages_table, ROOT),
     "build": partial(build_line, ROOT),
 }

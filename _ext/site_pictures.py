@@ -1,7 +1,7 @@
 """Pictures of the written pages: compressed, with their size, loaded when they come near.
 
 A picture whose size is not said pushes the text down when it arrives. Pictures that an output carries in its HTML, as
-a film does its frames, become files, so that the text does not wait for them.
+an explorable does its figure, become files, so that the text does not wait for them.
 """
 
 from __future__ import annotations

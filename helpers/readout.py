@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from helpers._validate import check_images, check_number, check_tensor
+from helpers._validate import check_count, check_images, check_number, check_tensor
 from helpers.capture import Layer, activations
 from helpers.device import widened
 
@@ -59,12 +59,46 @@ def position_readout(
         _check_rows(name, train_values[name], cut)
         _check_rows(name, test_values[name], len(images) - cut)
         known, fresh = (widened(values[name].flatten(1)).cpu().numpy() for values in (train_values, test_values))
-        # One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
-        scale = max(float(known.std()), np.finfo(known.dtype).tiny)
-        rule = RidgeCV(alphas=RIDGE_PENALTIES).fit(known / scale, true[:cut])
-        predicted = rule.predict(fresh / scale).reshape(true[cut:].shape)  # scikit-learn drops a single column
+        rule, unit = _fitted(known, true[:cut])
+        predicted = rule.predict(fresh / unit).reshape(true[cut:].shape)  # scikit-learn drops a single column
         errors[name] = float(np.sqrt(np.mean((predicted - true[cut:]) ** 2)))
     return errors
+
+
+def position_rule(model: nn.Module, images: Tensor, places: Tensor, layer: str) -> nn.Linear:
+    """The straight-line rule of `position_readout`, fitted on all images, as a layer to put behind a network's.
+
+    Args:
+        model: any network; it is left as it was found.
+        images: (N, C, H, W), two or more.
+        places: (N, D), for example the object's row and column in pixels.
+        layer: name of a layer; "input" stands for the pixels themselves.
+
+    Returns:
+        From the layer's flat output (B, F) to places (B, D), float32, on the CPU.
+
+    Raises:
+        ValueError: wrong shapes, fewer than two images, or a layer whose first axis is not that of the images.
+    """
+    check_count(len(check_images(images, "images")), "the number of images", 2)
+    check_tensor(places, "places", f"{len(images)} D", kind="real")
+    values = activations(model, images, layer)[layer]
+    _check_rows(layer, values, len(images))
+    known = widened(values.flatten(1)).cpu().numpy()
+    rule, unit = _fitted(known, places.detach().cpu().double().numpy())
+    linear = nn.Linear(known.shape[1], places.shape[1], device="cpu", dtype=torch.float32).requires_grad_(False)
+    linear.weight.copy_(torch.from_numpy(np.asarray(rule.coef_) / unit).view_as(linear.weight))
+    linear.bias.copy_(torch.as_tensor(rule.intercept_).view_as(linear.bias))
+    return linear
+
+
+def _fitted(values: np.ndarray, places: np.ndarray) -> tuple[RidgeCV, float]:
+    """The rule from values (N, F) to places (N, D), and the unit by which the values must be divided for it.
+
+    One unit for the whole layer; a unit of its own for each feature would blow up those that hardly ever fire.
+    """
+    unit = max(float(values.std()), np.finfo(values.dtype).tiny)
+    return RidgeCV(alphas=RIDGE_PENALTIES).fit(values / unit, places), unit
 
 
 def _check_rows(layer: str, values: Tensor, count: int) -> None:

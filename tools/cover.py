@@ -2,17 +2,15 @@
 
 A square stands on stripes. Of two networks, one was trained on scenes whose ground says nothing about the object, the
 other on scenes in which disks nearly always stood on stripes. What does each say, and which places earned its score?
-The square is put at 7 by 7 places: `assets/cover.js` lets a reader move it.
+On the site both networks run in the reader's page (`explorable`), and the square can be moved.
 
-    assets/cover.webp        every place: a row for each row of places; in it picture and both maps, place by place
-    assets/cover.json        the names and probabilities, place by place
-    assets/cover.png         three of the places, for where there are no scripts
+    assets/cover.png         three places of the square, for where there are no scripts
     assets/social.png        the card that a link to the book shows
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +21,48 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from helpers import cam, data, networks
-from helpers.plots import overlay
+from helpers.plots import Picture, overlay
+from helpers.widgets._explorable import Explorable
+from helpers.widgets._export import exported, packed, pixels
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDE, PLACES = 64, 7  # pixels of a picture; places of the object in a row and in a column
+SIDE = 64  # pixels of a picture
 OBJECT, GROUND = (11, 44), (12, 57)  # seed and index of the scene that gives the object, and of the empty one
 NETWORKS = ("scenes-gap", "scenes-biased")
-SHOWN = (8, 24, 33)  # the places of the still picture
+PLACES = ((7, 7), (21, 21), (28, 35))  # upper left corners of the object in the still picture
 OPACITY = 0.6
 
 
-def pictures() -> Tensor:
-    """The object at every place of the ground, row by row, (49, 3, 64, 64) in [0, 1]."""
+def parts() -> tuple[Tensor, Tensor, Tensor]:
+    """The ground (3, 64, 64), the object in its rectangle (3, h, w), both in [0, 1], and its mask (h, w) bool."""
     scene = data.scenes(OBJECT[1] + 1, seed=OBJECT[0])
     ground = data.scenes(GROUND[1] + 1, seed=GROUND[0], objects=(0, 1)).images[-1]
-    mask, (x0, y0, x1, y1) = scene.masks[-1, 0], scene.boxes[-1, 0].int().tolist()
-    shape, patch = mask[y0:y1, x0:x1], scene.images[-1][:, y0:y1, x0:x1]
-    height, width = shape.shape
-    placed = []
-    for top in torch.linspace(0, SIDE - height, PLACES).round().int().tolist():
-        for left in torch.linspace(0, SIDE - width, PLACES).round().int().tolist():
-            picture = ground.clone()
-            part = picture[:, top : top + height, left : left + width]
-            part[:, shape] = patch[:, shape]
-            placed.append(picture)
-    return torch.stack(placed)
+    x0, y0, x1, y1 = scene.boxes[-1, 0].int().tolist()
+    return ground, scene.images[-1][:, y0:y1, x0:x1], scene.masks[-1, 0, y0:y1, x0:x1]
+
+
+def pictures(places: Sequence[tuple[int, int]]) -> Tensor:
+    """The object on the ground, its upper left corner at each (row, column), (N, 3, 64, 64) in [0, 1]."""
+    ground, patch, mask = parts()
+    height, width = mask.shape
+    placed = ground.repeat(len(places), 1, 1, 1)
+    for picture, (top, left) in zip(placed, places, strict=True):
+        picture[:, top : top + height, left : left + width][:, mask] = patch[:, mask]
+    return placed
+
+
+def explorable() -> Explorable:
+    """The object to be moved over the ground, and what both networks make of it, computed in the reader's browser."""
+    ground, patch, mask = parts()
+    arrays = {"ground": pixels(ground), "shape": pixels(patch), "mask": packed(mask.to(torch.uint8))}
+    layers = {}
+    for title, name in zip(("network one", "network two"), NETWORKS, strict=True):
+        net = networks.load(name, "cpu")
+        layers[title], own = exported(net, f"{name}.")
+        arrays |= own
+    card, (top, left) = net.card, PLACES[1]
+    settings = {"networks": layers, "classes": list(card.classes), "mean": list(card.mean), "std": list(card.std)}
+    return Explorable("cover", {"top": top, "left": left}, arrays, settings, still(), "")
 
 
 def evidence(name: str, images: Tensor) -> tuple[Tensor, list[str], Tensor]:
@@ -68,19 +83,24 @@ def coloured(images: Tensor, maps: Tensor) -> np.ndarray:
     return (1 - OPACITY) * grey + OPACITY * colour
 
 
-def sheet(panels: list[np.ndarray]) -> Image.Image:
-    """The panels (N, 64, 64, 3) of all places on one sheet."""
-    rows = np.stack(panels, 1).reshape(PLACES, PLACES * len(panels), SIDE, SIDE, 3)
-    pixels = rows.transpose(0, 2, 1, 3, 4).reshape(PLACES * SIDE, -1, 3)
-    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+def still() -> Picture:
+    """Three places of the object, as each network sees them."""
+    images = pictures(PLACES)
+    maps, names, chances = zip(*(evidence(name, images) for name in NETWORKS), strict=True)
+    titles = [
+        f"“{name}”, {100 * float(chance):.0f} %"
+        for own in zip(names, chances, strict=True)
+        for name, chance in zip(*own, strict=True)
+    ]
+    return overlay(images.repeat(2, 1, 1, 1), torch.cat(maps), titles, columns=3, signed=True, each=True, smooth=True)
 
 
 def card(panels: list[np.ndarray]) -> Image.Image:
-    """1200 by 630 pixels: the title over one place of the square, as both networks see it."""
+    """1200 by 630 pixels: the title over one place of the square, as both networks see it; panels (1, 64, 64, 3)."""
     side, gap = 320, 60
     canvas = Image.new("RGB", (1200, 630), "white")
     for i, panel in enumerate(panels):
-        picture = Image.fromarray((panel[SHOWN[1]] * 255).round().clip(0, 255).astype(np.uint8))
+        picture = Image.fromarray((panel[0] * 255).round().clip(0, 255).astype(np.uint8))
         canvas.paste(picture.resize((side, side), Image.Resampling.BICUBIC), (gap + i * (side + gap), 250))
     pen = ImageDraw.Draw(canvas)
     bold, plain = (ImageFont.truetype(findfont(FontProperties(weight=w)), n) for w, n in (("bold", 72), ("normal", 32)))
@@ -92,22 +112,13 @@ def card(panels: list[np.ndarray]) -> Image.Image:
 
 
 def main(root: Path = ROOT) -> list[Path]:
-    """Compute and save all four files; returns them."""
-    images = pictures()
-    maps, names, chances = zip(*(evidence(name, images) for name in NETWORKS), strict=True)
-    files = [root / "assets" / name for name in ("cover.webp", "cover.json", "cover.png", "social.png")]
+    """Draw and save both files; returns them."""
+    files = [root / "assets" / name for name in ("cover.png", "social.png")]
     files[0].parent.mkdir(parents=True, exist_ok=True)
-    panels = [images.permute(0, 2, 3, 1).numpy(), *(coloured(images, own) for own in maps)]
-    sheet(panels).save(files[0], quality=82, method=6)
-    pairs = [list(zip(*own, strict=True)) for own in zip(names, chances, strict=True)]
-    says = [[[name, round(float(chance), 2)] for name, chance in own] for own in pairs]
-    files[1].write_text(json.dumps({"places": PLACES, "says": says}) + "\n", encoding="utf8")
-    shown = list(SHOWN)
-    titles = [f"“{own[i][0]}”, {100 * float(own[i][1]):.0f} %" for own in pairs for i in shown]
-    over = torch.cat([own[shown] for own in maps])
-    still = overlay(images[shown * 2], over, titles, columns=3, signed=True, each=True, smooth=True)
-    still.savefig(files[2], dpi=160, bbox_inches="tight")
-    card(panels).save(files[3], optimize=True)
+    still().savefig(files[0], dpi=160, bbox_inches="tight")
+    image = pictures(PLACES[1:2])
+    maps = [evidence(name, image)[0] for name in NETWORKS]
+    card([image.permute(0, 2, 3, 1).numpy(), *(coloured(image, own) for own in maps)]).save(files[1], optimize=True)
     return files
 
 

@@ -20,15 +20,12 @@ STILL = (
 )
 
 
-def cover(root: Path) -> str:
-    """The picture of the front page: a still one, which `assets/cover.js` replaces by the one to be touched."""
-    says = (root / "assets" / "cover.json").read_text(encoding="utf8").strip()
-    return (
-        '<div class="cover" data-cover="../_static/cover.webp">\n'
-        f'<script type="application/json">{says}</script>\n'
-        f'<img data-still src="../_static/cover.png" width="480" alt="{escape(STILL)}">\n'
-        '<script type="module" src="../_static/cover.js"></script>\n</div>'
-    )
+def cover() -> str:
+    """The picture of the front page: a still one, in whose place the two networks come to life."""
+    from tools.cover import explorable  # imports torch: for the front page alone
+
+    still = f'<img src="../_static/cover.png" width="480" alt="{escape(STILL)}">'
+    return f'<div class="cover">{explorable().html(still)}</div>'
 
 
 def minutes(chapter: Chapter) -> int | None:

@@ -8,7 +8,6 @@ of number has one look everywhere: brightness is gray, evidence red and blue aro
 
 from helpers.plots._boxes import boxes
 from helpers.plots._charts import bars, curves
-from helpers.plots._film import film
 from helpers.plots._heatmaps import feature_maps, gallery, kernels, maps, overlay, signed_maps
 from helpers.plots._images import images
 from helpers.plots._panels import Picture
@@ -20,7 +19,6 @@ __all__ = [
     "boxes",
     "curves",
     "feature_maps",
-    "film",
     "gallery",
     "images",
     "kernels",

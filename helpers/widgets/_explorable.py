@@ -22,23 +22,28 @@ import numpy as np
 import traitlets
 
 from helpers.plots import Picture
-from helpers.plots._film import picture_tag
+from helpers.plots._html import picture_tag
 
-SHARED = ("nn.js", "ui.js")  # before each explorable's own file, in one scope
 COLOURS = {"signed": "RdBu_r", "magnitude": "viridis"}  # the colour maps of `helpers.plots`
-IMPORT = re.compile(r"^import .*?;\n", re.MULTILINE | re.DOTALL)
+IMPORT = re.compile(r"^import .*? from \"\./(.*?)\";\n", re.MULTILINE | re.DOTALL)
 EXPORT = re.compile(r"^export (?=const|function|class|let)", re.MULTILINE)
 
 
 @cache
 def source(name: str) -> str:
-    """The JavaScript of an explorable in one piece: colour maps, shared files, its own. It defines `render`."""
+    """The JavaScript of an explorable in one piece: colour maps, the files it imports, its own. It defines `render`."""
     tables = {kind: base64.b64encode(_table(colours)).decode() for kind, colours in COLOURS.items()}
-    parts = [f"const COLOURS = {json.dumps(tables)};"]
-    for file in (*SHARED, f"{name}.js"):
-        text = (files("helpers.widgets") / "front" / file).read_text(encoding="utf8")
-        parts.append(EXPORT.sub("", IMPORT.sub("", text)))
-    return "\n".join(parts)
+    return "\n".join([f"const COLOURS = {json.dumps(tables)};", *_parts(f"{name}.js", {}).values()])
+
+
+def _parts(file: str, parts: dict[str, str]) -> dict[str, str]:
+    """A file of `front` behind those that it imports, each once, without a word of importing: they share one scope."""
+    text = (files("helpers.widgets") / "front" / file).read_text(encoding="utf8")
+    for needed in IMPORT.findall(text):
+        if needed not in parts:
+            _parts(needed, parts)
+    parts[file] = EXPORT.sub("", IMPORT.sub("", text))
+    return parts
 
 
 def style() -> str:
@@ -76,13 +81,8 @@ class Explorable(anywidget.AnyWidget):
     ) -> None:
         """Make the explorable of `front/NAME.js`; `figure`, described by `alt`, stands where it cannot live."""
         self._name, self._figure, self._alt = name, figure, alt
-        super().__init__(
-            state=dict(state),
-            arrays=dict(arrays),
-            settings=dict(settings),
-            _esm=f"{source(name)}\nexport default {{ render }};",
-            _css=style(),
-        )
+        self._esm, self._css = f"{source(name)}\nexport default {{ render }};", style()
+        super().__init__(state=dict(state), arrays=dict(arrays), settings=dict(settings))
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """What a notebook shows: the widget, and HTML for pages without a kernel."""
@@ -92,13 +92,16 @@ class Explorable(anywidget.AnyWidget):
         data, about = shown if isinstance(shown, tuple) else (shown, {})
         return {**data, "text/html": self.html(), "text/plain": f"Explorable: {self._alt}"}, about
 
-    def html(self) -> str:
-        """The explorable for a page without a kernel: its arrays and settings, and the figure until they are alive."""
+    def html(self, still: str | None = None) -> str:
+        """The explorable for a page without a kernel: its arrays and settings, and the figure until they are alive.
+
+        `still` is HTML to stand there in place of the figure.
+        """
         arrays = {
             name: {**entry, "data": base64.b64encode(entry["data"]).decode()} for name, entry in self.arrays.items()
         }
         content = json.dumps({"state": self.state, "settings": self.settings, "arrays": arrays}).replace("<", "\\u003c")
         return (
             f'<div class="explorable-home" data-explorable="{escape(self._name)}">'
-            f'<script type="application/json">{content}</script>{picture_tag(self._figure, self._alt)}</div>'
+            f'<script type="application/json">{content}</script>{still or picture_tag(self._figure, self._alt)}</div>'
         )

@@ -16,9 +16,10 @@ WHERE = {
     name: re.findall(r"\b(\w+)_explorable\(", (ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf8"))
     for name in CHAPTERS
 }
-ALL = [(page, kind) for page, kinds in WHERE.items() for kind in kinds]
+ALL = [("index", "cover"), *((page, kind) for page, kinds in WHERE.items() for kind in dict.fromkeys(kinds))]
 each = pytest.mark.parametrize(("page", "kind"), ALL, ids=[kind for _, kind in ALL])
 HOME = ".explorable-home[data-explorable='{}']"
+DIFFERENTIATE = {"question", "steps"}
 FAULT = "This figure cannot be made to move here"
 
 
@@ -37,7 +38,8 @@ def alive(watched: Any, page: str, kind: str) -> Any:
 
 
 def test_there_are_explorables() -> None:
-    assert {kind for _, kind in ALL} >= {"kernel", "question", "box", "gaze"}
+    kinds = {path.stem for path in (ROOT / "helpers" / "widgets" / "front").glob("*.js")} - {"nn", "ui", "retina"}
+    assert {kind for _, kind in ALL} == kinds
 
 
 @pytest.mark.browser

@@ -3,9 +3,10 @@ import torch
 from support.untouched import assert_untouched
 from torch import nn
 
+from helpers.capture import activations
 from helpers.data import place
 from helpers.networks import LeNet
-from helpers.readout import contrast_centroid, position_readout
+from helpers.readout import contrast_centroid, position_readout, position_rule
 
 
 class Coded(nn.Module):
@@ -108,3 +109,28 @@ def test_layers_whose_first_axis_is_not_that_of_the_images_are_refused():
     match = r"layers must give something for each image, \(B, \.\.\.\), got '2', which gives \(18, 4\) for 6 images"
     with pytest.raises(ValueError, match=match):
         position_readout(net, torch.rand(12, 3, 2, 2), torch.rand(12, 2), "2")
+
+
+def test_the_rule_itself_reads_places_as_the_readout_does():
+    places = torch.randint(0, 8, (400, 2), generator=torch.Generator().manual_seed(1))
+    images = place(torch.ones(400, 1, 1, 1), places, 8)
+    model = Coded()
+    with assert_untouched(model):
+        rule = position_rule(model, images[:200], places[:200], "code")
+        read = rule(activations(model, images[200:], "code")["code"])
+    error = (read - places[200:]).square().mean().sqrt().item()
+    assert error == pytest.approx(position_readout(model, images, places, "code")["code"], rel=1e-3)
+    assert position_rule(model, images, places[:, :1], "code")(torch.zeros(3, 5)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "places", "message"),
+    [
+        (torch.rand(1, 1, 8, 8), torch.zeros(1, 2), "the number of images must be"),
+        (torch.rand(4, 1, 8, 8), torch.zeros(3, 2), "places must be"),
+        (torch.rand(4, 64), torch.zeros(4, 2), "images must"),
+    ],
+)
+def test_a_rule_without_enough_to_go_by_is_refused(images, places, message):
+    with pytest.raises(ValueError, match=message):
+        position_rule(Coded(), images, places, "code")

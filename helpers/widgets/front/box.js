@@ -1,29 +1,16 @@
 // From evidence to a box: the class activation map of one of two networks, its threshold, its box, and how well that fits.
-import { forward, backward, last, after, asMaps, maps, softmax, argmax, oneHot, resized, weighed } from "./nn.js";
-import { arrays, network, live, make, canvas, draw, limits, colourBar, bars, select, slider, shown, percent } from "./ui.js";
+import { forward, last, asMaps, normalized, imageOf, regions, boxAround, softmax, argmax, resized, weighed } from "./nn.js";
+import { arrays, network, live, make, canvas, draw, greyed, outline, MARKS, limits, colourBar, bars, select, slider, shown, percent } from "./ui.js";
 
 // x0, y0, x1, y1 around the largest connected region (diagonal neighbours touch) above a share of the map's maximum.
 export function largestBox({ data, h, w }, threshold) {
   let top = -Infinity;
   for (const value of data) top = Math.max(top, value);
-  const seen = new Uint8Array(data.length), inside = (i) => data[i] > 0 && (data[i] > Math.fround(threshold) * top || data[i] === top);
-  let best = null, most = 0;
-  for (let start = 0; start < data.length; start++) {
-    if (seen[start] || !inside(start)) continue;
-    const queue = [start], box = [Infinity, Infinity, -Infinity, -Infinity];
-    seen[start] = 1;
-    for (let k = 0; k < queue.length; k++) {
-      const y = Math.floor(queue[k] / w), x = queue[k] % w;
-      box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y); box[2] = Math.max(box[2], x + 1); box[3] = Math.max(box[3], y + 1);
-      for (let v = Math.max(0, y - 1); v <= Math.min(h - 1, y + 1); v++)
-        for (let u = Math.max(0, x - 1); u <= Math.min(w - 1, x + 1); u++) {
-          const at = v * w + u;
-          if (!seen[at] && inside(at)) { seen[at] = 1; queue.push(at); }
-        }
-    }
-    if (queue.length > most) { most = queue.length; best = box; }
-  }
-  return best;
+  const share = Math.fround(threshold) * top;
+  const inside = Uint8Array.from(data, (value) => value > 0 && (value > share || value === top));
+  let largest = [];
+  for (const region of regions(inside, h, w)) if (region.length > largest.length) largest = region;
+  return largest.length ? boxAround(largest, w) : null;
 }
 
 export function overlap(a, b) {
@@ -36,7 +23,7 @@ export function overlap(a, b) {
 export function render({ model, el }) {
   const { networks, pictures, classes, mean, std, boxes } = model.get("settings");
   const values = arrays(model), nets = Object.fromEntries(Object.entries(networks).map(([name, layers]) => [name, network(layers, values)]));
-  const all = asMaps(values.pictures), colours = mean.length, side = all.w, size = colours * side * side;
+  const all = asMaps(values.pictures), colours = mean.length, side = all.w;
   const picture = canvas(288, 288, ""), result = canvas(288, 288, "");
   const bar = colourBar("signed"), scores = bars(classes);
   const frame = live(model, el, view), state = frame.state;
@@ -47,10 +34,8 @@ export function render({ model, el }) {
   const threshold = slider("threshold", { min: 0, max: 0.95, step: 0.05, value: state().threshold, words: (value) => `${Math.round(100 * value)} %`, change: (value) => frame.set({ threshold: value }) });
   const shift = slider("added to all weights", { min: -1, max: 1, step: 0.05, value: state().shift, words: shown, change: (value) => frame.set({ shift: value }) });
 
-  const image = (index) => maps(all.data.subarray(index * size, (index + 1) * size), colours, side, side);
-
   function view(now) {
-    const seen = image(now.picture), x = maps(seen.data.map((value, k) => (value - mean[Math.floor(k / side / side)]) / std[Math.floor(k / side / side)]), colours, side, side);
+    const seen = imageOf(all, now.picture, colours), x = normalized(seen, mean, std);
     const layers = nets[now.network], trace = forward(layers, x), head = layers[layers.length - 1];
     const features = trace[trace.length - 3].input, wide = features.c;
     const logits = Array.from(last(trace).data);
@@ -62,34 +47,17 @@ export function render({ model, el }) {
     const map = resized(weighed(features, weights), side, side), [low, high] = limits(map.data, "signed");
     const box = largestBox(map, now.threshold), truth = boxes[now.picture], fits = box ? overlap(box, truth) : 0;
     draw(picture, seen);
-    draw(result, { ...greyed(seen), c: 1 });
+    draw(result, greyed(seen));
     draw(result, map, { kind: "signed", low, high, alpha: 0.6, smooth: true });
-    for (const node of [picture, result]) { outline(node, truth, "#f0e442", []); if (box) outline(node, box, "#d55e00", [6, 4]); }
+    for (const node of [picture, result]) { outline(node, truth, side, MARKS.truth); if (box) outline(node, box, side, MARKS.own, [6, 4]); }
     bar.set(low, high);
     scores.set(chances, now.target);
     which.set(pictures[now.picture]); net.set(now.network); target.set(classes[now.target]); threshold.set(now.threshold); shift.set(now.shift);
     picture.setAttribute("aria-label", `The picture: ${pictures[now.picture]}, with the true box and that of the map.`);
     result.setAttribute("aria-label", `The class activation map for ${classes[now.target]}.`);
-    el.dataset.overlap = fits;
+    el.result = { map: map.data, box, fits, chances };
     const found = box ? `The map's box and the true one share ${shown(100 * fits)} % of their union` : "No place speaks for the class, so there is no box";
     return `The network says ${classes[best]} (${percent(chances[best])}). ${found}; half is what counts as found.`;
-  }
-
-  function greyed({ data, c, h, w }) {
-    const y = new Float32Array(h * w), luma = c === 3 ? [0.299, 0.587, 0.114] : [1];
-    for (let k = 0; k < c; k++) for (let i = 0; i < h * w; i++) y[i] += luma[k] * data[k * h * w + i];
-    return { data: y, h, w };
-  }
-
-  function outline(node, [x0, y0, x1, y1], colour, dash) {
-    const pen = node.getContext("2d"), scale = node.width / side;
-    for (const [style, width] of [["#222", 5], [colour, 2.5]]) {
-      pen.setLineDash(dash);
-      pen.strokeStyle = style;
-      pen.lineWidth = width;
-      pen.strokeRect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
-    }
-    pen.setLineDash([]);
   }
 
   el.append(

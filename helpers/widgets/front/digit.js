@@ -1,78 +1,74 @@
 // Draw a digit, move it, and see what every layer of a small network makes of it.
-import { forward, last, after, asMaps, maps, zeros, softmax, argmax, linear } from "./nn.js";
-import { arrays, network, live, make, canvas, draw, limits, bars, button, slider, movable, shown, percent, select } from "./ui.js";
+import { forward, last, after, asMaps, zeros, imageOf, stroke, softmax, argmax, linear, boxAround } from "./nn.js";
+import { arrays, network, live, make, canvas, draw, cross, MARKS, limits, bars, button, checkbox, slider, movable, shown, percent, select } from "./ui.js";
+
+// A sheet moved by whole pixels; what comes in from outside is black.
+export function shifted(x, below, beside) {
+  const y = zeros(1, x.h, x.w);
+  for (let v = Math.max(0, below); v < Math.min(x.h, x.h + below); v++)
+    for (let u = Math.max(0, beside); u < Math.min(x.w, x.w + beside); u++) y.data[v * x.w + u] = x.data[(v - below) * x.w + u - beside];
+  return y;
+}
+
+// Row and column of the middle of what is bright; null where nothing is.
+export function middle(x) {
+  const bright = [...x.data.keys()].filter((at) => x.data[at] > 0.5);
+  if (!bright.length) return null;
+  const [x0, y0, x1, y1] = boxAround(bright, x.w);
+  return [(y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2];
+}
 
 export function render({ model, el }) {
-  const { layers, digits, shown: names, probe } = model.get("settings");
+  const { layers, digits, shown: names, rule } = model.get("settings");
   const values = arrays(model), net = network(layers, values);
   const all = asMaps(values.digits), side = all.w, scale = Math.round(224 / side);
   const paper = canvas(side * scale, side * scale, "");
   const probabilities = bars(digits);
   const sheets = names.map((name) => ({ name, node: make("canvas", { role: "img" }), text: make("figcaption") }));
   const frame = live(model, el, view);
-  let ink = null; // what was drawn by hand, in place of a digit
+  let ink = null, pen = [side / 2, side / 2]; // what was drawn by hand, in place of a digit; where the keys' pen is
 
-  const which = select("digit", { options: digits, value: digits[frame.state().digit], change: (name) => { ink = null; frame.set({ digit: digits.indexOf(name), down: 0, right: 0 }); } });
-  const most = Math.floor(side / 2);
-  const down = slider("down", { min: -most, max: most, step: 1, value: frame.state().down, change: (value) => frame.set({ down: value }) });
-  const right = slider("right", { min: -most, max: most, step: 1, value: frame.state().right, change: (value) => frame.set({ right: value }) });
-  const clear = button("a clean sheet", () => { ink = zeros(1, side, side); frame.set({ down: 0, right: 0 }); frame.show(); });
+  const reset = (drawn) => { ink = drawn; frame.set({ down: 0, right: 0 }); };
+  const which = select("digit", { options: digits, value: digits[frame.state().digit], change: (name) => { reset(null); frame.set({ digit: digits.indexOf(name) }); } });
+  const most = Math.floor(side / 2), inside = (value) => Math.max(-most, Math.min(most, value));
+  const drag = (label, key) => slider(label, { min: -most, max: most, step: 1, value: frame.state()[key], change: (value) => frame.set({ [key]: value }) });
+  const down = drag("down", "down"), right = drag("right", "right");
+  const clear = button("a clean sheet", () => reset(zeros(1, side, side)));
+  const keys = checkbox("the arrow keys draw", { value: false, change: () => {} });
   movable(paper, {
-    move: (x, y) => {
-      ink ??= seen(frame.state());
-      if (frame.state().down || frame.state().right) { ink = seen(frame.state()); frame.set({ down: 0, right: 0 }); }
-      stroke(x * side, y * side);
-      frame.show();
-    },
+    move: (x, y) => spot(x * side, y * side),
     nudge: (dx, dy) => {
-      const inside = (value) => Math.max(-most, Math.min(most, value));
-      frame.set({ down: inside(frame.state().down + dy), right: inside(frame.state().right + dx) });
+      if (keys.input.checked) spot(pen[0] + dx, pen[1] + dy);
+      else frame.set({ down: inside(frame.state().down + dy), right: inside(frame.state().right + dx) });
     },
   });
 
-  function stroke(x, y) {
-    for (let v = 0; v < side; v++)
-      for (let u = 0; u < side; u++) {
-        const dark = 1.7 - Math.hypot(u + 0.5 - x, v + 0.5 - y);
-        ink.data[v * side + u] = Math.max(ink.data[v * side + u], Math.min(1, Math.max(0, dark)));
-      }
+  function spot(x, y) {
+    const { down, right } = frame.state();
+    if (!ink || down || right) reset(seen(frame.state()));
+    pen = [Math.max(0, Math.min(side, x)), Math.max(0, Math.min(side, y))];
+    stroke(ink, ...pen);
+    frame.soon();
   }
 
-  // The digit, or what was drawn, moved by whole pixels.
-  function seen({ digit, down: below, right: beside }) {
-    const from = ink ?? maps(all.data.subarray(digit * side * side, (digit + 1) * side * side), 1, side, side);
-    const moved = zeros(1, side, side);
-    for (let v = 0; v < side; v++)
-      for (let u = 0; u < side; u++) {
-        const row = v - below, column = u - beside;
-        if (row >= 0 && row < side && column >= 0 && column < side) moved.data[v * side + u] = from.data[row * side + column];
-      }
-    return moved;
-  }
+  const seen = ({ digit, down, right }) => shifted(ink ?? imageOf(all, digit, 1), down, right);
 
   function view(state) {
     const image = seen(state), trace = forward(net, image), chances = softmax(last(trace).data), best = argmax(chances);
     draw(paper, image);
-    if (probe) {
-      const place = linear(after(trace, probe.layer), { out: 2, weight: values[probe.weight].data, bias: values[probe.bias].data });
-      cross(paper, place.data[0] * scale, place.data[1] * scale);
-    }
+    const place = linear(after(trace, rule), { out: 2, weight: values["rule.weight"].data, bias: values["rule.bias"].data }).data;
+    el.result = { logits: last(trace).data, place };
+    cross(paper, (place[1] + 0.5) * scale, (place[0] + 0.5) * scale, MARKS.own);
     for (const { name, node, text } of sheets) tile(node, after(trace, name), text, name);
     probabilities.set(chances, best);
     down.set(state.down);
     right.set(state.right);
     which.set(digits[state.digit]);
     paper.setAttribute("aria-label", `A sheet of ${side} by ${side} pixels. Draw on it, or move what is drawn by the arrow keys: now ${state.down} down and ${state.right} to the right.`);
-    return `The network says ${digits[best]}, with probability ${percent(chances[best])}.`;
-  }
-
-  function cross(target, x, y) {
-    const pen = target.getContext("2d");
-    pen.strokeStyle = "#d55e00";
-    pen.lineWidth = 2;
-    pen.beginPath();
-    for (const [dx, dy] of [[8, 0], [0, 8]]) { pen.moveTo(x - dx, y - dy); pen.lineTo(x + dx, y + dy); }
-    pen.stroke();
+    const true_ = middle(image), says = `the network says ${digits[best]} (${percent(chances[best])})`;
+    if (!true_) return `The sheet is empty, and ${says}.`;
+    const off = Math.hypot(place[0] - true_[0], place[1] - true_[1]);
+    return `${ink ? "To what you drew" : `To the ${digits[state.digit]}`}${state.down || state.right ? `, moved ${state.down} down and ${state.right} to the right,` : ""} ${says}. The rule that reads the place from ${rule} is ${shown(off)} pixels off.`;
   }
 
   // All maps of a layer, side by side on one scale.
@@ -94,11 +90,11 @@ export function render({ model, el }) {
   }
 
   el.append(
-    make("div", { class: "explorable-controls" }, which.node, down.node, right.node, clear),
+    make("div", { class: "explorable-controls" }, which.node, down.node, right.node, clear, keys.node),
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel" }, paper, make("figcaption", {}, probe ? "draw, or move it; the cross is where a probe says it is" : "draw, or move it")),
-      ...sheets.map(({ node, text }) => make("figure", { class: "explorable-panel" }, node, text)),
-      make("figure", { class: "explorable-panel" }, probabilities.node)),
+      make("figure", { class: "explorable-panel explorable-large" }, paper, make("figcaption", {}, `draw, or move it by the arrow keys; the cross is where ${rule} says it is`)),
+      make("figure", { class: "explorable-panel" }, probabilities.node, make("figcaption", {}, "what the network says"))),
+    make("div", { class: "explorable-stage" }, ...sheets.map(({ node, text }) => make("figure", { class: "explorable-panel" }, node, text))),
     frame.words, frame.quiet);
   frame.show();
 }

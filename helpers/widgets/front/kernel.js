@@ -1,6 +1,6 @@
 // Slide a kernel over a digit: the nine products, their sum, and the map that grows out of the sums.
-import { conv2d, relu, maps, asMaps } from "./nn.js";
-import { arrays, live, make, canvas, draw, coloured, limits, colourBar, select, checkbox, slider, number, button, movable, shown } from "./ui.js";
+import { conv2d, relu, maps, asMaps, stroke } from "./nn.js";
+import { arrays, live, make, canvas, draw, limits, colourBar, select, checkbox, slider, number, button, movable, shown } from "./ui.js";
 
 export function render({ model, el }) {
   const { presets } = model.get("settings");
@@ -40,7 +40,7 @@ export function render({ model, el }) {
   };
   movable(picture, {
     move: (x, y) => {
-      if (drawing) { paint(x * image.w, y * image.h); return frame.show(); }
+      if (drawing) { stroke(image, x * image.w, y * image.h); return frame.soon(); }
       const { stride, padding } = state();
       moved((y * image.h - 1.5 + padding) / stride, (x * image.w - 1.5 + padding) / stride);
     },
@@ -57,19 +57,12 @@ export function render({ model, el }) {
     return { rows: along(image.h), columns: along(image.w) };
   }
 
-  function paint(x, y) {
-    for (let v = 0; v < image.h; v++)
-      for (let u = 0; u < image.w; u++) {
-        const ink = 1.6 - Math.hypot(u + 0.5 - x, v + 0.5 - y);
-        image.data[v * image.w + u] = Math.max(image.data[v * image.w + u], Math.min(1, Math.max(0, ink)));
-      }
-  }
-
   function view({ weights: w, relu: rectified, stride: step, padding: around, row, column, preset }) {
     if (w.some((value) => !Number.isFinite(value))) throw new Error("every weight must be a number");
     const layer = { kernel: [3, 3], out: 1, weight: Float32Array.from(w), bias: null, stride: step, padding: [around, around], dilation: 1 };
     const sums = conv2d(image, layer), map = rectified ? relu(sums) : sums;
     const top = Math.min(row, sums.h - 1), left = Math.min(column, sums.w - 1);
+    el.result = { map: map.data };
     const [low, high] = limits(sums.data, "signed");
     const grown = map.data.map((value, i) => (i <= top * map.w + left ? value : NaN));
     draw(picture, image);

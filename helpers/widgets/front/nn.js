@@ -62,7 +62,34 @@ function everyTap(layer, x, h, w, visit) {
   }
 }
 
+// Kernels of 3 x 3 that move by one place are most of the work: all nine products at once, on an image with its rim.
+const isPlain = ({ kernel: [kh, kw], stride, dilation }) => kh === 3 && kw === 3 && stride === 1 && dilation === 1;
+
+function plainConv(x, weight, bias, out, [above, beside]) {
+  const ph = x.h + 2 * above, pw = x.w + 2 * beside, h = ph - 2, w = pw - 2, y = zeros(out, h, w);
+  const p = pad(x, [beside, beside, above, above]).data;
+  for (let o = 0; o < out; o++) {
+    const plane = y.data.subarray(o * h * w, (o + 1) * h * w);
+    if (bias) plane.fill(bias[o]);
+    for (let i = 0; i < x.c; i++) {
+      const k = (o * x.c + i) * 9, k0 = weight[k], k1 = weight[k + 1], k2 = weight[k + 2], k3 = weight[k + 3], k4 = weight[k + 4];
+      const k5 = weight[k + 5], k6 = weight[k + 6], k7 = weight[k + 7], k8 = weight[k + 8];
+      for (let v = 0; v < h; v++) {
+        const a = (i * ph + v) * pw, b = a + pw, c = b + pw, to = v * w;
+        let a0 = p[a], a1 = p[a + 1], b0 = p[b], b1 = p[b + 1], c0 = p[c], c1 = p[c + 1];
+        for (let u = 0; u < w; u++) {
+          const a2 = p[a + u + 2], b2 = p[b + u + 2], c2 = p[c + u + 2];
+          plane[to + u] += k0 * a0 + k1 * a1 + k2 * a2 + k3 * b0 + k4 * b1 + k5 * b2 + k6 * c0 + k7 * c1 + k8 * c2;
+          a0 = a1; a1 = a2; b0 = b1; b1 = b2; c0 = c1; c1 = c2;
+        }
+      }
+    }
+  }
+  return y;
+}
+
 export function conv2d(x, layer) {
+  if (isPlain(layer)) return plainConv(x, layer.weight, layer.bias, layer.out, layer.padding);
   const { kernel: [kh, kw], out, weight, bias, stride } = layer, taps = kh * kw;
   const h = side(x.h, kh, layer, 0), w = side(x.w, kw, layer, 1), y = zeros(out, h, w);
   const runs = [];
@@ -173,11 +200,13 @@ const FORWARD = {
   linear,
 };
 
-// What every layer makes of an image: a list of { layer, input, output }. From `start`, from what comes before it.
-export function forward(layers, x, start = 0) {
+// What every layer makes of an image: a list of { layer, input, output }. `change[name]`, where there is one, is a
+// function of what the layer called `name` gives; the layers behind it see what it returns.
+export function forward(layers, x, change = {}) {
   const trace = [];
-  for (const layer of layers.slice(start)) {
-    const output = FORWARD[layer.type](x, layer);
+  for (const layer of layers) {
+    let output = FORWARD[layer.type](x, layer);
+    if (change[layer.name]) output = change[layer.name](output);
     trace.push({ layer, input: x, output });
     x = output;
   }
@@ -190,6 +219,14 @@ export const after = (trace, name) => trace.find((step) => step.layer.name === n
 // ---- layers, backwards: the gradient at the input, from that at the output
 
 function conv2dBack({ layer, input, output }, slope) {
+  if (isPlain(layer) && Math.max(...layer.padding) < 3) {
+    // The way back is a convolution too, with every kernel turned by 180 degrees and the channels exchanged.
+    const { out, weight, padding: [above, beside] } = layer, turned = new Float32Array(weight.length);
+    for (let o = 0; o < out; o++)
+      for (let i = 0; i < input.c; i++)
+        for (let t = 0; t < 9; t++) turned[(i * out + o) * 9 + 8 - t] = weight[(o * input.c + i) * 9 + t];
+    return plainConv(slope, turned, null, input.c, [2 - above, 2 - beside]);
+  }
   const { kernel: [kh, kw], out, weight, stride } = layer, taps = kh * kw, back = zeros(input.c, input.h, input.w);
   const runs = [];
   everyTap(layer, input, output.h, output.w, (tap, from, to, count) => runs.push(tap, from, to, count));
@@ -255,13 +292,19 @@ const BACKWARD = {
   linear: linearBack,
 };
 
-// The gradient of sum(slope * output), at the image, or at the output of the layer called `until`.
-export function backward(trace, slope, until = null) {
+// The gradients of sum(slope * output) at what every layer gives, a list as long as the trace.
+export function slopes(trace, slope) {
+  const all = Array(trace.length);
   for (let i = trace.length - 1; i >= 0; i--) {
-    if (trace[i].layer.name === until) return slope;
-    slope = BACKWARD[trace[i].layer.type](trace[i], slope);
+    all[i] = slope;
+    if (i) slope = BACKWARD[trace[i].layer.type](trace[i], slope);
   }
-  return slope;
+  return all;
+}
+
+// The same at the image.
+export function backward(trace, slope) {
+  return BACKWARD[trace[0].layer.type](trace[0], slopes(trace, slope)[0]);
 }
 
 export function oneHot(length, index) {
@@ -303,4 +346,70 @@ export function weighed(x, weights) {
   const y = zeros(1, x.h, x.w), places = x.h * x.w;
   for (let c = 0; c < x.c; c++) for (let u = 0; u < places; u++) y.data[u] += weights[c] * x.data[c * places + u];
   return y;
+}
+
+// Maps without some of their channels: where `on` is 0.
+export function someChannels(x, on) {
+  const places = x.h * x.w;
+  return maps(x.data.map((value, i) => value * on[Math.floor(i / places)]), x.c, x.h, x.w);
+}
+
+// Maps without some of their places: where `mask`, one number a place, is 0; all channels alike.
+export function somePlaces(x, mask) {
+  const places = x.h * x.w;
+  return maps(x.data.map((value, i) => value * mask[i % places]), x.c, x.h, x.w);
+}
+
+// The connected regions of a mask, diagonal neighbours touching: lists of places, in the order of their first ones.
+export function regions(mask, h, w) {
+  const seen = new Uint8Array(mask.length), all = [];
+  for (let start = 0; start < mask.length; start++) {
+    if (seen[start] || !mask[start]) continue;
+    const queue = [start];
+    seen[start] = 1;
+    for (let k = 0; k < queue.length; k++) {
+      const y = Math.floor(queue[k] / w), x = queue[k] % w;
+      for (let v = Math.max(0, y - 1); v <= Math.min(h - 1, y + 1); v++)
+        for (let u = Math.max(0, x - 1); u <= Math.min(w - 1, x + 1); u++) {
+          const at = v * w + u;
+          if (!seen[at] && mask[at]) { seen[at] = 1; queue.push(at); }
+        }
+    }
+    all.push(queue);
+  }
+  return all;
+}
+
+// x0, y0, x1, y1 around places, in pixel edges.
+export function boxAround(places, w) {
+  const box = [Infinity, Infinity, -Infinity, -Infinity];
+  for (const at of places) {
+    const y = Math.floor(at / w), x = at % w;
+    box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y); box[2] = Math.max(box[2], x + 1); box[3] = Math.max(box[3], y + 1);
+  }
+  return box;
+}
+
+// An image as its network expects it, and back.
+export const normalized = (x, mean, std) => perChannel(x, (value, c) => (value - mean[c]) / std[c]);
+export const denormalized = (x, mean, std) => perChannel(x, (value, c) => value * std[c] + mean[c]);
+
+function perChannel(x, change) {
+  const places = x.h * x.w;
+  return maps(x.data.map((value, i) => change(value, Math.floor(i / places))), x.c, x.h, x.w);
+}
+
+// One of several images of one size that were handed over in one array.
+export function imageOf(all, index, colours) {
+  const size = colours * all.h * all.w;
+  return maps(all.data.subarray(index * size, (index + 1) * size), colours, all.h, all.w);
+}
+
+// A round spot of a pen in a sheet of one channel, in place; x and y in pixels.
+export function stroke(ink, x, y, radius = 1.7) {
+  for (let v = 0; v < ink.h; v++)
+    for (let u = 0; u < ink.w; u++) {
+      const dark = radius - Math.hypot(u + 0.5 - x, v + 0.5 - y), at = v * ink.w + u;
+      ink.data[at] = Math.max(ink.data[at], Math.min(1, Math.max(0, dark)));
+    }
 }

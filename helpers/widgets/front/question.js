@@ -1,5 +1,5 @@
 // Ask a network about a class: which pixels would change its score? The map at once, by the method of one's choice.
-import { forward, backward, last, asMaps, maps, zeros, softmax, argmax, oneHot } from "./nn.js";
+import { forward, backward, last, asMaps, maps, zeros, normalized, denormalized, imageOf, softmax, argmax, oneHot } from "./nn.js";
 import { arrays, network, live, make, canvas, draw, limits, colourBar, bars, select, slider, movable, shown, percent } from "./ui.js";
 
 const METHODS = ["gradient", "gradient × input", "integrated gradients", "occlusion"];
@@ -42,7 +42,7 @@ export function correlation(a, b) {
 export function render({ model, el }) {
   const { layers, pictures, classes, mean, std, quadrature } = model.get("settings");
   const values = arrays(model), net = network(layers, values), all = asMaps(values.pictures);
-  const colours = mean.length, side = all.w, size = colours * side * side;
+  const colours = mean.length, side = all.w;
   const picture = canvas(256, 256, ""), result = canvas(256, 256, "");
   const bar = colourBar("signed"), plain = colourBar("magnitude"), scores = bars(classes);
   const frame = live(model, el, view), state = frame.state;
@@ -61,9 +61,6 @@ export function render({ model, el }) {
     nudge: (dx, dy) => moved(state().row + 2 * dy, state().column + 2 * dx),
   });
 
-  const image = (index) => maps(all.data.subarray(index * size, (index + 1) * size), colours, side, side);
-  const normalized = (x) => maps(x.data.map((value, k) => (value - mean[Math.floor(k / side / side)]) / std[Math.floor(k / side / side)]), x.c, x.h, x.w);
-
   function covered(x, { row, column, patch }) {
     const y = maps(x.data.slice(), x.c, x.h, x.w);
     for (let c = 0; c < x.c; c++) for (let v = row; v < row + patch; v++) y.data.fill(0, (c * side + v) * side + column, (c * side + v) * side + column + patch);
@@ -71,7 +68,7 @@ export function render({ model, el }) {
   }
 
   function view(now) {
-    const shownPicture = image(now.picture), x = normalized(shownPicture), name = METHODS[now.method];
+    const shownPicture = imageOf(all, now.picture, colours), x = normalized(shownPicture, mean, std), name = METHODS[now.method];
     const trace = forward(net, x), logits = last(trace).data, chances = softmax(logits), best = argmax(chances);
     draw(picture, shownPicture);
     which.set(pictures[now.picture]); target.set(classes[now.target]); method.set(name); steps.set(now.steps);
@@ -80,8 +77,8 @@ export function render({ model, el }) {
     let sentence;
     if (name === "occlusion") {
       const hidden = covered(x, now), left = last(forward(net, hidden)).data;
-      const grey = maps(hidden.data.map((value, k) => value * std[Math.floor(k / side / side)] + mean[Math.floor(k / side / side)]), x.c, x.h, x.w);
-      draw(result, grey);
+      draw(result, denormalized(hidden, mean, std));
+      el.result = { logits: left };
       scores.set(softmax(left), now.target);
       bar.node.hidden = plain.node.hidden = true;
       sentence = `With ${now.patch} by ${now.patch} pixels covered at row ${now.row}, column ${now.column}, the score of ${classes[now.target]} goes from ${shown(score)} to ${shown(left[now.target])}.`;
@@ -90,6 +87,7 @@ export function render({ model, el }) {
       const slopes = name === "integrated gradients" ? integrated(net, x, now.target, quadrature[now.steps - 1]) : backward(trace, oneHot(logits.length, now.target));
       const map = name === "gradient" ? largest(slopes) : total(name === "gradient × input" ? product(slopes, x) : slopes);
       const kind = name === "gradient" ? "magnitude" : "signed", [low, high] = limits(map.data, kind);
+      el.result = { logits, map: map.data };
       draw(result, map, { kind, low: kind === "magnitude" ? 0 : low, high });
       (kind === "signed" ? bar : plain).set(kind === "magnitude" ? 0 : low, high);
       bar.node.hidden = kind !== "signed"; plain.node.hidden = kind === "signed";

@@ -56,6 +56,26 @@ export function button(label, click) {
   return make("button", { type: "button", onclick: click }, label);
 }
 
+// A button that moves something by itself for some seconds, or until it is pressed again: step(t), t from 0 to 1. Those
+// who asked for less motion do not get one.
+export function player(label, seconds, step) {
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let start = null;
+  const node = button(label, () => {
+    start = start === null ? performance.now() : null;
+    node.textContent = start === null ? label : "stop";
+    if (start !== null) requestAnimationFrame(next);
+  });
+  const next = (now) => {
+    if (start === null || !node.isConnected) return;
+    const t = Math.min(1, Math.max(0, now - start) / seconds / 1000);
+    step(t);
+    if (t < 1) requestAnimationFrame(next);
+    else { start = null; node.textContent = label; }
+  };
+  return still ? "" : node;
+}
+
 function field(label, id, input, text, set, value) {
   set(value);
   return { node: make("span", { class: "explorable-field" }, make("label", { for: id }, label), input, text), input, set };
@@ -114,6 +134,41 @@ export function draw(target, { data, c, h, w }, { kind = "grey", low = 0, high =
   pen.globalAlpha = 1;
 }
 
+// What is right, what was found, and where one looks: bright lines on dark edges, seen on every picture.
+export const MARKS = { truth: "#f0e442", own: "#d55e00", gaze: "#f0e442" };
+
+// An image in grey, for maps to lie over.
+export function greyed({ data, c, h, w }) {
+  const y = new Float32Array(h * w), luma = c === 3 ? [0.299, 0.587, 0.114] : [1];
+  for (let k = 0; k < c; k++) for (let i = 0; i < h * w; i++) y[i] += luma[k] * data[k * h * w + i];
+  return { data: y, c: 1, h, w };
+}
+
+// Draws a line twice, dark and wide, then bright: `path(pen)` says where.
+export function line(target, colour, path, dash = []) {
+  const pen = target.getContext("2d");
+  pen.setLineDash(dash);
+  for (const [style, width] of [["#222", 5], [colour, 2.5]]) {
+    pen.strokeStyle = style;
+    pen.lineWidth = width;
+    pen.beginPath();
+    path(pen);
+    pen.stroke();
+  }
+  pen.setLineDash([]);
+}
+
+// A box, in pixels of an image `wide` pixels wide.
+export function outline(target, [x0, y0, x1, y1], wide, colour, dash = []) {
+  const scale = target.width / wide;
+  line(target, colour, (pen) => pen.rect(x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale), dash);
+}
+
+// A cross, at a place of the canvas.
+export function cross(target, x, y, colour = MARKS.gaze, arm = 9) {
+  line(target, colour, (pen) => { for (const [dx, dy] of [[arm, 0], [0, arm]]) { pen.moveTo(x - dx, y - dy); pen.lineTo(x + dx, y + dy); } });
+}
+
 // A colour bar with its two ends, and zero where it is signed.
 export function colourBar(kind) {
   const strip = make("canvas", { width: 128, height: 1, "aria-hidden": "true" }), ends = make("span", { class: "explorable-ends" });
@@ -152,8 +207,9 @@ export function bars(names) {
 
 // ---- moving something in a picture
 
-// Calls move(x, y) with the place in the picture, 0 to 1, under mouse or finger, and nudge(dx, dy) for the arrow keys.
-export function movable(node, { move, nudge }) {
+// Calls move(x, y) with the place in the picture, 0 to 1, under mouse or finger, nudge(dx, dy) for the arrow keys, and
+// press(), if there is one, when mouse or finger let go, and for the enter key and the space bar.
+export function movable(node, { move, nudge, press = null }) {
   node.tabIndex = 0;
   node.classList.add("explorable-movable");
   const follow = (event) => {
@@ -162,8 +218,10 @@ export function movable(node, { move, nudge }) {
   };
   node.addEventListener("pointerdown", (event) => { node.setPointerCapture(event.pointerId); follow(event); });
   node.addEventListener("pointermove", (event) => { if (event.buttons) follow(event); });
+  if (press) node.addEventListener("pointerup", () => press());
   const steps = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
   node.addEventListener("keydown", (event) => {
+    if (press && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); press(); }
     if (!steps[event.key]) return;
     event.preventDefault();
     nudge(...steps[event.key]);
@@ -173,12 +231,14 @@ export function movable(node, { move, nudge }) {
 // ---- the frame of an explorable
 
 // Shows what `view` makes of the state whenever it changes, at most once a frame, and says it in words a moment later.
-// `view(state)` draws and returns a sentence. What goes wrong leaves the last picture and one sentence.
+// `view(state)` draws, leaves the numbers that it drew in `el.result`, for tests, and returns a sentence. What goes wrong
+// leaves the last picture and one sentence.
 export function live(model, el, view) {
   const words = make("p", { class: "explorable-words" }), quiet = make("p", { class: "explorable-quiet", "aria-live": "polite" });
   let waiting = 0, saying = 0;
   const show = () => {
     waiting = 0;
+    const begin = performance.now();
     let sentence;
     try {
       sentence = view(model.get("state"));
@@ -186,6 +246,7 @@ export function live(model, el, view) {
       sentence = `This cannot be computed: ${error.message}.`;
     }
     words.textContent = sentence;
+    el.took = performance.now() - begin; // milliseconds: tools/page_speed.py reads it
     clearTimeout(saying);
     saying = setTimeout(() => { quiet.textContent = sentence; }, 400);
   };
@@ -197,7 +258,7 @@ export function live(model, el, view) {
   };
   model.on("change:state", soon);
   el.classList.add("explorable");
-  return { set, show, words, quiet, state: () => model.get("state") };
+  return { set, show, soon, words, quiet, state: () => model.get("state") };
 }
 
 // The arrays that Python has handed over, decoded, by name.

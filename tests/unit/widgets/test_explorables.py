@@ -8,8 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import data, networks
-from helpers.widgets import box_explorable, gaze_explorable, kernel_explorable, question_explorable
+from helpers import data, networks, retina, search
+from helpers.readout import position_rule
+from helpers.widgets import (
+    box_explorable,
+    digit_explorable,
+    filters_explorable,
+    gaze_explorable,
+    kernel_explorable,
+    question_explorable,
+    search_explorable,
+    steps_explorable,
+)
 from helpers.widgets._explorables import quadrature
 
 EDGE = {"edge": [[-1, 0, 1]] * 3, "blur": [[1, 1, 1]] * 3}
@@ -17,9 +27,35 @@ SCENES = data.scenes(2, seed=3)
 PICTURES = {"one": SCENES.images[0], "two": SCENES.images[1]}
 
 
+GRAY = torch.rand(1, 9, 9)
+DIGITS = data.digits(6, seed=1)
+SEARCHED = data.searched_scenes(2, seed=7)
+GRID = search.fixation_grid(3).flatten(0, 1)
+
+
 @pytest.fixture(scope="module")
 def net() -> nn.Sequential:
     return networks.load("scenes-gap", "cpu")
+
+
+@pytest.fixture(scope="module")
+def eye() -> nn.Sequential:
+    return networks.load("scenes-logpolar", "cpu")
+
+
+@pytest.fixture(scope="module")
+def lenet() -> nn.Sequential:
+    torch.manual_seed(0)
+    return networks.LeNet().eval()
+
+
+def silence(model: nn.Sequential, layer: str = "pool2", images=None, lost=None, y=DIGITS.labels):
+    images = {"a": torch.rand(1, 30, 40)} if images is None else images
+    return filters_explorable(model, layer, images, torch.zeros(16) if lost is None else lost, DIGITS.images, y)
+
+
+def look(model: nn.Sequential, images=SEARCHED.images, labels=SEARCHED.labels[:, 0], fixations=GRID, saccades=2):
+    return search_explorable(model, images, labels, SEARCHED.boxes[:, 0], fixations=fixations, saccades=saccades)
 
 
 def test_a_reader_s_settings_can_be_read_set_and_observed() -> None:
@@ -62,7 +98,21 @@ def test_the_weights_add_up_as_numpys_quadrature() -> None:
         )
 
 
-GRAY = torch.rand(1, 9, 9)
+def test_a_network_for_the_browser_has_half_the_bytes_and_the_right_layers(lenet: nn.Sequential) -> None:
+    weights = [value.clone() for value in lenet.parameters()]
+    rule = position_rule(lenet, DIGITS.images, torch.rand(6, 2), "fc2")
+    explorable = digit_explorable(lenet, {"0": DIGITS.images[0], "1": DIGITS.images[1]}, rule, "fc2")
+    assert explorable.settings["shown"] == ["relu1", "pool1", "relu2", "pool2"]
+    assert explorable.arrays["fc1.weight"]["dtype"] == "float16"
+    assert all(a.equal(b) for a, b in zip(weights, lenet.parameters(), strict=True))
+
+
+def test_a_search_hands_over_what_the_network_says_from_everywhere(eye: nn.Sequential) -> None:
+    explorable = look(eye)
+    log_p = search.label_map(eye, networks.normalize(SEARCHED.images, eye), GRID, retina.viewer(eye, 0.5))
+    views = torch.frombuffer(bytearray(explorable.arrays["views"]["data"]), dtype=torch.float32).view(2, 9, 8)
+    torch.testing.assert_close(views, log_p)
+    assert explorable.state["cursor"] == 4
 
 
 @pytest.mark.parametrize(
@@ -84,8 +134,41 @@ GRAY = torch.rand(1, 9, 9)
         (lambda net: gaze_explorable({"a": torch.rand(2, 8, 8)}), r"images\['a'\] must be \(1, H, W\)"),
         (lambda net: gaze_explorable({"a": GRAY}, size=(1, 8)), "size"),
         (lambda net: gaze_explorable({"a": GRAY}, r_min=1), r"r_min must lie in \(0, 1\)"),
+        (
+            lambda net: gaze_explorable({"a": GRAY}, model=net),
+            "model must see log-polar views, got one that sees 'whole'",
+        ),
+        (lambda net: steps_explorable(net, {}), "images must hold at least one"),
+        (lambda net: steps_explorable(net, PICTURES, target=-1), "target"),
+        (lambda net: steps_explorable(nn.Sequential(nn.ReLU()), PICTURES), "card"),
+        (lambda net: look(net), "model must see log-polar views"),
     ],
 )
 def test_bad_input_is_refused(make, message, net) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         make(net)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net, eye: digit_explorable(net, {}, nn.Linear(84, 2), "fc2"), "images must hold at least one"),
+        (
+            lambda net, eye: digit_explorable(net, {"0": DIGITS.images[0]}, nn.Linear(9, 2), "fc2"),
+            r"rule must be nn.Linear\(84, 2\)",
+        ),
+        (lambda net, eye: digit_explorable(net, PICTURES, nn.Linear(84, 2), "fc2"), "digits must be gray"),
+        (lambda net, eye: silence(net, images={}), "images must hold at least one"),
+        (lambda net, eye: silence(net, images={"a": torch.rand(3, 9, 9)}), r"images\['a'\] must be"),
+        (lambda net, eye: silence(net, "pool9"), "layer must be one of conv1"),
+        (lambda net, eye: silence(net, lost=torch.zeros(15)), "lost must be"),
+        (lambda net, eye: silence(net, y=DIGITS.labels[:3]), "y must be"),
+        (lambda net, eye: look(eye, images=SEARCHED.images[:, :, :64]), "fixations must be a square grid"),
+        (lambda net, eye: look(eye, fixations=GRID[:8]), "fixations must be a square grid"),
+        (lambda net, eye: look(eye, labels=torch.tensor([0, 8])), "labels must"),
+        (lambda net, eye: look(eye, saccades=9), "saccades must be"),
+    ],
+)
+def test_bad_digits_filters_and_searches_are_refused(make, message, lenet, eye) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(lenet, eye)

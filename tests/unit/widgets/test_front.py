@@ -9,9 +9,24 @@ from typing import Any
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
+from support.explorables import silenced
 from torch import Tensor, nn
 
-from helpers import boxes, cam, data, metrics, networks, retina, saliency
+from helpers import (
+    background,
+    boxes,
+    cam,
+    data,
+    filters,
+    licnn,
+    metrics,
+    networks,
+    retina,
+    saliency,
+    search,
+    similarnet,
+)
+from helpers.capture import gradients
 from helpers.widgets._explorable import source
 from helpers.widgets._explorables import quadrature
 from helpers.widgets._export import exported, packed, pixels
@@ -36,7 +51,7 @@ def page(chromium: Any) -> Any:
 def compute(page: Any) -> Callable[..., Any]:
     """A function that loads an explorable's code, and returns what an expression of its functions makes of arrays."""
 
-    def run(name: str, expression: str, arrays: dict[str, Any], **given: Any) -> Any:
+    def run(name: str, expression: str, arrays: dict[str, Any], /, **given: Any) -> Any:
         code = f"""(given) => {{
           {source(name)}
           const entries = Object.entries(given.arrays).map(([name, entry]) => [name, decoded(entry)]);
@@ -182,13 +197,16 @@ def test_no_positive_place_gives_no_box(compute: Any) -> None:
     assert compute("box", "largestBox(asMaps(values.x), 0.2)", {"x": packed(field)}) is None
 
 
-@pytest.mark.parametrize("gaze", [(0.0, 0.0), (-0.6, 0.9)])
-def test_views_are_those_of_the_retina(gaze: tuple[float, float], compute: Any) -> None:
+@pytest.mark.parametrize(("gaze", "far"), [((0.0, 0.0), 1.0), ((-0.6, 0.9), 1.0), ((0.2, -0.4), 0.5)])
+def test_views_are_those_of_the_retina(gaze: tuple[float, float], far: float, compute: Any) -> None:
     x = torch.rand(1, 2, 40, 56, generator=torch.Generator().manual_seed(0))
     fixation = torch.tensor([gaze])
-    view = retina.log_polar(x, fixation, size=(16, 24), r_min=0.1)
-    right = retina.inverse_log_polar(view, (40, 56), fixation, r_min=0.1)
-    given = {"gaze": [(gaze[0] + 1) * 28, (gaze[1] + 1) * 20], "retina": {"radii": 16, "angles": 24, "rMin": 0.1}}
+    view = retina.log_polar(x, fixation, size=(16, 24), r_min=0.1, r_max=far)
+    right = retina.inverse_log_polar(view, (40, 56), fixation, r_min=0.1, r_max=far)
+    given = {
+        "gaze": [(gaze[0] + 1) * 28, (gaze[1] + 1) * 20],
+        "retina": {"radii": 16, "angles": 24, "rMin": 0.1, "rMax": far},
+    }
     arrays = {"x": packed(x[0])}
     seen = "logPolar(asMaps(values.x), given.gaze, given.retina)"
     close(compute("gaze", seen, arrays, **given), view)
@@ -218,3 +236,218 @@ def test_half_precision_is_read_exactly(compute: Any) -> None:
     shown = compute("box", "Array.from(values.x.data, (v) => String(v)).join()", {"x": packed(values)})
     assert [float(v) for v in shown.split(",")] == values.tolist()
     assert compute("box", "Number.isNaN(values.x.data[0])", {"x": packed(torch.tensor([float("nan")]).half())}) is True
+
+
+# ---- chapter 1: a digit that is drawn and moved
+
+
+def test_a_sheet_moves_and_its_middle_is_found(compute: Any) -> None:
+    sheet = torch.zeros(1, 9, 11)
+    sheet[0, 2:5, 3:7] = 1
+    for down, right in ((0, 0), (3, -2), (-6, 8)):
+        moved = torch.zeros(1, 9, 11)
+        for v in range(9):
+            for u in range(11):
+                if 0 <= v - down < 9 and 0 <= u - right < 11:
+                    moved[0, v, u] = sheet[0, v - down, u - right]
+        given = {"down": down, "right": right}
+        close(
+            compute("digit", "shifted(asMaps(values.x), given.down, given.right)", {"x": packed(sheet)}, **given), moved
+        )
+        middle = compute(
+            "digit", "middle(shifted(asMaps(values.x), given.down, given.right))", {"x": packed(sheet)}, **given
+        )
+        assert middle == ([3 + down, 4.5 + right] if (down, right) != (-6, 8) else None)
+
+
+# ---- chapter 4: filters
+
+
+@pytest.mark.parametrize("exponent", [-4, -1.5, 0, 1])
+@pytest.mark.parametrize(("sign", "paper"), [(-1, "paper"), (1, "code")])
+def test_importance_is_that_of_helpers(exponent: float, sign: int, paper: Any, compute: Any) -> None:
+    lost = torch.tensor([0.02, -0.003, 0.4, 0.0, 0.11])
+    weights = similarnet.importance_weights(0.0, lost, sign=paper, temperature=10**exponent)
+    given = {"sign": sign, "temperature": 10**exponent}
+    expression = "importance(values.x.data, given.sign, given.temperature)"
+    close(compute("filters", expression, {"x": packed(lost)}, **given), weights)
+    number = compute("filters", f"effective({expression})", {"x": packed(lost)}, **given)
+    assert number == pytest.approx(similarnet.effective_number(weights).item(), rel=1e-4)
+
+
+def test_without_a_softmax_the_losses_are_the_weights(compute: Any) -> None:
+    lost = torch.tensor([0.02, -0.003, 0.4])
+    close(compute("filters", "importance(values.x.data, 0, 1)", {"x": packed(lost)}), lost)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("Otsu", "otsu"), ("mean + 2 deviations", "two sigma"), ("half the maximum", 0.5)]
+)
+def test_cuts_and_hot_spots_are_those_of_helpers(name: str, rule: Any, compute: Any) -> None:
+    field = cam.upsample(torch.randn(6, 7, 9, generator=torch.Generator().manual_seed(2)), (56, 72))
+    cuts = similarnet.map_threshold(field, rule)
+    spots = similarnet.hotspots(field, cuts)
+    for one, cut, boxes_ in zip(field, cuts, spots, strict=True):
+        arrays = {"x": packed(one)}
+        assert compute("filters", "cutAt(values.x.data, given.rule)", arrays, rule=name) == pytest.approx(
+            cut.item(), rel=1e-5
+        )
+        found = compute("filters", "hotspots(asMaps(values.x), given.cut)", arrays, cut=cut.item())
+        assert found == boxes_[~boxes_.isnan().any(1)].tolist()
+    assert compute("filters", "cutAt(values.x.data, 'Otsu')", {"x": packed(torch.full((4,), 3.0))}) == 3
+
+
+@pytest.mark.parametrize(
+    "box", [(20.0, 30.0, 44.0, 52.0), (0.0, 0.0, 9.0, 30.0), (60.0, 50.0, 72.0, 56.0), (5.0, 5.0, 70.0, 55.0)]
+)
+def test_what_is_read_in_a_box_is_what_helpers_reads(box: tuple[float, ...], compute: Any) -> None:
+    torch.manual_seed(0)
+    net = networks.LeNet().eval()
+    x = torch.rand(1, 1, 56, 72)
+    layers, arrays = exported(net)
+    arrays["x"] = packed(x[0])
+    on = [float(i % 3 > 0) for i in range(16)]
+    quiet = silenced(net, "pool2", torch.tensor(on))
+    right = similarnet.read_hotspots(quiet, x, torch.tensor([[box]])).probabilities
+    expression = "softmax(last(forward(network(given.layers, values), framed(asMaps(values.x), given.box), "
+    expression += "{ pool2: (y) => someChannels(y, given.on) })).data)"
+    close(compute("filters", expression, arrays, layers=layers, box=box, on=on), right)
+
+
+def test_a_heat_map_of_any_size_is_that_of_helpers(compute: Any) -> None:
+    torch.manual_seed(0)
+    net, x, weights = networks.LeNet().eval(), torch.rand(1, 1, 40, 60), torch.randn(16)
+    front, arrays = exported(net[: [name for name, _ in net.named_children()].index("pool2") + 1])
+    arrays |= {"x": packed(x[0]), "weights": packed(weights)}
+    for keep in (True, False):
+        layers = [layer for layer in front if keep or layer["type"] not in ("maxpool", "avgpool")]
+        right = similarnet.heatmap(similarnet.features_at_any_size(net, x, layer="pool2", keep_pools=keep), weights)
+        expression = f"weighed(last(forward({X})), values.weights.data)"
+        close(compute("filters", expression, arrays, layers=layers), right)
+
+
+# ---- chapter 5: seven steps
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[nn.Sequential, Tensor]:
+    net = networks.load("scenes-biased")
+    return net, networks.normalize(data.two_object_scenes(4, seed=501).images[:1], net)
+
+
+RELUS = ["relu1", "relu2", "relu3", "relu4"]
+MAXIMA = (
+    "((trace) => { const all = slopes(trace, scoreSlope(last(trace).data, given.target, given.score)); "
+    "return Object.fromEntries(trace.map((step, i) => [step.layer.name, maxChannel(all[i])])); })"
+    f"(forward({X}))"
+)
+
+
+@pytest.mark.parametrize("score", ["logit", "log-odds"])
+@pytest.mark.parametrize("target", [0, 5])
+def test_max_c_maps_are_those_of_helpers(target: int, score: Any, scene: Any, compute: Any) -> None:
+    net, x = scene
+    layers, arrays = exported(net)
+    arrays["x"] = packed(x[0])
+    right = gradients(net, x, target, RELUS, score=score).gradients
+    for name in RELUS:
+        given = {"layers": layers, "target": target, "score": score, "name": name}
+        close(compute("steps", f"{MAXIMA}[given.name]", arrays, **given), licnn.max_channel(right[name]))
+
+
+@pytest.mark.parametrize(("k", "a", "b"), [(7, 0.1, 0.9), (1, 1.0, 0.0), (15, 0.0, 2.0), (3, 0.55, 0.3)])
+def test_inhibition_and_masks_are_those_of_helpers(k: int, a: float, b: float, compute: Any) -> None:
+    field = torch.randn(1, 12, 10, generator=torch.Generator().manual_seed(4))
+    given, arrays = {"setting": {"k": k, "a": a, "b": b}}, {"x": packed(field)}
+    unit = "unitNorm(asMaps(values.x))"
+    strength = licnn.lateral_inhibition(licnn.unit_norm(field), k, a, b)
+    close(
+        compute(
+            "steps", f"inhibition({unit}, given.setting.k, given.setting.a, given.setting.b).both", arrays, **given
+        ),
+        strength,
+    )
+    mask = "Array.from(kept(asMaps(values.x), given.rule, given.setting))"
+    clear = (licnn.unit_norm(field) - licnn.unit_norm(strength)).abs().flatten() > 1e-6  # rounding decides the others
+    own = torch.tensor(compute("steps", mask, arrays, rule="lateral inhibition", **given)).bool()
+    assert own[clear].equal(licnn.inhibition_mask(field, k, a, b).flatten()[clear])
+    assert clear.sum() >= 118
+    own = torch.tensor(compute("steps", mask, arrays, rule="root mean square", **given)).bool()
+    assert own.equal(licnn.rms_mask(field).flatten())
+    assert all(compute("steps", mask, arrays, rule="nothing is inhibited", **given))
+
+
+@pytest.mark.parametrize("target", [1, 6])
+def test_the_second_pass_and_the_map_are_those_of_helpers(target: int, scene: Any, compute: Any) -> None:
+    net, x = scene
+    steps = licnn.attention_steps(net, x, target)
+    layers, arrays = exported(net)
+    arrays |= {"x": packed(x[0])} | {f"mask {name}": packed(steps.masks[name][0].to(torch.uint8)) for name in RELUS}
+    masks = "Object.fromEntries(given.relus.map((name) => [name, values[`mask ${name}`].data]))"
+    sums = f"left({X}, {masks})"
+    given = {"layers": layers, "relus": RELUS}
+    for name in RELUS:
+        close(compute("steps", f"{sums}[given.name]", arrays, name=name, **given), steps.sums[name])
+    close(compute("steps", f"combined({sums}, 64, 64)", arrays, **given), steps.map)
+
+
+@pytest.mark.parametrize("radius", [0, 0.5, 3.5, 10])
+@pytest.mark.parametrize("inside", [True, False])
+def test_blur_is_that_of_helpers(radius: float, inside: bool, compute: Any) -> None:
+    x = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    close(
+        compute("steps", "blurred(asMaps(values.x), given.radius)", {"x": packed(x[0])}, radius=radius),
+        filters.blurred(x, radius),
+    )
+    field = torch.rand(1, 24, 20, generator=torch.Generator().manual_seed(1))
+    region = background.salient_region(field, 0.2)
+    blur = background.blur_inside if inside else background.blur_outside
+    expression = "blurredWhere(asMaps(values.x), region(asMaps(values.map)), given.radius, given.inside)"
+    arrays = {"x": packed(x[0]), "map": packed(field)}
+    close(compute("steps", expression, arrays, radius=radius, inside=inside), blur(x, region, radius))
+
+
+# ---- chapter 7: search
+
+
+def beliefs(count: int, labels: int = 5) -> Tensor:
+    return (3 * torch.randn(1, count, labels, generator=torch.Generator().manual_seed(count))).log_softmax(-1)
+
+
+def test_fusion_gain_and_bound_are_those_of_helpers(compute: Any) -> None:
+    belief, views = beliefs(1)[:, 0], beliefs(9)
+    given = {"belief": belief[0].tolist()}
+    for i in range(9):
+        given["view"] = views[0, i].tolist()
+        close(
+            compute("search", "fused(given.belief, given.view).belief", {}, **given), search.fuse(belief, views)[0, i]
+        )
+        for function, right in (
+            ("fused(given.belief, given.view).logZ", search.redundancy),
+            ("informationGain(given.belief, given.view)", search.information_gain),
+            ("informationGainBound(given.belief, given.view)", search.information_gain_bound),
+        ):
+            assert compute("search", function, {}, **given) == pytest.approx(
+                right(belief, views)[0, i].item(), abs=1e-4
+            )
+
+
+RULES = {
+    "information gain": "information_gain",
+    "its bound, IGUB": "information_gain_bound",
+    "confidence": "max_confidence",
+    "fused confidence": "fused_confidence",
+    "told the label": "known_label",
+    "nearest the middle": "center",
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_policy_looks_where_that_of_helpers_does(name: str, compute: Any) -> None:
+    grid = search.fixation_grid(5).flatten(0, 1)
+    glance, views = beliefs(1)[:, 0].double(), beliefs(25).double()  # near certainty single precision ties
+    trace = search.search_precomputed(RULES[name], glance, views, grid, 4, target=2)
+    scene = {"glance": glance[0].tolist(), "views": views[0].tolist(), "fixations": grid.tolist(), "label": 2}
+    own = compute("search", "run(given.name, given.scene, 4)", {}, name=name, scene=scene)
+    assert own["choices"] == trace.choices[0].tolist()
+    close([value for belief in own["beliefs"] for value in belief], trace.beliefs[0, 1:])
