@@ -1,5 +1,8 @@
 """How fast the pages of the site are on a slow phone: `python -m tools.page_speed [PAGE ...] [--root DIR]`.
 
+With `--explorables`, how long the explorables of the pages take to answer a move, on this machine and its processor as it
+is: every slider is dragged through its range, every list through its entries, and what can be moved is moved by keys.
+
 Each page is loaded with an empty cache from a server that compresses text, on Chromium's "Slow 4G" (1.44 Mbit/s, 563 ms
 before each answer) with a processor four times slower than this one. Printed are the first paint, the largest one,
 how far the page jumped while it loaded, the bytes that came, and the files for which the first paint waited. Times are
@@ -9,6 +12,7 @@ those of this machine while nothing else runs: a measurement to look at, not a t
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +38,7 @@ WATCH = """
   new PerformanceObserver((list) => list.getEntries().forEach((e) => { seen.jumped += e.value }))
     .observe({type: "layout-shift", buffered: true});
 """
+SHOWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 READ = """() => ({
   first: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? NaN,
   ...window.seen,
@@ -84,6 +89,53 @@ def measured(browser: Any, address: str, path: str) -> Speed:
     return Speed(path, *times, sum(sizes), seen["blocking"])
 
 
+@dataclass(frozen=True)
+class Answers:
+    """How long an explorable took for each of its moves, in milliseconds."""
+
+    page: str
+    kind: str
+    took: list[float]
+
+    def __str__(self) -> str:
+        """One line of the table."""
+        middle, late = statistics.median(self.took), statistics.quantiles(self.took, n=20)[-1]
+        return f"{self.page:24} {self.kind:10} {middle:6.1f} ms {late:8.1f} ms {len(self.took):6}"
+
+
+def answers(browser: Any, address: str, path: str) -> list[Answers]:
+    """How the explorables of a page answer."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(address + path, wait_until="load")
+    measured = []
+    for home in page.locator(".explorable-home").all():
+        home.scroll_into_view_if_needed()
+        home.locator(".explorable-words:not(:empty)").wait_for(state="attached")
+        took: list[float] = []
+
+        def moved(home: Any = home, took: list[float] = took) -> None:
+            page.evaluate(SHOWN)
+            took.append(home.locator(".explorable").evaluate("(el) => el.took"))
+
+        for slider in home.locator("input[type=range]:visible").all():
+            low, high, step = (float(slider.get_attribute(name) or 0) for name in ("min", "max", "step"))
+            for part in range(9):
+                slider.fill(f"{low + round((high - low) * part / 8 / step) * step:g}")
+                moved()
+        for choice in home.locator("select:visible").all():
+            for option in choice.locator("option").all_inner_texts():
+                choice.select_option(option)
+                moved()
+        for movable in home.locator(".explorable-movable:visible").all():
+            for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp") * 2:
+                movable.press(key)
+                moved()
+        measured.append(Answers(path, home.get_attribute("data-explorable"), took[1:]))  # the first one compiles
+    context.close()
+    return measured
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; 1 where a page's first paint comes too late.
 
@@ -94,9 +146,17 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tools.page_speed", description="Measure the pages on a slow phone."
     )
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="such as book/ch03_cam.html; all without one")
+    parser.add_argument("--explorables", action="store_true", help="measure how the explorables answer instead")
     parser.add_argument("--root", metavar="DIR", type=Path, default=ROOT, help="the book's root folder")
     options = parser.parse_args(arguments)
     paths = options.pages or [f"{page}.html" for page in pages(options.root)]
+    if options.explorables:
+        print(f"{'page':24} {'explorable':10} {'median':>9} {'95 %':>11} {'moves':>6}")
+        with serving(site_dir(options.root), GzipHandler) as address, chromium() as browser:
+            for path in paths:
+                for line in answers(browser, address, path):
+                    print(line, flush=True)
+        return 0
     print(f"{'page':34} {'first':>8} {'largest':>9} {'jumped':>7} {'bytes':>9}  waited for")
     slow = 0
     with serving(site_dir(options.root), GzipHandler) as address, chromium() as browser:

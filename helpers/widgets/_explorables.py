@@ -18,7 +18,7 @@ from helpers.retina._grid import R_MIN, check_fixations
 from helpers.retina._views import SIZE, check_card, viewer
 from helpers.search import label_map
 from helpers.widgets._explorable import Explorable
-from helpers.widgets._export import exported, halved, packed, pixels
+from helpers.widgets._export import exported, packed, pixels, rounded
 
 MOST_STEPS = 8  # of integrated gradients, each a pass forwards and one back
 
@@ -64,7 +64,7 @@ def digit_explorable(model: nn.Sequential, digits: Mapping[str, Tensor], rule: n
     """Draw a digit, or move one, and see what every layer of a small network makes of it, and where a rule says it is.
 
     Args:
-        model: a chain of layers that maps (1, 1, H, H) to logits; the browser gets its weights in half precision.
+        model: a chain of layers that maps (1, 1, H, H) to logits; the browser gets its weights rounded to a byte each.
         digits: name -> (1, H, H), values in [0, 1], one for each class of the network, in their order.
         rule: from the flat output of `layer` to row and column in pixels, as `helpers.readout.position_rule` fits it.
         layer: name of the layer that the rule reads.
@@ -82,7 +82,7 @@ def digit_explorable(model: nn.Sequential, digits: Mapping[str, Tensor], rule: n
     values = activations(model, sheets[:1], layer)[layer]
     if not isinstance(rule, nn.Linear) or (rule.in_features, rule.out_features) != (values[0].numel(), 2):
         raise ValueError(f"rule must be nn.Linear({values[0].numel()}, 2) for the layer {layer!r}, got {rule}")
-    layers, arrays = exported(halved(model))
+    layers, arrays = exported(rounded(model))
     arrays |= {"digits": pixels(sheets), "rule.weight": packed(rule.weight), "rule.bias": packed(rule.bias)}
     with_maps = [name for name, y in activations(model, sheets[:1], [e["name"] for e in layers]).items() if y.ndim == 4]
     return Explorable(
@@ -176,6 +176,7 @@ def filters_explorable(
 
     Args:
         model: a chain of layers that maps (1, 1, 28, 28) to logits; its layers up to `layer` take images of any size.
+            The browser gets its weights rounded to a byte each.
         layer: name of a layer with F feature maps.
         images: name -> (1, H, W), pictures for the heat map, values in [0, 1], bright on dark.
         lost: what the network loses without each filter, e - E, (F,).
@@ -197,12 +198,12 @@ def filters_explorable(
     names = [name for name, _ in model.named_children()]
     if layer not in names:
         raise ValueError(f"layer must be one of {', '.join(names)}, got {layer!r}")
-    cut = names.index(layer) + 1
-    maps = activations(model, x, layer)[layer].half()
+    cut, small = names.index(layer) + 1, rounded(model)
+    maps = activations(small, x, layer)[layer].half()
     check_tensor(lost, "lost", f"{maps.shape[1]}")
     check_tensor(y, "y", f"{len(x)}", kind="integer")
-    front, arrays = exported(model[:cut])
-    head, others = exported(model[cut:])
+    front, arrays = exported(small[:cut])
+    head, others = exported(small[cut:])
     arrays |= others | {f"picture {name}": pixels(image) for name, image in images.items()}
     arrays |= {"lost": packed(lost.float()), "exam": packed(maps), "labels": packed(y.int())}
     state = {"picture": next(iter(images)), "on": [1] * len(lost), "sign": -1, "exponent": 0, "cut": "Otsu"}
@@ -286,7 +287,9 @@ def gaze_explorable(
         if image.ndim != 3 or image.shape[0] not in (1, 3):
             raise ValueError(f"images[{name!r}] must be (1, H, W) or (3, H, W), got {tuple(image.shape)}")
     arrays, settings = {name: pixels(image) for name, image in images.items()}, {}
-    if model is not None:
+    if model is None:  # nothing is read from them, so that bytes will do
+        arrays = {name: pixels((image * 255).round() / 255) for name, image in images.items()}
+    else:
         settings["layers"], weights = exported(model)
         settings |= _about(_log_polar_card(model))
         arrays |= weights

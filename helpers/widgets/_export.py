@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from helpers.networks import AngularPad2d
 
-DTYPES = {"float32", "float16", "uint8", "int32"}  # that front/nn.js reads
+DTYPES = {"float32", "float16", "uint8", "int8", "int32"}  # that front/nn.js reads
+LEVELS = 127  # of int8, to both sides of zero
 
 
 def packed(x: Tensor | np.ndarray) -> dict[str, Any]:
@@ -37,7 +39,8 @@ def pixels(x: Tensor) -> dict[str, Any]:
 def exported(model: nn.Sequential, prefix: str = "") -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """A chain of layers as `front/nn.js` runs it.
 
-    Weights that are half-precision numbers, as those of the shipped networks are, are handed over as such. Batch
+    Weights that are half-precision numbers, as those of the shipped networks are, are handed over as such, those of
+    `rounded` networks in bytes. Batch
     normalisation becomes part of the convolution before it.
 
     Args:
@@ -66,9 +69,21 @@ def exported(model: nn.Sequential, prefix: str = "") -> tuple[list[dict[str, Any
     return layers, arrays
 
 
-def halved(model: nn.Sequential) -> nn.Sequential:
-    """A copy of a network whose weights are rounded to half precision: half the bytes for a browser to load."""
-    return deepcopy(model).half().float()
+def rounded(model: nn.Sequential) -> nn.Sequential:
+    """A copy of a network whose weights are whole multiples of a power of two, 127 at most, tensor by tensor.
+
+    A browser loads them in a byte each. They are off by less than a hundredth of the tensor's largest.
+    """
+    copy = deepcopy(model).requires_grad_(False)
+    for values in copy.parameters():
+        unit = _unit(values)
+        values.copy_((values / unit).round() * unit)
+    return copy
+
+
+def _unit(values: Tensor) -> float:
+    """The power of two of which 127 are at least as large as the largest value."""
+    return 2.0 ** math.ceil(math.log2(max(float(values.abs().max()), torch.finfo(torch.float32).tiny) / LEVELS))
 
 
 def _layer(name: str, module: nn.Module) -> dict[str, Any]:
@@ -109,6 +124,10 @@ def _fold(norm: nn.BatchNorm2d, layer: dict[str, Any], arrays: dict[str, dict[st
 
 
 def _smallest(values: Tensor) -> dict[str, Any]:
-    """Weights in half precision where that loses nothing."""
+    """Weights in a byte each (see `rounded`), or in half precision, where that loses nothing."""
     values = values.detach().float().cpu()
+    unit = _unit(values)
+    whole = (values / unit).round()
+    if torch.equal(whole * unit, values):
+        return packed(whole.to(torch.int8)) | {"unit": unit}
     return packed(values.half() if torch.equal(values.half().float(), values) else values)

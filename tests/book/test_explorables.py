@@ -3,6 +3,7 @@ wrong leaves the figure and one sentence."""
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ WHERE = {
 ALL = [("index", "cover"), *((page, kind) for page, kinds in WHERE.items() for kind in dict.fromkeys(kinds))]
 each = pytest.mark.parametrize(("page", "kind"), ALL, ids=[kind for _, kind in ALL])
 HOME = ".explorable-home[data-explorable='{}']"
-DIFFERENTIATE = {"question", "steps"}
+MOST = 600_000  # bytes that the explorables of a page may add, compressed
 FAULT = "This figure cannot be made to move here"
 
 
@@ -131,3 +132,11 @@ def test_arrays_are_files_of_their_own(site: Path) -> None:
         for given in re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL):
             assert len(given) < 20_000
             assert {f"{name}.js" for name in re.findall(r"array-[0-9a-f]{12}", given)} <= files
+
+
+def test_a_page_loads_little_for_its_explorables(site: Path) -> None:
+    for page in dict.fromkeys(page for page, _ in ALL):
+        html = (site / "book" / f"{page}.html").read_text(encoding="utf8")
+        files = {*re.findall(r"array-[0-9a-f]{12}", html), *re.findall(r'data-explorable="(\w+)"', html)}
+        scripts = [(site / "_static" / "explorables" / f"{name}.js").read_bytes() for name in files]
+        assert sum(len(gzip.compress(script)) for script in scripts) <= MOST, page

@@ -18,14 +18,15 @@ export function fromHalf(bits) {
   return numbers;
 }
 
-const KINDS = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, int32: Int32Array };
+const KINDS = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, int8: Int8Array, int32: Int32Array };
 
-// An array as Python hands it over: { dtype, shape, data }, data as bytes (in a notebook) or as base64 (in a page).
-export function decoded({ dtype, shape, data }) {
+// An array as Python hands it over: { dtype, shape, data }, of int8 also { unit }: what one is worth; data as bytes (in a notebook) or as base64 (in a page).
+export function decoded({ dtype, shape, data, unit }) {
   let bytes;
   if (typeof data === "string") bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   else bytes = new Uint8Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
   const values = new KINDS[dtype](bytes.buffer);
+  if (dtype === "int8") return { data: Float32Array.from(values, (value) => value * unit), shape };
   return { data: dtype === "float16" ? fromHalf(values) : values, shape };
 }
 

@@ -161,10 +161,10 @@ export function render({ model, el }) {
     look.disabled = !free(now); again.disabled = !now.looks.length;
     picture.setAttribute("aria-label", `Scene ${now.scene + 1} of ${scenes.length}. The gaze would go to ${where(now.cursor)}; arrow keys move it, the enter key looks.`);
     view.setAttribute("aria-label", "What the last look shows the network: the periphery on top, the fovea at the bottom.");
-    const best = argmax(belief), sure = `${classes[best]}, ${percent(Math.exp(belief[best]))}`;
+    const left = saccades - now.looks.length, best = argmax(belief), sure = `${classes[best]}, ${percent(Math.exp(belief[best]))}`;
     const z = now.looks.length ? ` Z is ${shown(Math.exp(logZ))}: ${logZ > 0 ? "the view agrees with what was believed" : "the view contradicts what was believed"}.` : "";
     if (over) return `Scene ${now.scene + 1}: after ${saccades} looks the belief is ${sure}. It is ${classes[scene.label]}: ${best === scene.label ? "right" : "wrong"}.${z}`;
-    return `Scene ${now.scene + 1}, ${now.looks.length ? `look ${now.looks.length}` : "first glance, at the middle"}: ${sure}. ${saccades - now.looks.length} looks are left.${z}${suggestion}`;
+    return `Scene ${now.scene + 1}, ${now.looks.length ? `look ${now.looks.length}` : "first glance, at the middle"}: ${sure}. ${left === 1 ? "One look is" : `${left} looks are`} left.${z}${suggestion}`;
   }
 
   const where = (at) => `row ${Math.floor(at / across) + 1}, column ${(at % across) + 1}`;

@@ -208,9 +208,9 @@ export function render({ model, el }) {
     make("div", { class: "explorable-controls" }, which.node, target.node, score.node, rule.node, a.node, b.node, k.node),
     make("div", { class: "explorable-stage explorable-small" }, scene.figure, maxC.figure, average.figure, difference.figure, mask.figure, sum.figure),
     make("div", { class: "explorable-controls" }, shownLayer.node, where.node, radius.node),
-    make("div", { class: "explorable-stage explorable-small" }, attention.figure, soft.figure,
-      make("figure", { class: "explorable-panel explorable-chances" }, before.node, make("figcaption", {}, "the picture as it is")),
-      make("figure", { class: "explorable-panel explorable-chances" }, after.node, make("figcaption", {}, "and blurred"))),
+    make("div", { class: "explorable-stage explorable-pairs" }, attention.figure, soft.figure,
+      make("figure", { class: "explorable-panel" }, before.node, make("figcaption", {}, "the picture as it is")),
+      make("figure", { class: "explorable-panel" }, after.node, make("figcaption", {}, "and blurred"))),
     frame.words, frame.quiet);
   frame.show();
 }

@@ -28,7 +28,7 @@ from helpers.widgets import (
     steps_explorable,
 )
 from helpers.widgets._explorable import Explorable, source, style
-from helpers.widgets._export import halved
+from helpers.widgets._export import rounded
 from tools import cover
 
 pytestmark = pytest.mark.browser
@@ -144,7 +144,7 @@ def test_a_digit(drive: Any) -> None:
     net, drawn = networks.LeNet(size=36).eval(), data.digits(12, seed=3)
     sheets = data.place(drawn.images, torch.full((12, 2), 4), 36)
     rule = position_rule(net, sheets, torch.rand(12, 2), "fc2")
-    names, small = {f"{i}": sheets[i] for i in range(10)}, halved(net)
+    names, small = {f"{i}": sheets[i] for i in range(10)}, rounded(net)
 
     def right(state: dict[str, Any]) -> dict[str, Any]:
         down, beside = state["down"], state["right"]
@@ -228,7 +228,7 @@ def test_a_box(scene_net: nn.Sequential, drive: Any) -> None:
 
 def test_filters(drive: Any) -> None:
     torch.manual_seed(0)
-    net, exam = networks.LeNet().eval(), data.digits(20, seed=5)
+    net, exam = rounded(networks.LeNet().eval()), data.digits(20, seed=5)
     pictures = {"wide": torch.rand(1, 40, 60), "high": data.digit_scenes(1, seed=2, size=64).images[0]}
     lost = torch.randn(16, generator=torch.Generator().manual_seed(1)) / 10
     cuts = {"Otsu": "otsu", "mean + 2 deviations": "two sigma", "half the maximum": 0.5}

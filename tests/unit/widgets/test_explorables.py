@@ -98,12 +98,12 @@ def test_the_weights_add_up_as_numpys_quadrature() -> None:
         )
 
 
-def test_a_network_for_the_browser_has_half_the_bytes_and_the_right_layers(lenet: nn.Sequential) -> None:
+def test_a_network_for_the_browser_has_a_byte_a_weight_and_the_right_layers(lenet: nn.Sequential) -> None:
     weights = [value.clone() for value in lenet.parameters()]
     rule = position_rule(lenet, DIGITS.images, torch.rand(6, 2), "fc2")
     explorable = digit_explorable(lenet, {"0": DIGITS.images[0], "1": DIGITS.images[1]}, rule, "fc2")
     assert explorable.settings["shown"] == ["relu1", "pool1", "relu2", "pool2"]
-    assert explorable.arrays["fc1.weight"]["dtype"] == "float16"
+    assert explorable.arrays["fc1.weight"]["dtype"] == "int8"
     assert all(a.equal(b) for a, b in zip(weights, lenet.parameters(), strict=True))
 
 

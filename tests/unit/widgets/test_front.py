@@ -29,7 +29,7 @@ from helpers import (
 from helpers.capture import gradients
 from helpers.widgets._explorable import source
 from helpers.widgets._explorables import quadrature
-from helpers.widgets._export import exported, packed, pixels
+from helpers.widgets._export import exported, packed, pixels, rounded
 
 pytestmark = pytest.mark.browser
 
@@ -152,7 +152,7 @@ def test_what_the_browser_cannot_compute_is_refused() -> None:
     for layer in (nn.GELU(), nn.Conv2d(2, 2, 3, groups=2), nn.MaxPool2d(3, 2)):
         with pytest.raises(ValueError, match="layers that the browser knows, got '0'"):
             exported(nn.Sequential(layer))
-    with pytest.raises(ValueError, match="x must be of dtype float16, float32, int32, uint8, got float64"):
+    with pytest.raises(ValueError, match="x must be of dtype float16, float32, int32, int8, uint8, got float64"):
         packed(torch.zeros(1, dtype=torch.float64))
 
 
@@ -229,6 +229,20 @@ def test_pictures_are_bytes_where_that_loses_nothing(compute: Any) -> None:
     assert (pixels(exact)["dtype"], pixels(other)["dtype"]) == ("uint8", "float32")
     for image in (exact, other):
         close(compute("box", "asMaps(values.x)", {"x": pixels(image)}), image, 1e-6)
+
+
+def test_rounded_weights_are_read_exactly_and_are_near(compute: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 1, 3, bias=False))
+    net[2].weight.data.zero_()
+    small = rounded(net)
+    for own, old in zip(small.parameters(), net.parameters(), strict=True):
+        assert (own - old).abs().max() <= old.abs().max() / 100
+    _, arrays = exported(small)
+    assert {entry["dtype"] for entry in arrays.values()} == {"int8"}
+    arrays["x"] = packed(torch.rand(2, 7, 7))
+    close(compute("box", "values['0.weight'].data", arrays), small[0].weight, 1e-9)
+    assert rounded(small)[0].weight.equal(small[0].weight)
 
 
 def test_half_precision_is_read_exactly(compute: Any) -> None:
