@@ -37,6 +37,7 @@ window.explorables = { modules: {}, arrays: {} };
       for (const entry of Object.values(given.arrays)) entry.data = window.explorables.arrays[entry.file];
       const el = document.createElement("div");
       window.explorables.modules[name].render({ model: model(given), el });
+      if ("failed" in el.dataset) throw new Error(el.querySelector(".explorable-words").textContent.replace(/\.$/, ""));
       figure.forEach((node) => node.remove());
       home.append(el);
       home.dataset.alive = "";

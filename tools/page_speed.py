@@ -1,7 +1,7 @@
 """How fast the pages of the site are on a slow phone: `python -m tools.page_speed [PAGE ...] [--root DIR]`.
 
-With `--explorables`, how long the explorables of the pages take to answer a move, on this machine and its processor as it
-is: every slider is dragged through its range, every list through its entries, and what can be moved is moved by keys.
+With `--explorables`, how long the explorables of the pages take to answer a move, on this machine as it is: each slider
+is dragged through its range, every list through its entries, and what can be moved is moved by keys.
 
 Each page is loaded with an empty cache from a server that compresses text, on Chromium's "Slow 4G" (1.44 Mbit/s, 563 ms
 before each answer) with a processor four times slower than this one. Printed are the first paint, the largest one,

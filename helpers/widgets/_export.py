@@ -126,6 +126,8 @@ def _fold(norm: nn.BatchNorm2d, layer: dict[str, Any], arrays: dict[str, dict[st
 def _smallest(values: Tensor) -> dict[str, Any]:
     """Weights in a byte each (see `rounded`), or in half precision, where that loses nothing."""
     values = values.detach().float().cpu()
+    if not values.isfinite().all():  # the browser says what is wrong, beside the figure
+        return packed(values)
     unit = _unit(values)
     whole = (values / unit).round()
     if torch.equal(whole * unit, values):

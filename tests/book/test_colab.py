@@ -201,17 +201,30 @@ for name, version in {listed}.items():
     assert version.startswith(here), f"{{name}} is {{here}}, not {{version}}"
 """
 
+# The last one: an explorable keeps to the widgets that Colab has. `set_state` is what a message of the browser calls.
+ALIVE = """
+import torch
+from helpers.widgets import kernel_explorable
+shown, heard = kernel_explorable(torch.rand(8, 8), {"edge": [[-1, 0, 1]] * 3}), []
+data, _ = shown._repr_mimebundle_()
+assert "application/vnd.jupyter.widget-view+json" in data and "explorable-home" in data["text/html"]
+assert shown.get_state(["_esm"])["_esm"].endswith("export default { render };")
+shown.observe(lambda change: heard.append(change["new"]["relu"]), names="state")
+shown.set_state({"state": {**shown.state, "relu": True}})
+assert heard == [True] and shown.state["relu"]
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_page_runs_on_colabs_own_versions(site: Path, tmp_path: Path) -> None:
-    """The cheapest page of the edition, and that a page can fail there."""
+    """The cheapest page of the edition and an explorable, and that a page can fail there."""
     python = colabs_environment(tmp_path / "venv")
     costs, shared = run_pages.costs(ROOT), notebooks.edition(ROOT)
     cheapest = min(chapters(ROOT), key=lambda chapter: costs[chapter.name]["cpu_seconds"])
     notebook = json.loads(notebooks.of_chapter(cheapest, ROOT, shared))
     same = {"id": "same", **code(SAME.format(listed={name: str(version) for name, version in LISTED.items()}))}
-    notebook["cells"].insert(0, same)
+    notebook["cells"] = [same, *notebook["cells"], {"id": "alive", **code(ALIVE)}]
     assert played(python, notebook, tmp_path) == ""
     same["source"] = SAME.format(listed={"torch": "0.1"})
     assert "not 0.1" in played(python, notebook, tmp_path)

@@ -3,6 +3,7 @@ wrong leaves the figure and one sentence."""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import re
 from pathlib import Path
@@ -116,6 +117,26 @@ def test_without_its_arrays_the_figure_stays_with_one_sentence(watch: Any) -> No
     watched.page.wait_for_selector(f"{HOME.format('kernel')} p", timeout=10_000)
     assert FAULT in home.inner_text()
     assert home.locator("img").count() == 1
+
+
+@pytest.mark.browser
+def test_numbers_that_are_none_leave_the_figure_and_one_sentence(watch: Any) -> None:
+    watched = watch()
+    nan = base64.b64encode(b"\xff" * 8).decode()  # half-precision NaN
+    broken = "window.explorables.arrays[document.currentScript.src.match(/array-[0-9a-f]{12}/)[0]] = "
+
+    def answer(route: Any) -> None:
+        text = route.fetch().text()
+        data = text.split('"')[3]
+        route.fulfill(body=f'{broken}"{(nan * len(data))[: len(data)]}";', content_type="text/javascript")
+
+    watched.page.route(re.compile(r"/explorables/array-"), answer)
+    seen(watched, "ch03_cam", "box")
+    watched.page.wait_for_selector(f"{HOME.format('box')} > p", timeout=20_000)
+    home = watched.page.locator(HOME.format("box"))
+    assert home.locator("p").inner_text().startswith(FAULT)
+    assert home.locator("img").count() == 1
+    assert watched.troubles == []
 
 
 def test_without_scripts_a_figure_stands_there(site: Path) -> None:

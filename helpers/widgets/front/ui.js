@@ -242,7 +242,9 @@ export function live(model, el, view) {
     let sentence;
     try {
       sentence = view(model.get("state"));
+      delete el.dataset.failed;
     } catch (error) {
+      el.dataset.failed = "";
       sentence = `This cannot be computed: ${error.message}.`;
     }
     words.textContent = sentence;

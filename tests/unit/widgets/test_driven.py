@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -51,7 +54,9 @@ class Driven:
             for name, entry in explorable.arrays.items()
         }
         given = {"state": explorable.state, "settings": explorable.settings, "arrays": arrays}
-        page.set_content(f"<style>{style()}</style><div id='el'></div>")
+        page.set_content(
+            f"<!doctype html><html lang='en'><title>An explorable</title><style>{style()}</style><div id='el'></div>"
+        )
         page.add_script_tag(
             content=f"const given = {json.dumps(given)};\n{MODEL}\n"
             f"(() => {{ {source(explorable._name)}; render({{ model, el }}); }})();"
@@ -417,3 +422,37 @@ def test_the_cover(drive: Any) -> None:
     for keys in (["ArrowDown"] * 10, ["ArrowRight"] * 10, ["ArrowUp"] * 20, ["ArrowLeft"] * 9):
         driven.press(*keys)
         driven.check(right)
+
+
+def test_a_network_without_numbers_leaves_one_sentence(scene_net: nn.Sequential, drive: Any) -> None:
+    broken = copy.deepcopy(scene_net)
+    broken.card = scene_net.card
+    broken.fc.bias.data[3] = float("nan")
+    nets = {"broken": broken, "whole": scene_net}
+    driven = drive(box_explorable(nets, TWO, SCENES.boxes[:, 0], 5))
+    words = driven.page.locator(".explorable-words")
+    assert words.inner_text() == "This cannot be computed: the network's scores are not numbers."
+    driven.set("network", "whole")
+    driven.result()
+    assert words.inner_text().startswith("The network says")
+    driven.set("network", "broken")
+    driven.result()
+    assert "cannot be computed" in words.inner_text()
+    assert driven.errors == []
+
+
+def test_an_explorable_that_is_not_seen_waits_without_an_error(scene_net: nn.Sequential, drive: Any) -> None:
+    driven = drive(question_explorable(scene_net, TWO))
+    driven.page.evaluate("() => { el.hidden = true; }")
+    driven.page.evaluate("() => document.querySelector('select').dispatchEvent(new Event('change'))")
+    driven.page.evaluate(
+        "() => document.querySelector('canvas').dispatchEvent(new PointerEvent('pointermove', { buttons: 1 }))"
+    )
+    driven.result()
+    driven.page.evaluate("() => { el.hidden = false; }")
+    assert driven.page.locator(".explorable-words").inner_text().startswith("The network says")
+
+
+def test_nothing_is_stored_and_nothing_is_asked_of_a_server() -> None:
+    for path in files("helpers.widgets").joinpath("front").iterdir():
+        assert not re.search(r"[sS]torage|indexedDB|cookie|fetch\(|XMLHttpRequest|https?:", path.read_text()), path.name
