@@ -89,8 +89,8 @@ export function render({ model, el }) {
     make("div", { class: "explorable-stage" },
       make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "drag the gaze")),
       make("figure", { class: "explorable-panel" }, view, make("figcaption", {}, "the view: periphery on top, fovea below")),
-      make("figure", { class: "explorable-panel" }, back, make("figcaption", {}, "what the view still tells")),
-      ...(net ? [make("figure", { class: "explorable-panel" }, chances.node, make("figcaption", {}, "what the network makes of the view"))] : [])),
+      make("figure", { class: "explorable-panel" }, back, make("figcaption", {}, "what the view still tells"))),
+    ...(net ? [make("div", { class: "explorable-stage" }, make("figure", { class: "explorable-panel" }, chances.node, make("figcaption", {}, "what the network makes of the view")))] : []),
     frame.words, frame.quiet);
   frame.show();
 }

@@ -101,8 +101,8 @@ export function render({ model, el }) {
   el.append(
     make("div", { class: "explorable-controls" }, choice.node, rectify.node, stride.node, padding.node, own),
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel" }, picture, sum),
-      make("figure", { class: "explorable-panel" }, make("div", { class: "explorable-grid", role: "group", "aria-label": "the nine weights" }, ...weights.map((field) => field.node)), make("figcaption", {}, "the kernel")),
+      make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "the picture: move the kernel"), sum),
+      make("figure", { class: "explorable-panel" }, make("div", { class: "explorable-grid", role: "group", "aria-label": "the nine weights" }, ...weights.map((field) => field.node)), make("figcaption", {}, "the kernel: change its weights")),
       make("figure", { class: "explorable-panel" }, result, bar.node, size)),
     frame.words, frame.quiet);
   frame.show();

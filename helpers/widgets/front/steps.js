@@ -183,7 +183,7 @@ export function render({ model, el }) {
     draw(soft.node, denormalized(hazy, mean, std));
     soft.node.setAttribute("aria-label", `The picture, blurred ${BLURS[now.blurred]} of the region.`);
     mask.node.setAttribute("aria-label", `The places of ${name} that are kept: white.`);
-    soft.text.textContent = `blurred ${BLURS[now.blurred]} of a fifth of its range`;
+    soft.text.textContent = `blurred ${BLURS[now.blurred]} of where the attention exceeds a fifth of its range`;
     before.set(chances, now.target);
     after.set(then, now.target);
     which.set(pictures[now.picture]); target.set(classes[now.target]); rule.set(RULES[now.rule]); score.set(Object.keys(SCORES)[now.score]);
