@@ -43,6 +43,9 @@ def find(name: str, folder: Path) -> list[Path]:
     Raises:
         DataError: some of its files are there and others are not.
     """
+    if not SOURCES[name].archives:
+        own = [place for place in (folder, folder / FOLDERS[name][0]) if available(name, place.parent)]
+        return sorted(path for path in own[0].rglob("*") if path.is_file()) if own else []
     incomplete = ""
     for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]:
         for names in SOURCES[name].archives:
@@ -207,6 +210,13 @@ def _workspace(name: str, dest: Path) -> Iterator[Path]:
 def _install(name: str, files: list[Path], work: Path, dest: Path) -> None:
     """Unpack files in `work`, check the result, and give it its final name in one step."""
     place = FOLDERS[name][0]
+    if not SOURCES[name].archives:
+        whole = next(path for path in files[0].parents if path.name == place)
+        shutil.copytree(whole, work / place, copy_function=shutil.copyfile)
+        if tree_digest(work / place) != SOURCES[name].tree_hash:
+            raise DataError(f"{TITLES[name]} in {whole} is incomplete or damaged: its files are not the original ones")
+        os.rename(work / place, dest / place)
+        return
     into = work / (SOURCES[name].into or ".")
     into.mkdir(parents=True, exist_ok=True)
     total = sum(file.stat().st_size for file in files)
@@ -217,6 +227,14 @@ def _install(name: str, files: list[Path], work: Path, dest: Path) -> None:
             unpack(file, work / place if beside else into, bar)
     _check_contents(name, work / place)
     os.rename(work / place, dest / place)
+
+
+def tree_digest(folder: Path) -> str:
+    """A sha256 over the names and contents of all files in a folder and below it."""
+    digest = hashlib.sha256()
+    for path in sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.as_posix()):
+        digest.update(f"{pooch.file_hash(str(path))}  {path.relative_to(folder).as_posix()}\n".encode())
+    return digest.hexdigest()
 
 
 def _already(name: str, dest: Path) -> str | None:
@@ -233,8 +251,8 @@ def import_data(name: str, folder: Path, dest: Path | None = None) -> str:
     """Import one data set from the archives in a folder; what is there already stays as it is.
 
     Args:
-        name: "mnist", "tiny-imagenet" or "similarnet".
-        folder: where the archives lie, themselves or one folder down.
+        name: one of `SOURCES`.
+        folder: where the archives or the data set's own folder lie, themselves or one folder down.
         dest: where it goes; `data_dir()` by default.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Real data where it is present: MNIST and Tiny ImageNet under `data_dir()`. Nothing here downloads."""
+"""Real data where it is present under `data_dir()`: MNIST and Tiny ImageNet. Nothing here downloads."""
 
 import difflib
 import os
@@ -29,10 +29,10 @@ class Photos(NamedTuple):
     """Photographs of one object each.
 
     Attributes:
-        images: (n, 3, 64, 64) uint8, 0 to 255.
+        images: (n, 3, S, S) uint8, 0 to 255; Tiny ImageNet's are of 64 pixels.
         labels: (n,) int64, position in `classes`.
-        boxes: (n, 4) float32, x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive.
-        classes: WordNet ids, such as "n01443537".
+        boxes: (n, 4) float32, x0, y0, x1, y1 in pixel edges, x1 and y1 exclusive; NaN where none are known.
+        classes: WordNet ids, such as "n01443537", or names of folders.
         names: the first name of each class, such as "goldfish".
     """
 
@@ -64,22 +64,23 @@ def data_dir() -> Path:
 
 
 def available(name: str, folder: Path | None = None) -> bool:
-    """Say whether a data set ("mnist", "tiny-imagenet" or "similarnet") is under `folder`, by default `data_dir()`."""
+    """Say whether a data set, such as "mnist" or "coco-sample", is under `folder`, by default `data_dir()`."""
     place, needed = FOLDERS[check_choice(name, "name", FOLDERS)]
     return all((folder or data_dir()).joinpath(place, file).exists() for file in needed)
 
 
-def _folder(name: str) -> Path:
+def real_folder(name: str) -> Path:
     """Return a data set's folder, or raise DataMissing with the commands that bring it."""
     if not available(name):
         commands = "python -m helpers.data import FOLDER_WITH_THE_ARCHIVES"
-        if name != "similarnet":
+        if name in ("mnist", "tiny-imagenet"):
             commands += f"   or   python -m helpers.data download {name}"
         raise DataMissing(f"{TITLES[name]} is not in {data_dir()}. To get it: {commands}")
     return data_dir() / FOLDERS[name][0]
 
 
-def _say(name: str, split: str, count: int) -> None:
+def say(name: str, split: str, count: int) -> None:
+    """Print where a data set was found."""
     # The folder's setting, not its path: the line may end up on a published page.
     where = "$HELPERS_DATA" if os.environ.get("HELPERS_DATA") else "the user cache"
     print(f"{TITLES[name]}, {split}: {count:,} images from {where}")
@@ -99,7 +100,7 @@ def mnist(split: str = "train") -> Digits:
         DataMissing: MNIST is not there; the message gives the command that brings it.
     """
     check_choice(split, "split", ("train", "test"))
-    folder = _folder("mnist")
+    folder = real_folder("mnist")
     from torchvision.datasets import MNIST  # imported here: it takes seconds, and only this function needs it
 
     try:
@@ -116,7 +117,7 @@ def mnist(split: str = "train") -> Digits:
     ) as error:  # of torchvision's reader
         raise DataMissing(f"{folder} is incomplete: remove it and import or download MNIST again ({error})") from error
     images, labels = stored.data[:, None].float() / 255, stored.targets.long()
-    _say("mnist", split, len(images))
+    say("mnist", split, len(images))
     return Digits(images, labels, torch.full_like(labels, -1))
 
 
@@ -142,11 +143,11 @@ def tiny_imagenet(
     """
     check_choice(split, "split", ("train", "val"))
     limit = None if per_class is None else check_count(per_class, "per_class")
-    folder = _folder("tiny-imagenet")
-    with _whole(folder):
+    folder = real_folder("tiny-imagenet")
+    with whole(folder, TITLES["tiny-imagenet"]):
         listed = _listed(folder)
     wnids, names = _classes(listed, classes)
-    with _whole(folder):
+    with whole(folder, TITLES["tiny-imagenet"]):
         rows = _train_rows(folder, wnids) if split == "train" else _val_rows(folder, wnids)
         if not all(rows):
             raise ValueError(f"no images of {wnids[rows.index([])]}")
@@ -157,17 +158,17 @@ def tiny_imagenet(
     labels = torch.tensor([label for _, label, _ in rows], dtype=torch.int64, device="cpu")
     boxes = torch.tensor([box for _, _, box in rows], dtype=torch.float32, device="cpu").reshape(-1, 4)
     boxes[:, 2:] += 1  # the files hold the last pixel inside
-    _say("tiny-imagenet", split, len(rows))
+    say("tiny-imagenet", split, len(rows))
     return Photos(torch.from_numpy(images), labels, boxes, wnids, names)
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[None]:
+def whole(folder: Path, title: str) -> Iterator[None]:
     """Inside, files that are cut, missing or something else raise DataMissing."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        way = "remove it and import or download Tiny ImageNet again"
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        way = f"remove it and get {title} again"
         raise DataMissing(f"{folder} is incomplete or damaged: {way} ({error})") from error
 
 

@@ -10,8 +10,18 @@ FOLDERS = {
     "mnist": ("MNIST", tuple(f"raw/{s}-{k}-ubyte" for s in ("train", "t10k") for k in ("images-idx3", "labels-idx1"))),
     "tiny-imagenet": ("tiny-imagenet-200", ("wnids.txt", "words.txt", "val/val_annotations.txt", "train")),
     "similarnet": ("similarnet", ("numbers5.png",)),
+    "imagenet-sample": ("imagenet-sample", ("n01440764_tench.jpg",)),
+    "coco-sample": ("coco-sample", ("boxes.csv", "polygons.json", "images")),
+    "squeezenet": ("squeezenet", ("squeezenet1_0.safetensors",)),
 }
-TITLES = {"mnist": "MNIST", "tiny-imagenet": "Tiny ImageNet", "similarnet": "the SIMILARnet images"}
+TITLES = {
+    "mnist": "MNIST",
+    "tiny-imagenet": "Tiny ImageNet",
+    "similarnet": "the SIMILARnet images",
+    "imagenet-sample": "the ImageNet sample",
+    "coco-sample": "the COCO sample",
+    "squeezenet": "SqueezeNet",
+}
 
 
 @dataclass(frozen=True)
@@ -19,19 +29,22 @@ class Source:
     """How one data set comes, and what it must hold.
 
     Attributes:
-        archives: sets of file names, each of which alone makes the data set.
+        archives: sets of file names, each of which alone makes the data set; none where it comes as a folder of its
+            own name (see `FOLDERS`), all of which belongs to it.
         into: the folder, below the data set's parent, that the archives unpack into.
         archive_hashes: digests of archives, "algorithm:hexadecimal"; others are trusted for what they hold.
         file_hashes: sha256 of unpacked files, below the data set's folder.
         counts: (folder pattern, number of files in all folders that match).
+        tree_hash: sha256 over the names and digests of all files, sorted, as `tree_digest` computes it.
         needs_bytes: room on disk while importing.
     """
 
-    archives: tuple[tuple[str, ...], ...]
+    archives: tuple[tuple[str, ...], ...] = ()
     into: str = ""
     archive_hashes: dict[str, str] = field(default_factory=dict)
     file_hashes: dict[str, str] = field(default_factory=dict)
     counts: tuple[tuple[str, int], ...] = ()
+    tree_hash: str = ""
     needs_bytes: int = 0
 
 
@@ -68,4 +81,13 @@ SOURCES: dict[str, Source] = {
         needs_bytes=900_000_000,
     ),
     "similarnet": Source(archives=(("numbers5.png",),), into="similarnet", needs_bytes=2_000_000),
+    "imagenet-sample": Source(
+        tree_hash="2bb2fdbeb765c32d3fe15f9b3caac3db6b93f1c906b2dbdde4b486087f2554c2", needs_bytes=40_000_000
+    ),
+    "coco-sample": Source(
+        tree_hash="c3a176a3c9c1b55b4d341ec328e3f73369f6e0796a87956d2d2642c8263d7daa", needs_bytes=20_000_000
+    ),
+    "squeezenet": Source(
+        tree_hash="a3cc135203541746488208bbaf66ac7aa11a8d57271325e36e2b0486f2297632", needs_bytes=4_000_000
+    ),
 }

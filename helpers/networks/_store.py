@@ -38,7 +38,7 @@ def card(name: str) -> Card:
         WeightsError: its manifest is damaged.
     """
     path = FILES / f"{name}.json"
-    if str(name).startswith(PREFIX):
+    if str(name).startswith(PREFIX) or imagenet.is_file(str(name)):
         raise ValueError(f"name must be one of the book's networks, got {name!r}: load it, its card comes with it")
     if name not in names():
         near = difflib.get_close_matches(str(name), names(), n=3) or names()
@@ -104,9 +104,11 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
     Nothing is unpickled, and the state of the random generators is left alone.
 
     Args:
-        name: one of `available()`, or "torchvision/NAME" for a network trained on ImageNet ("torchvision/resnet18").
+        name: one of `available()`; "torchvision/NAME" for a network trained on ImageNet ("torchvision/resnet18"); or a
+            weight file called after one, with torchvision's parameter names ("runs/vgg16-mine.safetensors").
         device: where to; by default `best_device()`.
-        download: let torchvision's weights come from the internet where torch's cache does not hold them.
+        download: let torchvision's weights come from the internet where neither torch's cache nor the imported data
+            holds them.
 
     Returns:
         The network, float32; its parameters require gradients, as those of any module do.
@@ -114,11 +116,11 @@ def load(name: str, device: torch.device | str | None = None, *, download: bool 
     Raises:
         ValueError: there is no such network (near names are given), or no such device.
         WeightsError: a file that is damaged, or is not the one that belongs there.
-        WeightsMissing: torchvision's weights are not in torch's cache; the message says how to get them.
+        WeightsMissing: torchvision's weights are not there; the message says how to get them.
     """
     place = usable_device(device)
-    if str(name).startswith(PREFIX):
-        return imagenet.load(name, download=download).to(place).eval()
+    if str(name).startswith(PREFIX) or imagenet.is_file(str(name)):
+        return imagenet.load(str(name), download=download).to(place).eval()
     network_card = card(name)
     state = {key: value.float() if value.is_floating_point() else value for key, value in _read(network_card).items()}
     try:

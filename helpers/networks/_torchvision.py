@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import urllib.error
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
 from helpers.networks._card import Card, WeightsError
 
 PREFIX = "torchvision/"
+FILES = (".safetensors", ".pth", ".pt")
 
 
 class WeightsMissing(FileNotFoundError):
@@ -22,30 +26,35 @@ class WeightsMissing(FileNotFoundError):
 
 
 def load(name: str, *, download: bool = False) -> nn.Module:
-    """One of torchvision's classification networks with its default ImageNet weights, on the CPU.
+    """One of torchvision's classification networks with ImageNet weights, on the CPU.
+
+    The weights are torchvision's default ones from torch's cache; else those that were imported with the data
+    (`python -m helpers.data import`, below `data_dir()`), if there are any; else they are downloaded, if they may be.
 
     Args:
-        name: "torchvision/resnet18" and the like.
-        download: fetch the weights where torch's cache does not hold them.
+        name: "torchvision/resnet18" and the like; or a weight file, `is_file`.
+        download: fetch the weights where they are not there.
 
     Raises:
         ValueError: torchvision has no such classification network.
-        WeightsMissing: the weights are not in the cache and may not be fetched.
-        WeightsError: the file there is damaged, or holds another network.
+        WeightsMissing: the weights are not there and may not be fetched.
+        WeightsError: the file is damaged, or holds another network.
     """
-    from torchvision import models  # imported here: it takes seconds, and only this function needs it
+    if is_file(name):
+        return _from_file(Path(name), Path(name).stem.split("-")[0], name)
+    from helpers.data import data_dir  # here: networks of the book need no data
 
     short = name.removeprefix(PREFIX)
-    known = models.list_models(module=models)
-    if short not in known:
-        near = difflib.get_close_matches(short, known, n=3) or ["resnet18", "vgg16", "squeezenet1_1"]
-        raise ValueError(f"name must be torchvision/ and one of its networks, such as {', '.join(near)}, got {name!r}")
-    weights: Any = models.get_model_weights(short)
-    weights = weights.DEFAULT
+    weights = _default_weights(short, name)
     path = cached(weights.url)
+    own = None if path.exists() else next(iter(sorted(data_dir().glob(f"*/{short}.safetensors"))), None)
+    if own is not None:
+        return _from_file(own, short, name)
     if not path.exists() and not download:
         raise WeightsMissing(_how_to_get(name, weights.url, path))
     digest, is_published = _fetched(name, weights.url, path)
+    from torchvision import models
+
     try:
         # torchvision's own loading, which knows what each of its files needs; the file is there, so nothing is fetched.
         with torch.random.fork_rng(devices=[]):
@@ -54,6 +63,54 @@ def load(name: str, *, download: bool = False) -> nn.Module:
         raise WeightsError(f"{path.name} in torch's cache holds no {short}: remove it and get it again") from error
     network.card = _card(name, network, weights, path, digest, is_published)  # ty: ignore[invalid-assignment] -- a note
     return network
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of a weight file, such as "runs/squeezenet1_0-mine.safetensors"."""
+    return Path(name).suffix in FILES
+
+
+def _from_file(path: Path, short: str, name: str) -> nn.Module:
+    """A network of torchvision's architecture `short` with the weights of a file, in torchvision's parameter names."""
+    weights = _default_weights(short, name)
+    from torchvision import models
+
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load(content)
+        else:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsMissing(f"{path} cannot be read ({error.strerror})") from error
+    except Exception as error:  # whatever unpickling some other file ends in
+        raise WeightsError(f"{path.name} is damaged or no weight file: get it again") from error
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = models.get_model(short, weights=None)
+        network.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        )
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise WeightsError(
+            f"{path.name} holds no {short} with its 1,000 classes ({str(error).splitlines()[0]})"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    card = _card(name, network, weights, path, digest, is_published=False)
+    network.card = replace(card, command=path.name)  # ty: ignore[invalid-assignment] -- a note
+    return network
+
+
+def _default_weights(short: str, name: str) -> Any:
+    """What torchvision says of a network's default weights; ValueError where it has no such network."""
+    from torchvision import models  # imported here: it takes seconds, and only this function needs it
+
+    known = models.list_models(module=models)
+    if short not in known:
+        near = difflib.get_close_matches(short, known, n=3) or ["resnet18", "vgg16", "squeezenet1_1"]
+        raise ValueError(f"name must be torchvision/ and one of its networks, such as {', '.join(near)}, got {name!r}")
+    weights: Any = models.get_model_weights(short)
+    return weights.DEFAULT
 
 
 def cached(url: str) -> Path:

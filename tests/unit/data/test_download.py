@@ -55,7 +55,22 @@ def small_sources() -> dict[str, Source]:
             counts=(("train/*/images", 2), ("train/*", 1), ("val/images", 1)),
         ),
         "similarnet": Source(archives=(("numbers5.png",),), into="similarnet"),
+        **{name: Source(tree_hash=hash_of(files)) for name, files in TREES.items()},
     }
+
+
+def hash_of(files: dict[str, bytes]) -> str:
+    """The digest of a folder, from its files."""
+    lines = sorted(f"{name}\0{sha256(content)}" for name, content in files.items())
+    return sha256("".join("{1}  {0}\n".format(*line.split("\0")) for line in lines).encode())
+
+
+# Data sets that come as a folder of their own.
+TREES = {
+    "imagenet-sample": {"n01440764_tench.jpg": b"tench", "n01443537_goldfish.jpg": b"goldfish"},
+    "coco-sample": {"boxes.csv": b"image", "polygons.json": b"{}", "images/1.jpg": b"one"},
+    "squeezenet": {"squeezenet1_0.safetensors": b"weights"},
+}
 
 
 TRAIN = {f"tiny-imagenet-200/train/n01/images/n01_{k}.JPEG": b"jpeg" * 99 for k in range(2)}
@@ -85,6 +100,10 @@ def make_archives(folder: Path) -> Path:
     for name in ("numbers5.png", "numbers5_thresh.jpg"):
         (folder / "similarnet" / name).write_bytes(name.encode())
     files = sorted(p for p in folder.rglob("*") if p.is_file() and "similarnet" not in p.parts)
+    for name, contents in TREES.items():
+        for file, content in contents.items():
+            (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name / file).write_bytes(content)
     sums = (f"{sha256(p.read_bytes())}  {p.relative_to(folder).as_posix()}\n" for p in files)
     (folder / "SHA256SUMS").write_text("".join(sums))
     return folder
@@ -103,7 +122,7 @@ def leftovers(dest: Path) -> list[str]:
 def test_everything_is_imported(source, tmp_path, capsys):
     dest = tmp_path / "new" / "dest"
     assert command.main(["import", str(source), "--to", str(dest)]) == 0
-    assert capsys.readouterr().out.count("imported into") == 3
+    assert capsys.readouterr().out.count("imported into") == 6
     for name in IDX:
         assert (dest / "MNIST" / "raw" / name).read_bytes() == name.encode()
     tiny = dest / "tiny-imagenet-200"
@@ -112,6 +131,32 @@ def test_everything_is_imported(source, tmp_path, capsys):
     assert sorted(p.name for p in (dest / "similarnet").iterdir()) == ["numbers5.png", "numbers5_thresh.jpg"]
     assert all(available(name, dest) for name in small_sources())
     assert not leftovers(dest)
+
+
+def test_a_folder_is_imported_whole_from_itself_or_from_above(source, tmp_path):
+    dest = tmp_path / "dest"
+    assert "imported" in import_data("coco-sample", source / "coco-sample", dest)
+    assert "imported" in import_data("imagenet-sample", source, dest)
+    for name in ("coco-sample", "imagenet-sample"):
+        copied = {
+            p.relative_to(dest / name).as_posix(): p.read_bytes() for p in (dest / name).rglob("*") if p.is_file()
+        }
+        assert copied == TREES[name]
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "added"])
+def test_a_folder_of_other_files_is_refused(damage, source, tmp_path):
+    place = source / "coco-sample"
+    if damage == "changed":
+        (place / "images" / "1.jpg").write_bytes(b"two")
+    elif damage == "missing":
+        (place / "images" / "1.jpg").unlink()
+    else:
+        (place / "images" / "2.jpg").write_bytes(b"two")
+    with pytest.raises(DataError, match=r"the COCO sample in .* is incomplete or damaged"):
+        import_data("coco-sample", source, tmp_path / "dest")
+    assert not (tmp_path / "dest" / "coco-sample").exists()
+    assert not leftovers(tmp_path / "dest")
 
 
 def test_second_import_does_nothing(source, tmp_path, capsys):
@@ -128,7 +173,7 @@ def test_only_one_and_the_default_place(source, tmp_path, monkeypatch, capsys):
     assert command.main(["status"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == f"data folder: {tmp_path / 'dest'}"
-    assert [("not there" in line) for line in lines[2:]] == [False, True, True]
+    assert [("not there" in line) for line in lines[2:]] == [False] + [True] * 5
 
 
 def test_zip_makes_tiny_imagenet_too(source, tmp_path):

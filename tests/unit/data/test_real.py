@@ -152,5 +152,5 @@ def test_a_tiny_imagenet_of_other_files_is_missing(folder, file, content):
     content = content.encode() if isinstance(content, str) else content
     for target in path.iterdir() if path.is_dir() else [path]:
         target.unlink() if content is None else target.write_bytes(content)
-    with pytest.raises(data.DataMissing, match="is incomplete or damaged: remove it and import or download Tiny Image"):
+    with pytest.raises(data.DataMissing, match="is incomplete or damaged: remove it and get Tiny Image"):
         data.tiny_imagenet("val")

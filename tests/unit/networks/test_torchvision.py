@@ -7,6 +7,7 @@ import urllib.error
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from support.bomb import Bomb
 from torch import nn
@@ -119,3 +120,60 @@ def test_foreign_weights_have_no_published_accuracy_and_rubbish_is_refused(cache
     (cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"rubbish")
     with pytest.raises(WeightsError, match="is damaged or no weight file"):
         load("torchvision/squeezenet1_1", "cpu")
+
+
+@pytest.fixture
+def squeezenet() -> nn.Module:
+    from torchvision.models import squeezenet1_0
+
+    torch.manual_seed(0)
+    return squeezenet1_0(weights=None).eval()
+
+
+def half(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.half() for key, value in network.state_dict().items()}
+
+
+def test_imported_weights_serve_where_torchs_cache_has_none(cache, tmp_path, monkeypatch, squeezenet):
+    monkeypatch.setenv("HELPERS_DATA", str(tmp_path / "data"))
+    with pytest.raises(WeightsMissing):
+        load("torchvision/squeezenet1_0", "cpu")
+    (tmp_path / "data" / "squeezenet").mkdir(parents=True)
+    safetensors.torch.save_file(half(squeezenet), tmp_path / "data" / "squeezenet" / "squeezenet1_0.safetensors")
+    before = torch.get_rng_state()
+    net = load("torchvision/squeezenet1_0", "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert net.card.name == "torchvision/squeezenet1_0"
+    assert (net.card.test, net.card.command) == ("", "squeezenet1_0.safetensors")
+    assert net.features[0].weight.equal(squeezenet.features[0].weight.half().float())
+    torch.save(squeezenet.state_dict(), cache / "squeezenet1_0-b66bff10.pth")  # the cache comes first
+    with pytest.warns(UserWarning, match="not the file torchvision publishes"):
+        assert load("torchvision/squeezenet1_0", "cpu").features[0].weight.equal(squeezenet.features[0].weight)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0.safetensors", "squeezenet1_0-mine.pth"])
+def test_a_weight_file_is_a_network(name, tmp_path, squeezenet):
+    path = tmp_path / name
+    save = safetensors.torch.save_file if path.suffix == ".safetensors" else torch.save
+    save(squeezenet.state_dict(), path)
+    net = load(str(path), "cpu")
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(net(x), squeezenet(x))
+    assert net.card.name == str(path)
+    assert net.card.size == (224, 224)
+    torch.testing.assert_close(normalize(x, net)[0, 0], (x[0, 0] - 0.485) / 0.229)
+
+
+def test_weight_files_that_are_none_are_refused(tmp_path, squeezenet):
+    with pytest.raises(WeightsMissing, match="cannot be read"):
+        load(str(tmp_path / "squeezenet1_0.pth"), "cpu")
+    (tmp_path / "squeezenet1_0.pth").write_bytes(b"nothing")
+    torch.save(Bomb(), tmp_path / "squeezenet1_0-bomb.pth")
+    for name in ("squeezenet1_0.pth", "squeezenet1_0-bomb.pth"):
+        with pytest.raises(WeightsError, match="damaged or no weight file"):
+            load(str(tmp_path / name), "cpu")
+    torch.save(squeezenet.state_dict(), tmp_path / "vgg16.pth")
+    with pytest.raises(WeightsError, match="holds no vgg16 with its 1,000 classes"):
+        load(str(tmp_path / "vgg16.pth"), "cpu")
+    with pytest.raises(ValueError, match="name must be torchvision/ and one of its networks"):
+        load(str(tmp_path / "unknown.pth"), "cpu")
