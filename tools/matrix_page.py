@@ -10,7 +10,7 @@ import pandas as pd
 from helpers.results import from_text
 from tools.networks_page import row
 
-# The methods of `helpers.compare.METHODS`, in short: ten columns and the networks' names are to fit a page.
+# The methods of `helpers.compare.METHODS`, in short: all columns and the networks' names are to fit a page.
 HEADS = {
     "input_gradient": "slope",
     "class_saliency": "saliency",
@@ -19,8 +19,12 @@ HEADS = {
     "smooth_gradient": "smooth",
     "guided_backprop": "guided",
     "occlusion": "occl.",
+    "rise": "RISE",
     "class_activation_map": "CAM",
     "grad_cam": "Grad-CAM",
+    "hires_cam": "HiRes",
+    "layer_cam": "Layer",
+    "score_cam": "Score",
     "attention_map": "LICNN",
 }
 NAMES = re.compile(r"'[^']+'(, '[^']+')*")  # of layers, which differ from network to network

@@ -2,7 +2,8 @@
 
 A network that averages its last feature maps over all places, and reads the means with one linear layer, gives a logit
 that is itself a mean over places: of the feature maps, weighed by the layer's weights for the class. That weighted sum
-is the class activation map. Grad-CAM takes the weights from gradients instead, for networks with any other head.
+is the class activation map. For networks with any other head Grad-CAM takes the weights from gradients, averaged over
+the places; HiResCAM and LayerCAM from gradients place by place; Score-CAM from what the network says of masked images.
 
 One call::
 
@@ -21,8 +22,9 @@ Source: Zhou, Khosla, Lapedriza, Oliva, Torralba, "Learning deep features for di
 """
 
 from helpers.cam._boxes import IOU, LocalizationError, largest_component_box, localization_error
-from helpers.cam._gradient import grad_cam
+from helpers.cam._gradient import grad_cam, hires_cam, layer_cam
 from helpers.cam._head import Head, class_activation_map, pooling_head, weighted_maps
+from helpers.cam._score import score_cam
 from helpers.cam._units import Crops, Units, class_specific_units, receptive_field_crop
 from helpers.filters import upsample
 
@@ -35,10 +37,13 @@ __all__ = [
     "class_activation_map",
     "class_specific_units",
     "grad_cam",
+    "hires_cam",
     "largest_component_box",
+    "layer_cam",
     "localization_error",
     "pooling_head",
     "receptive_field_crop",
+    "score_cam",
     "upsample",
     "weighted_maps",
 ]

@@ -1,4 +1,4 @@
-"""Grad-CAM: class activation maps for networks with any head."""
+"""Grad-CAM and its relatives: class activation maps for networks with any head, weighed by slopes."""
 
 import warnings
 
@@ -36,14 +36,74 @@ def grad_cam(
 
     Source: Selvaraju et al., ICCV 2017, section 3.
     """
+    maps, slopes, several = _at_layer(model, x, target, layer)
+    mixed = weighted_maps(maps, slopes.mean((-2, -1)))  # (B, K, h, w)
+    mixed = torch.relu_(mixed) if relu else mixed
+    return mixed if several else mixed[:, 0]
+
+
+def hires_cam(
+    model: nn.Module, x: Tensor, target: Target = None, layer: Layer | None = None, *, relu: bool = False
+) -> Tensor:
+    """HiResCAM: the feature maps of a layer, each weighed place by place by the logit's gradient there.
+
+    Implements :eq:`eq-hires-cam`: sum_k dS_c/df_k(u) f_k(u), chapter 3. Grad-CAM averages the gradient over the places
+    first, and can so mark places that the score does not use.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K maps an image; each image's top class when left out.
+        layer: as for `grad_cam`.
+        relu: keep only the evidence for the class.
+
+    Returns:
+        Maps, (B, h, w) or (B, K, h, w), at the layer's resolution, signed unless `relu`. Behind the layer one linear
+        layer: their sum plus the bias is the logit.
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    Source: Draelos, Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations", arXiv 2011.08891, section 4.
+    """
+    maps, slopes, several = _at_layer(model, x, target, layer)
+    mixed = (slopes * maps[:, None]).sum(2)  # (B, K, h, w)
+    mixed = torch.relu_(mixed) if relu else mixed
+    return mixed if several else mixed[:, 0]
+
+
+def layer_cam(model: nn.Module, x: Tensor, target: Target = None, layer: Layer | None = None) -> Tensor:
+    """LayerCAM: as HiResCAM, of the positive gradients alone, so that early layers give maps too.
+
+    Implements :eq:`eq-layer-cam`: relu(sum_k relu(dS_c/df_k(u)) f_k(u)), chapter 3.
+
+    Args:
+        model: network that maps (B, C, H, W) to logits (B, classes); it is left as it was found.
+        x: images, (B, C, H, W), normalised as the network expects.
+        target: class index, (B,) indices, or (B, K) for K maps an image; each image's top class when left out.
+        layer: as for `grad_cam`.
+
+    Returns:
+        Maps, (B, h, w) or (B, K, h, w), at the layer's resolution; not negative.
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    Source: Jiang et al., "LayerCAM: exploring hierarchical class activation maps for localization", IEEE TIP 2021,
+    equations 6 to 8.
+    """
+    maps, slopes, several = _at_layer(model, x, target, layer)
+    mixed = torch.relu_((slopes.clamp_min(0) * maps[:, None]).sum(2))  # (B, K, h, w)
+    return mixed if several else mixed[:, 0]
+
+
+def _at_layer(model: nn.Module, x: Tensor, target: Target, layer: Layer | None) -> tuple[Tensor, Tensor, bool]:
+    """Feature maps (B, C, h, w), the logits' gradients there (B, K, C, h, w), and whether the target has a K axis."""
     layer = last_feature_layer(model, x) if layer is None else single_layer(model, layer)
     at_layer = gradients(model, x, target, layer)
     maps, slopes = at_layer.activations[layer], at_layer.gradients[layer]
     if check_feature_maps(maps, layer, model, x)[0, 0].numel() == 1:
         layers = suggested_layers(model, x)
-        warnings.warn(f"{layer!r} has maps of one place, which cannot say where; others are {layers}", stacklevel=2)
-    alpha = slopes.mean((-2, -1))  # (B, C) or (B, K, C)
-    several = alpha.ndim == 3
-    mixed = weighted_maps(maps, alpha if several else alpha[:, None])  # (B, K, h, w)
-    mixed = torch.relu_(mixed) if relu else mixed
-    return mixed if several else mixed[:, 0]
+        warnings.warn(f"{layer!r} has maps of one place, which cannot say where; others are {layers}", stacklevel=3)
+    several = slopes.ndim == 5
+    return maps, slopes if several else slopes[:, None], several

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from helpers._validate import Target, check_choice, check_images, describe
-from helpers.cam import class_activation_map, grad_cam, upsample
+from helpers.cam import class_activation_map, grad_cam, hires_cam, layer_cam, score_cam, upsample
 from helpers.capture import Layer
 from helpers.licnn import attention_map
 from helpers.metrics import edge_map
@@ -21,6 +21,7 @@ from helpers.saliency import (
     input_gradient,
     integrated_gradients,
     occlusion,
+    rise,
     smooth_gradient,
 )
 
@@ -55,8 +56,12 @@ METHODS: dict[str, Method] = {
     "smooth_gradient": Method(smooth_gradient, "colours", GRADIENTS),
     "guided_backprop": Method(guided_backprop, "colours", "ReLUs, as modules or as functions"),
     "occlusion": Method(occlusion, "image", "nothing but logits"),
+    "rise": Method(rise, "image", "nothing but logits"),
     "class_activation_map": Method(class_activation_map, "layer", "a global average and one linear layer at its end"),
     "grad_cam": Method(grad_cam, "layer", "a layer with feature maps", layer="layer"),
+    "hires_cam": Method(hires_cam, "layer", "a layer with feature maps", layer="layer"),
+    "layer_cam": Method(layer_cam, "layer", "a layer with feature maps", layer="layer"),
+    "score_cam": Method(score_cam, "layer", "a layer with feature maps", layer="layer"),
     "attention_map": Method(attention_map, "image", "ReLU modules with feature maps, or layers=", layer="layers"),
 }
 

@@ -32,7 +32,17 @@ from tqdm.auto import tqdm
 from helpers.compare import METHODS, explain
 from helpers.device import widest_float
 from helpers.experiments.environment import code_hash, run_environment, tensors_hash
-from helpers.experiments.matrix_oracles import CLASSES, NETWORKS, ORACLES, SAMPLES, STEPS, Network
+from helpers.experiments.matrix_oracles import (
+    CELLS,
+    CHANNELS,
+    CLASSES,
+    MASKS,
+    NETWORKS,
+    ORACLES,
+    SAMPLES,
+    STEPS,
+    Network,
+)
 from helpers.experiments.report import Record, cached_part, header, run_record
 from helpers.experiments.run_files import RunError
 from helpers.results import long_table
@@ -42,7 +52,12 @@ SEED, IMAGES = 0, 2
 STATISTICS = 8  # images from which batch normalisation takes its means and variances
 MOVED = 0.1  # standard deviation of what is added to constants
 TOLERANCE = 1e-8  # relative, of double precision
-OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": STEPS}, "smooth_gradient": {"samples": SAMPLES}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": STEPS},
+    "smooth_gradient": {"samples": SAMPLES},
+    "rise": {"masks": MASKS, "cells": CELLS},
+    "score_cam": {"channels": CHANNELS},
+}
 QUOTED = re.compile("'([^']+)'")  # names of layers in a sentence
 
 

@@ -24,6 +24,8 @@ from torchvision.models.maxvit import MaxVit
 CLASSES = 7
 SIZE = (64, 96)  # pixels, height and width: not square, so that a map on its side would not fit
 STEPS, SAMPLES = 5, 4  # of integrated gradients and SmoothGrad
+MASKS, CELLS, KEEP = 5, 3, 0.5  # of RISE
+CHANNELS = 6  # of Score-CAM
 SPREAD = 0.15  # of SmoothGrad's noise, in shares of an image's range
 ZONE, AVERAGE, DIFFERENCE = 7, 0.1, 0.9  # k, a and b of LICNN
 TOLERANCE = 1e-9  # of the check that a class activation map and the bias make the logit
@@ -235,6 +237,21 @@ def watched(modules: Sequence[nn.Module], seen: Callable[[Tensor], Tensor]) -> I
             hook.remove()
 
 
+@torch.no_grad()
+def rise(model: nn.Module, network: Network, image: Tensor, label: int) -> Tensor:
+    """The mean probability over masks, each place counting where a mask leaves it visible."""
+    draw = torch.Generator().manual_seed(0)
+    seen = torch.rand(MASKS, 1, CELLS, CELLS, generator=draw) < KEEP
+    cell = [math.ceil(side / CELLS) for side in network.size]
+    down, right = (torch.randint(0, side, (MASKS,), generator=draw).tolist() for side in cell)
+    total = torch.zeros_like(image[0, 0])
+    for grid, i, j in zip(seen[:, 0], down, right, strict=True):
+        large = stretched(grid.to(image), ((CELLS + 1) * cell[0], (CELLS + 1) * cell[1]))
+        mask = large[i : i + network.size[0], j : j + network.size[1]]
+        total += model(image * mask)[0].softmax(0)[label] * mask
+    return total / KEEP / MASKS
+
+
 def last_maps(model: nn.Module, network: Network, image: Tensor, label: int) -> tuple[Tensor, Tensor, Tensor]:
     """The last feature maps (C, h, w), the gradient of the logit there, and the logit."""
     outputs: list[Tensor] = []
@@ -267,6 +284,39 @@ def grad_cam(model: nn.Module, network: Network, image: Tensor, label: int) -> T
     total = torch.zeros_like(maps[0])
     for features, gradient in zip(maps, slopes, strict=True):
         total += gradient.sum() / gradient.numel() * features
+    return stretched(total.clamp(min=0), network.size)
+
+
+def hires_cam(model: nn.Module, network: Network, image: Tensor, label: int) -> Tensor:
+    """The last maps by their gradients, place by place."""
+    maps, slopes, _ = last_maps(model, network, image, label)
+    total = torch.zeros_like(maps[0])
+    for features, gradient in zip(maps, slopes, strict=True):
+        total += gradient * features
+    return stretched(total, network.size)
+
+
+def layer_cam(model: nn.Module, network: Network, image: Tensor, label: int) -> Tensor:
+    """The last maps by their positive gradients, place by place; where positive."""
+    maps, slopes, _ = last_maps(model, network, image, label)
+    total = torch.zeros_like(maps[0])
+    for features, gradient in zip(maps, slopes, strict=True):
+        total += torch.where(gradient > 0, gradient, 0) * features
+    return stretched(total.clamp(min=0), network.size)
+
+
+def score_cam(model: nn.Module, network: Network, image: Tensor, label: int) -> Tensor:
+    """The last maps that vary most, by the softmax of the logits of the image seen through each; where positive."""
+    maps, _, _ = last_maps(model, network, image, label)
+    spread = [(-float(features.std(correction=0)), k) for k, features in enumerate(maps)]
+    used, scores = [k for _, k in sorted(spread)[:CHANNELS]], []
+    for k in used:
+        mask = stretched(maps[k], network.size)
+        mask = mask - mask.min()
+        with torch.no_grad():
+            scores.append(model(image * (mask / mask.max() if mask.any() else mask))[0, label])
+    weights = torch.stack(scores).softmax(0)
+    total = sum((weight * maps[k] for weight, k in zip(weights, used, strict=True)), torch.zeros_like(maps[0]))
     return stretched(total.clamp(min=0), network.size)
 
 
@@ -352,7 +402,11 @@ ORACLES: dict[str, Oracle] = {
     "smooth_gradient": smooth_gradient,
     "guided_backprop": image_by_image(guided_backprop),
     "occlusion": image_by_image(occlusion),
+    "rise": image_by_image(rise),
     "class_activation_map": image_by_image(class_activation_map),
     "grad_cam": image_by_image(grad_cam),
+    "hires_cam": image_by_image(hires_cam),
+    "layer_cam": image_by_image(layer_cam),
+    "score_cam": image_by_image(score_cam),
     "attention_map": image_by_image(attention_map),
 }

@@ -3,8 +3,8 @@
 Near an image a network is almost linear, S(x + d) = S(x) + w . d: the gradient w of a class score says how much each
 pixel would change it. Averaged over noisy copies it is SmoothGrad; averaged on the way from a blank image, times that
 way, integrated gradients. Occlusion does not differentiate: it covers a part of the image and looks at what the score
-loses. A class model is the image at which an ascent along the gradient ends. `saliency_box` draws a box around the
-places where a map is large.
+loses; nor does RISE, which averages the score over random masks. A class model is the image at which an ascent along
+the gradient ends. `saliency_box` draws a box around the places where a map is large.
 
 One call::
 
@@ -34,6 +34,7 @@ from helpers.saliency._gradient import (
     smooth_gradient,
 )
 from helpers.saliency._occlusion import occlusion, region_occlusion
+from helpers.saliency._rise import rise
 
 __all__ = [
     "ClassModel",
@@ -45,6 +46,7 @@ __all__ = [
     "integrated_gradients",
     "occlusion",
     "region_occlusion",
+    "rise",
     "saliency_box",
     "smooth_gradient",
 ]

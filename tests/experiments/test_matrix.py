@@ -159,7 +159,7 @@ def test_the_command_writes_a_record(run, tmp_path):
     record = read_back(tmp_path / "matrix.csv")
     assert record["network"].unique().tolist() == ["small", "smooth"]
     assert record.groupby(["network", "table"]).size().to_dict() == {
-        ("small", "right"): 10, ("smooth", "right"): 7, ("smooth", "refused"): 3,
+        ("small", "right"): 14, ("smooth", "right"): 11, ("smooth", "refused"): 3,
     }  # fmt: skip
     assert list(record.attrs["sentences"]) == ["smooth"]
     assert list(record.attrs["sentences"]["smooth"]) == ["guided_backprop", "class_activation_map", "attention_map"]

@@ -70,7 +70,11 @@ FEW = {
     "integrated_gradients": {"steps": 3},
     "smooth_gradient": {"samples": 2},
     "occlusion": {"window": 8, "stride": 8},
+    "rise": {"masks": 5, "cells": 3},
     "grad_cam": {"layer": "5"},
+    "hires_cam": {"layer": "5"},
+    "layer_cam": {"layer": "5"},
+    "score_cam": {"layer": "5"},
 }
 METHODS = {
     name: lambda net, name=name: explain(net, X, name, [[0, 1], [2, 1]], **FEW.get(name, {}))
@@ -107,7 +111,8 @@ OTHERS = {
 }  # fmt: skip
 CALLS = METHODS | OTHERS
 WITHOUT_GRADIENTS = {
-    "occlusion", "class_activation_map", "activations", "masked_forward", "logits", "top_classes", "ablated_logits",
+    "occlusion", "rise", "score_cam",
+    "class_activation_map", "activations", "masked_forward", "logits", "top_classes", "ablated_logits",
     "activations_up_to", "logits_from", "feature_layers", "region_occlusion", "pooling_head", "class_specific_units",
     "receptive_field_crop", "deletion", "occlusion_on_leaves", "ablation_errors", "mean_excitation_weights",
     "position_readout", "accuracy_under_blur", "layer_costs", "unit_gradient", "label_map", "search",
@@ -148,8 +153,10 @@ def test_a_backward_that_raises_leaves_no_trace(name):
 
 
 AT_A_LAYER = {
-    "explain, grad_cam": lambda net, layer: explain(net, X, "grad_cam", 1, layer),
-    "explain, attention_map": lambda net, layer: explain(net, X, "attention_map", 1, layer),
+    **{
+        f"explain, {name}": lambda net, layer, name=name: explain(net, X, name, 1, layer)
+        for name in ("grad_cam", "hires_cam", "layer_cam", "score_cam", "attention_map")
+    },
     "explain, several": lambda net, layer: explain(net, X, "attention_map", 1, [layer]),
     "grad_cam": lambda net, layer: cam.grad_cam(net, X, 1, layer),
     "attention_map": lambda net, layer: licnn.attention_map(net, X, 1, layers=layer),

@@ -91,7 +91,8 @@ def classifier(*layers):
     return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
 
 
-GRADIENT_METHODS = [name for name in compare.METHODS if name not in ("occlusion", "class_activation_map")]
+WITHOUT = ("occlusion", "rise", "class_activation_map", "score_cam")
+GRADIENT_METHODS = [name for name in compare.METHODS if name not in WITHOUT]
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 

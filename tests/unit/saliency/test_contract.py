@@ -18,6 +18,7 @@ from helpers.saliency import (
     integrated_gradients,
     occlusion,
     region_occlusion,
+    rise,
     smooth_gradient,
 )
 
@@ -30,10 +31,11 @@ METHODS = {
     "smooth_gradient": partial(smooth_gradient, samples=3),
     "guided_backprop": guided_backprop,
     "occlusion": partial(occlusion, window=3, stride=2),
+    "rise": partial(rise, masks=5, cells=3),
     "region_occlusion": partial(region_occlusion, regions=REGIONS),
 }
 IN_PASSES = {
-    name: METHODS[name] for name in ("integrated_gradients", "smooth_gradient", "occlusion", "region_occlusion")
+    name: METHODS[name] for name in ("integrated_gradients", "smooth_gradient", "occlusion", "rise", "region_occlusion")
 }
 each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 each_method_in_passes = pytest.mark.parametrize("method", IN_PASSES.values(), ids=IN_PASSES)
