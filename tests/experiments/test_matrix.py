@@ -182,7 +182,7 @@ REFUSED = {
 
 def test_the_published_matrix_has_no_third_answer(published):
     cells = published.set_index(["network", "method"])["table"]
-    assert len(cells) == cells.index.nunique() == 200
+    assert len(cells) == cells.index.nunique() == 280
     assert set(cells.index) == {(network.name, method) for network in O.NETWORKS for method in compare.METHODS}
     assert set(cells) == {"right", "refused"}
     assert published.query("table == 'right'")["value"].max() <= M.TOLERANCE
