@@ -9,8 +9,8 @@ The networks are torchvision's, with weights drawn at random: what starts as a c
 of a ViT) is moved, and batch normalisation takes its statistics from a few images, so that nothing is right for being
 zero.
 
-One thread computes it: with random weights the slopes of efficientnet_v2_s are of 10^12, and such numbers tell the order
-in which several threads add up (they differ by 1 part in 10^4, those of one thread by 1 in 10^16).
+One thread computes it: with random weights the slopes of efficientnet_v2_s are of 10^12, and such numbers tell in which
+order several threads add up (they differ by 1 part in 10^4, those of one thread by 1 in 10^16).
 
 The record's tables:
 
