@@ -49,7 +49,8 @@ def mass_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     Raises:
         ValueError: shapes differ, maps are not finite, or masks are not bool.
 
-    Source: Wang et al., "Score-CAM", 2020 (the energy-based pointing game).
+    Source: Wang et al., "Score-CAM", 2020 (the energy-based pointing game); with the quadrants of `data.mosaics` for
+    masks it is the score of the grid pointing game, Böhle et al., CVPR 2021.
     """
     masks = _check_masked(maps, masks)
     mass = maps.clamp(min=0)
