@@ -13,18 +13,18 @@ from tools.networks_page import row
 # The methods of `helpers.compare.METHODS`, in short: all columns and the networks' names are to fit a page.
 HEADS = {
     "input_gradient": "slope",
-    "class_saliency": "saliency",
-    "gradient_times_input": "× input",
+    "class_saliency": "size",
+    "gradient_times_input": "× x",
     "integrated_gradients": "IG",
-    "smooth_gradient": "smooth",
-    "guided_backprop": "guided",
-    "occlusion": "occl.",
+    "smooth_gradient": "SG",
+    "guided_backprop": "GB",
+    "occlusion": "occ.",
     "rise": "RISE",
     "class_activation_map": "CAM",
-    "grad_cam": "Grad-CAM",
-    "hires_cam": "HiRes",
-    "layer_cam": "Layer",
-    "score_cam": "Score",
+    "grad_cam": "GC",
+    "hires_cam": "HR",
+    "layer_cam": "LC",
+    "score_cam": "SC",
     "attention_map": "LICNN",
 }
 NAMES = re.compile(r"'[^']+'(, '[^']+')*")  # of layers, which differ from network to network
