@@ -27,25 +27,27 @@ from helpers.widgets._export import exported, packed, pixels
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 64  # pixels of a picture
-OBJECT, GROUND = (11, 44), (12, 57)  # seed and index of the scene that gives the object, and of the empty one
+OBJECT = (11, 44)  # seed and index of the scene that gives it
+GROUNDS = {"stripes": (12, 57), "dots": (12, 31)}  # of those that give a ground
 NETWORKS = ("scenes-gap", "scenes-biased")
 PLACES = ((7, 7), (21, 21), (28, 35))  # upper left corners of the object in the still picture
 OPACITY = 0.6
 
 
-def parts() -> tuple[Tensor, Tensor, Tensor]:
-    """The ground (3, 64, 64), the object in its rectangle (3, h, w), both in [0, 1], and its mask (h, w) bool."""
+def parts(ground: str = "stripes") -> tuple[Tensor, Tensor, Tensor]:
+    """A ground (3, 64, 64), the object in its rectangle (3, h, w), both in [0, 1], and its mask (h, w) bool."""
     scene = data.scenes(OBJECT[1] + 1, seed=OBJECT[0])
-    ground = data.scenes(GROUND[1] + 1, seed=GROUND[0], objects=(0, 1)).images[-1]
+    seed, index = GROUNDS[ground]
+    empty = data.scenes(index + 1, seed=seed, objects=(0, 1)).images[-1]
     x0, y0, x1, y1 = scene.boxes[-1, 0].int().tolist()
-    return ground, scene.images[-1][:, y0:y1, x0:x1], scene.masks[-1, 0, y0:y1, x0:x1]
+    return empty, scene.images[-1][:, y0:y1, x0:x1], scene.masks[-1, 0, y0:y1, x0:x1]
 
 
-def pictures(places: Sequence[tuple[int, int]]) -> Tensor:
-    """The object on the ground, its upper left corner at each (row, column), (N, 3, 64, 64) in [0, 1]."""
-    ground, patch, mask = parts()
+def pictures(places: Sequence[tuple[int, int]], ground: str = "stripes") -> Tensor:
+    """The object on a ground, its upper left corner at each (row, column), (N, 3, 64, 64) in [0, 1]."""
+    empty, patch, mask = parts(ground)
     height, width = mask.shape
-    placed = ground.repeat(len(places), 1, 1, 1)
+    placed = empty.repeat(len(places), 1, 1, 1)
     for picture, (top, left) in zip(placed, places, strict=True):
         picture[:, top : top + height, left : left + width][:, mask] = patch[:, mask]
     return placed
@@ -53,8 +55,9 @@ def pictures(places: Sequence[tuple[int, int]]) -> Tensor:
 
 def explorable() -> Explorable:
     """The object to be moved over the ground, and what both networks make of it, computed in the reader's browser."""
-    ground, patch, mask = parts()
-    arrays = {"ground": pixels(ground), "shape": pixels(patch), "mask": packed(mask.to(torch.uint8))}
+    _, patch, mask = parts()
+    arrays = {"shape": pixels(patch), "mask": packed(mask.to(torch.uint8))}
+    arrays |= {f"ground {name}": pixels(parts(name)[0]) for name in GROUNDS}
     layers = {}
     for title, name in zip(("network one", "network two"), NETWORKS, strict=True):
         net = networks.load(name, "cpu")
@@ -62,7 +65,8 @@ def explorable() -> Explorable:
         arrays |= own
     card, (top, left) = net.card, PLACES[1]
     settings = {"networks": layers, "classes": list(card.classes), "mean": list(card.mean), "std": list(card.std)}
-    return Explorable("cover", {"top": top, "left": left}, arrays, settings, still(), "")
+    settings["grounds"] = list(GROUNDS)
+    return Explorable("cover", {"top": top, "left": left, "ground": 0}, arrays, settings, still(), "")
 
 
 def evidence(name: str, images: Tensor) -> tuple[Tensor, list[str], Tensor]:

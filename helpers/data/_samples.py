@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,7 +67,7 @@ def imagenet_sample(size: int = 224, *, crop: float = CROP) -> Photos:
     return Photos(images, labels, _no_boxes(len(paths)), wnids, tuple(name.replace("_", " ") for name in names))
 
 
-def picture_folder(folder: str | os.PathLike[str], size: int = 224, *, crop: float = CROP) -> Photos:
+def picture_folder(folder: Path | str, size: int = 224, *, crop: float = CROP) -> Photos:
     """Load photographs of one's own from a folder that holds a folder for each class.
 
     Args:

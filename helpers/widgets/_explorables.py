@@ -20,7 +20,7 @@ from helpers.search import label_map
 from helpers.widgets._explorable import Explorable
 from helpers.widgets._export import exported, packed, pixels, rounded
 
-MOST_STEPS = 8  # of integrated gradients, each a pass forwards and one back
+MOST_STEPS = 6  # of integrated gradients, each a pass forwards and one back
 
 
 def kernel_explorable(image: Tensor, presets: Mapping[str, Sequence[Sequence[float]]]) -> Explorable:
@@ -46,7 +46,7 @@ def kernel_explorable(image: Tensor, presets: Mapping[str, Sequence[Sequence[flo
     first = next(iter(presets))
     weights = [float(weight) for row in presets[first] for weight in row]
     height, width = image.shape
-    place = {"row": height // 3, "column": width // 2, "stride": 1, "padding": 1, "relu": False}
+    place = {"row": height // 3, "column": width // 2, "stride": 1, "padding": 1, "relu": False, "whole": False}
     seen = torch.nn.functional.conv2d(
         image[None, None].float(), torch.tensor(weights, device=image.device).view(1, 1, 3, 3), padding=1
     )
@@ -113,7 +113,8 @@ def question_explorable(model: nn.Sequential, images: Mapping[str, Tensor], targ
     target = check_count(target, "target", 0, len(card.classes) - 1)
     layers, arrays = exported(model)
     side = pictures.shape[-1]
-    state = {"picture": 0, "target": target, "method": 0, "steps": 4, "patch": side // 4, "row": 0, "column": 0}
+    state = {"picture": 0, "target": target, "method": 0, "steps": 4, "patch": side // 4}
+    state |= {"row": 3 * side // 8, "column": 3 * side // 8}
     return Explorable(
         "question",
         state,
@@ -262,6 +263,7 @@ def gaze_explorable(
     r_min: float = R_MIN,
     *,
     model: nn.Sequential | None = None,
+    labels: Sequence[int] | None = None,
     r_max: float = 1.0,
 ) -> Explorable:
     """Move the gaze over a picture: the retina's circles, its view, and what the view still tells.
@@ -272,6 +274,7 @@ def gaze_explorable(
         r_min: radius of the innermost circle, in half the image's shorter side.
         model: a network of the book that sees log-polar views: what it makes of the view is shown too. It brings its
             own `size` and `r_min`.
+        labels: the true class of each picture, with a network: whether it is right is said too.
         r_max: radius of the outermost circle; a network's retina keeps its 32 to 1 between that and the innermost.
 
     Returns:
@@ -291,7 +294,10 @@ def gaze_explorable(
         arrays = {name: pixels((image * 255).round() / 255) for name, image in images.items()}
     else:
         settings["layers"], weights = exported(model)
-        settings |= _about(_log_polar_card(model))
+        settings |= _about(card := _log_polar_card(model))
+        if labels is not None:
+            settings["labels"] = [check_count(label, "labels", 0, len(card.classes) - 1) for label in labels]
+            check_count(len(settings["labels"]), "the number of labels", len(images), len(images))
         arrays |= weights
         size, r_min = SIZE, R_MIN * r_max
     first = next(iter(images))

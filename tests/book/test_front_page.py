@@ -29,20 +29,30 @@ def test_the_table_has_a_row_for_each_page() -> None:
     assert re.findall(r'blob/notebooks/(\w+)\.ipynb"', table) == [chapter.name for chapter in chapters(ROOT)]
 
 
-def test_wherever_the_square_stands_one_network_says_square_and_the_other_disk() -> None:
+def test_wherever_the_square_stands_on_stripes_one_network_says_square_and_the_other_disk() -> None:
     from tools import cover
 
     _, _, mask = cover.parts()
     down, across = (range(0, cover.SIDE - side + 1, 4) for side in mask.shape)
-    images = cover.pictures([(top, left) for top in down for left in across])
-    said = [set(cover.evidence(name, images)[1]) for name in cover.NETWORKS]
-    assert said == [{"square"}, {"disk"}]  # the words of the front page
+    places = [(top, left) for top in down for left in across]
+    said = [
+        [set(cover.evidence(name, cover.pictures(places, ground))[1]) for name in cover.NETWORKS]
+        for ground in cover.GROUNDS
+    ]
+    assert said == [[{"square"}, {"disk"}], [{"square"}, {"square"}]]  # the words of the front page
 
 
 def test_the_picture_hands_both_networks_over() -> None:
     given = json.loads(re.search(r'data-explorable="cover"><script[^>]*json">(.*?)</script>', front_page.cover())[1])
     assert list(given["settings"]["networks"]) == ["network one", "network two"]
-    assert {"scenes-gap.fc.weight", "scenes-biased.fc.weight", "ground", "shape", "mask"} <= given["arrays"].keys()
+    assert {
+        "scenes-gap.fc.weight",
+        "scenes-biased.fc.weight",
+        "ground stripes",
+        "ground dots",
+        "shape",
+        "mask",
+    } <= given["arrays"].keys()
 
 
 def test_the_build_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+# The rules of the search as the browser names them, and as `helpers.search` does.
+RULES = {
+    "information gain": "information_gain",
+    "the bound on it, IGUB": "information_gain_bound",
+    "confidence": "max_confidence",
+    "fused confidence": "fused_confidence",
+    "a search that is told the label": "known_label",
+    "the middle first": "center",
+}
+
 
 class Times(nn.Module):
     """Feature maps times one number a channel."""

@@ -1,6 +1,6 @@
 // From evidence to a box: the class activation map of one of two networks, its threshold, its box, and how well that fits.
 import { forward, last, asMaps, normalized, imageOf, regions, boxAround, softmax, argmax, resized, weighed } from "./nn.js";
-import { arrays, network, live, make, canvas, draw, greyed, outline, MARKS, limits, colourBar, bars, select, slider, shown, percent } from "./ui.js";
+import { arrays, network, live, make, canvas, draw, greyed, outline, curve, MARKS, limits, colourBar, bars, select, slider, shown, percent } from "./ui.js";
 
 // x0, y0, x1, y1 around the largest connected region (diagonal neighbours touch) above a share of the map's maximum.
 export function largestBox({ data, h, w }, threshold) {
@@ -28,11 +28,14 @@ export function render({ model, el }) {
   const bar = colourBar("signed"), scores = bars(classes);
   const frame = live(model, el, view), state = frame.state;
 
-  const which = select("picture", { options: pictures, value: pictures[state().picture], change: (name) => frame.set({ picture: pictures.indexOf(name) }) });
+  const which = select("picture", { options: pictures, value: pictures[state().picture], change: (name) => frame.set({ picture: pictures.indexOf(name), target: said(pictures.indexOf(name)) }) });
   const net = select("network", { options: Object.keys(nets), value: state().network, change: (name) => frame.set({ network: name }) });
   const target = select("class", { options: classes, value: classes[state().target], change: (name) => frame.set({ target: classes.indexOf(name) }) });
-  const threshold = slider("threshold", { min: 0, max: 0.95, step: 0.05, value: state().threshold, words: (value) => `${Math.round(100 * value)} %`, change: (value) => frame.set({ threshold: value }) });
-  const shift = slider("added to all weights", { min: -1, max: 1, step: 0.05, value: state().shift, words: shown, change: (value) => frame.set({ shift: value }) });
+  const threshold = slider("threshold, of the map's maximum", { min: 0, max: 0.95, step: 0.05, value: state().threshold, words: (value) => `${Math.round(100 * value)} %`, change: (value) => frame.set({ threshold: value }) });
+  const shift = slider("added to all weights", { min: -0.3, max: 0.3, step: 0.02, value: state().shift, words: shown, change: (value) => frame.set({ shift: value }) });
+
+  const said = (index) => argmax(last(forward(nets[state().network], normalized(imageOf(all, index, colours), mean, std))).data);
+  const graph = canvas(200, 110, "");
 
   function view(now) {
     const seen = imageOf(all, now.picture, colours), x = normalized(seen, mean, std);
@@ -56,16 +59,20 @@ export function render({ model, el }) {
     picture.setAttribute("aria-label", `The picture: ${pictures[now.picture]}, with the true box and that of the map.`);
     result.setAttribute("aria-label", `The class activation map for ${classes[now.target]}.`);
     el.result = { map: map.data, box, fits, chances };
-    const found = box ? `The map's box and the true one share ${shown(100 * fits)} % of their union` : "No place speaks for the class, so there is no box";
-    return `The network says ${classes[best]} (${percent(chances[best])}). ${found}; half is what counts as found.`;
+    const shares = Array.from({ length: 20 }, (_, i) => { const one = largestBox(map, i / 20); return one ? overlap(one, truth) : 0; });
+    curve(graph, shares, 0.5, now.threshold / 0.95, `Union shared at thresholds from 0 to 95 %: at most ${shown(100 * Math.max(...shares))} %.`);
+    const found = box ? `The map's box and the true one share ${shown(100 * fits)} % of their union: ${fits >= 0.5 ? "found" : "not found"}, for which it takes half` : "No place speaks for the class, so there is no box";
+    return `The network says ${classes[best]} (${percent(chances[best])}). ${now.target === best ? "" : `Asked about ${classes[now.target]}, which it does not say: `}${found}.${now.shift ? " The probabilities are those without the number that was added." : ""}`;
   }
 
   el.append(
     make("div", { class: "explorable-controls" }, which.node, net.node, target.node, threshold.node, shift.node),
+    frame.words,
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "yellow: the true box; orange, dashed: the map's")),
-      make("figure", { class: "explorable-panel" }, result, bar.node),
+      make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "blue: the true box; orange, dashed: the map's")),
+      make("figure", { class: "explorable-panel" }, result, bar.node, make("figcaption", {}, "the class activation map")),
+      make("figure", { class: "explorable-panel" }, graph, make("figcaption", {}, "union shared (0 to 1) over the threshold (0 to 95 %); dashed: a half")),
       make("figure", { class: "explorable-panel" }, scores.node, make("figcaption", {}, "probabilities; the class asked about is marked"))),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

@@ -1,6 +1,6 @@
 // Two networks, one picture: a shape that can be moved over a ground, and the class activation maps of what each says.
 import { forward, last, asMaps, maps, normalized, softmax, argmax, resized, weighed } from "./nn.js";
-import { arrays, network, live, make, canvas, draw, greyed, limits, movable, percent } from "./ui.js";
+import { arrays, network, live, make, canvas, draw, greyed, limits, movable, select, percent } from "./ui.js";
 
 // The shape on the ground, its upper left corner at so many pixels.
 export function placed(ground, shape, mask, top, left) {
@@ -20,10 +20,11 @@ export function evidence(layers, picture, mean, std) {
 }
 
 export function render({ model, el }) {
-  const { networks, classes, mean, std } = model.get("settings");
-  const values = arrays(model), ground = asMaps(values.ground), shape = asMaps(values.shape), mask = values.mask.data;
+  const { networks, classes, mean, std, grounds } = model.get("settings");
+  const values = arrays(model), all = grounds.map((name) => asMaps(values[`ground ${name}`])), ground = all[0], shape = asMaps(values.shape), mask = values.mask.data;
   const nets = Object.entries(networks).map(([name, layers]) => ({ name, layers: network(layers, values), node: canvas(256, 256, ""), text: make("figcaption") }));
   const picture = canvas(256, 256, ""), frame = live(model, el, view), state = frame.state;
+  const which = select("ground", { options: grounds, value: grounds[0], change: (name) => frame.set({ ground: grounds.indexOf(name) }) });
   const down = ground.h - shape.h, across = ground.w - shape.w;
   const inside = (value, most) => Math.max(0, Math.min(most, Math.round(value)));
   const to = (top, left) => frame.set({ top: inside(top, down), left: inside(left, across) });
@@ -35,8 +36,9 @@ export function render({ model, el }) {
     if (node !== picture) node.tabIndex = -1; // one stop for the tab key is enough
   }
 
-  function view({ top, left }) {
-    const seen = placed(ground, shape, mask, top, left), said = [];
+  function view({ top, left, ground: number }) {
+    which.set(grounds[number]);
+    const seen = placed(all[number], shape, mask, top, left), said = [];
     el.result = { maps: [], best: [] };
     draw(picture, seen);
     for (const { name, layers, node, text } of nets) {
@@ -46,7 +48,7 @@ export function render({ model, el }) {
       draw(node, greyed(seen));
       draw(node, map, { kind: "signed", low, high, alpha: 0.6, smooth: true });
       said.push(`${name} says “${classes[best]}” (${percent(chance)})`);
-      text.textContent = said[said.length - 1];
+      text.textContent = `${said[said.length - 1]}: red speaks for it, blue against`;
       node.setAttribute("aria-label", `Where the score that ${name} gives to ${classes[best]} comes from.`);
     }
     picture.setAttribute("aria-label", `A shape on a ground, ${top} pixels from the top and ${left} from the left; arrow keys move it.`);
@@ -56,6 +58,7 @@ export function render({ model, el }) {
   const panel = (node, text) => make("figure", { class: "explorable-panel" }, node, text);
   frame.words.classList.add("explorable-quiet"); // the captions say it
   el.append(
+    make("div", { class: "explorable-controls" }, which.node),
     make("div", { class: "explorable-stage explorable-three" }, panel(picture, make("figcaption", {}, "the picture: move the square")), ...nets.map(({ node, text }) => panel(node, text))),
     frame.words, frame.quiet);
   frame.show();

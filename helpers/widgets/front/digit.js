@@ -1,6 +1,6 @@
 // Draw a digit, move it, and see what every layer of a small network makes of it.
 import { forward, last, after, asMaps, zeros, imageOf, stroke, softmax, argmax, linear, boxAround } from "./nn.js";
-import { arrays, network, live, make, canvas, draw, cross, MARKS, limits, bars, button, checkbox, slider, movable, shown, percent, select } from "./ui.js";
+import { arrays, network, live, make, canvas, draw, cross, line, MARKS, limits, bars, button, checkbox, slider, movable, shown, percent, select } from "./ui.js";
 
 // A sheet moved by whole pixels; what comes in from outside is black.
 export function shifted(x, below, beside) {
@@ -23,7 +23,7 @@ export function render({ model, el }) {
   const values = arrays(model), net = network(layers, values);
   const all = asMaps(values.digits), side = all.w, scale = Math.round(224 / side);
   const paper = canvas(side * scale, side * scale, "");
-  const probabilities = bars(digits);
+  const probabilities = bars(digits), what = make("figcaption");
   const sheets = names.map((name) => ({ name, node: make("canvas", { role: "img" }), text: make("figcaption") }));
   const frame = live(model, el, view);
   let ink = null, pen = [side / 2, side / 2]; // what was drawn by hand, in place of a digit; where the keys' pen is
@@ -33,12 +33,18 @@ export function render({ model, el }) {
   const most = Math.floor(side / 2), inside = (value) => Math.max(-most, Math.min(most, value));
   const drag = (label, key) => slider(label, { min: -most, max: most, step: 1, value: frame.state()[key], change: (value) => frame.set({ [key]: value }) });
   const down = drag("down", "down"), right = drag("right", "right");
-  const clear = button("a clean sheet", () => reset(zeros(1, side, side)));
-  const keys = checkbox("the arrow keys draw", { value: false, change: () => {} });
+  const drawing = checkbox("draw instead of moving", { value: false, change: () => frame.soon() });
+  const clear = button("a clean sheet", () => { drawing.set(true); reset(zeros(1, side, side)); });
+  let held = null; // where the digit was taken hold of, and where it was then
+  paper.addEventListener("pointerdown", () => { held = null; }, { capture: true });
   movable(paper, {
-    move: (x, y) => spot(x * side, y * side),
+    move: (x, y) => {
+      if (drawing.input.checked) return spot(x * side, y * side);
+      held ??= { x, y, ...frame.state() };
+      frame.set({ down: inside(held.down + Math.round((y - held.y) * side)), right: inside(held.right + Math.round((x - held.x) * side)) });
+    },
     nudge: (dx, dy) => {
-      if (keys.input.checked) spot(pen[0] + dx, pen[1] + dy);
+      if (drawing.input.checked) spot(pen[0] + dx, pen[1] + dy);
       else frame.set({ down: inside(frame.state().down + dy), right: inside(frame.state().right + dx) });
     },
   });
@@ -58,17 +64,21 @@ export function render({ model, el }) {
     draw(paper, image);
     const place = linear(after(trace, rule), { out: 2, weight: values["rule.weight"].data, bias: values["rule.bias"].data }).data;
     el.result = { logits: last(trace).data, place };
-    cross(paper, (place[1] + 0.5) * scale, (place[0] + 0.5) * scale, MARKS.own);
     for (const { name, node, text } of sheets) tile(node, after(trace, name), text, name);
     probabilities.set(chances, best);
     down.set(state.down);
     right.set(state.right);
     which.set(digits[state.digit]);
-    paper.setAttribute("aria-label", `A sheet of ${side} by ${side} pixels. Draw on it, or move what is drawn by the arrow keys: now ${state.down} down and ${state.right} to the right.`);
-    const true_ = middle(image), says = `the network says ${digits[best]} (${percent(chances[best])})`;
-    if (!true_) return `The sheet is empty, and ${says}.`;
-    const off = Math.hypot(place[0] - true_[0], place[1] - true_[1]);
-    return `${ink ? "To what you drew" : `To the ${digits[state.digit]}`}${state.down || state.right ? `, moved ${state.down} down and ${state.right} to the right,` : ""} ${says}. The rule that reads the place from ${rule} is ${shown(off)} pixels off.`;
+    const truth = middle(image), says = `the network says ${digits[best]} (${percent(chances[best])})`;
+    paper.setAttribute("aria-label", `A sheet of ${side} by ${side} pixels with ${ink ? "your drawing" : `the digit ${digits[state.digit]}`}; arrow keys ${drawing.input.checked ? "draw" : "move it"}.`);
+    what.textContent = drawing.input.checked ? "draw here" : "drag it, or use the arrow keys";
+    if (!truth) return `The sheet is empty, and all the same ${says}.`;
+    line(paper, MARKS.truth, (pen) => pen.arc((truth[1] + 0.5) * scale, (truth[0] + 0.5) * scale, 6, 0, 2 * Math.PI));
+    cross(paper, (place[1] + 0.5) * scale, (place[0] + 0.5) * scale, MARKS.own);
+    const off = Math.hypot(place[0] - truth[0], place[1] - truth[1]), way = [[state.down, "up", "down"], [state.right, "to the left", "to the right"]];
+    const moves = way.filter(([by]) => by).map(([by, back, on]) => `${Math.abs(by)} ${by < 0 ? back : on}`).join(" and ");
+    const verdict = ink ? "" : best === state.digit ? ": right" : ": wrong";
+    return `${ink ? "Of what you drew" : `Of the ${digits[state.digit]}`}${moves ? `, moved ${moves},` : ""} ${says}${verdict}. The rule that reads the place from ${rule} is ${shown(off)} pixels off the middle of what can be seen.`;
   }
 
   // All maps of a layer, side by side on one scale.
@@ -90,11 +100,12 @@ export function render({ model, el }) {
   }
 
   el.append(
-    make("div", { class: "explorable-controls" }, which.node, down.node, right.node, clear, keys.node),
+    make("div", { class: "explorable-controls" }, which.node, down.node, right.node, drawing.node, clear),
+    frame.words,
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel explorable-large" }, paper, make("figcaption", {}, `draw, or move it by the arrow keys; the cross is where ${rule} says it is`)),
+      make("figure", { class: "explorable-panel explorable-large" }, paper, what, make("figcaption", {}, `blue ring: the middle; orange cross: where ${rule} says it is`)),
       make("figure", { class: "explorable-panel" }, probabilities.node, make("figcaption", {}, "what the network says"))),
-    make("div", { class: "explorable-stage" }, ...sheets.map(({ node, text }) => make("figure", { class: "explorable-panel" }, node, text))),
-    frame.words, frame.quiet);
+    make("div", { class: "explorable-stage explorable-pairs" }, ...sheets.map(({ node, text }) => make("figure", { class: "explorable-panel" }, node, text))),
+    frame.quiet);
   frame.show();
 }

@@ -111,9 +111,9 @@ export function render({ model, el }) {
 
   const which = select("picture", { options: pictures, value: state().picture, change: (name) => frame.set({ picture: name }) });
   const sign = select("weights", { options: Object.keys(SIGNS), value: Object.keys(SIGNS)[0], change: (name) => frame.set({ sign: SIGNS[name] }) });
-  const heat = slider("temperature T", { min: -4, max: 1, step: 0.25, value: state().exponent, words: (value) => shown(10 ** value), change: (value) => frame.set({ exponent: value }) });
+  const heat = slider("temperature T", { min: -4, max: 1, step: 0.25, value: state().exponent, words: (value) => String(Number((10 ** value).toPrecision(2))), change: (value) => frame.set({ exponent: value }) });
   const cut = select("cut", { options: CUTS, value: state().cut, change: (name) => frame.set({ cut: name }) });
-  const pools = checkbox("with its poolings", { value: state().pools, change: (on) => frame.set({ pools: on }) });
+  const pools = checkbox("coarse, with the network's poolings", { value: state().pools, change: (on) => frame.set({ pools: on }) });
   const some = (chosen) => () => frame.set({ on: Array.from(lost, (_, i) => (chosen.includes(i) ? 1 : 0)) });
   const half = Math.floor(filters / 2);
   const quick = [button("all on", some(order)), button(`the ${half} most missed`, some(order.slice(0, half))), button(`the ${filters - half} others`, some(order.slice(half)))];
@@ -157,7 +157,7 @@ export function render({ model, el }) {
     const most = Math.max(...all.map(Math.abs));
     switches.forEach(({ set, fill, input }, i) => {
       set(Boolean(now.on[i]));
-      fill.style.width = `${(100 * Math.abs(all[i])) / most}%`;
+      fill.style.width = `${now.on[i] ? (100 * Math.abs(all[i])) / most : 0}%`;
       input.setAttribute("aria-label", `filter ${i}, weight ${shown(all[i])}`);
     });
     const count = now.on.filter(Boolean).length;
@@ -166,7 +166,8 @@ export function render({ model, el }) {
     el.result.named = named(now.on);
     if (!count) return "All filters are silent: there is nothing to see and nothing to say.";
     const reads = boxes.length ? `It reads ${readings.map(({ best, chance }) => `${classes[best]} (${percent(chance)})`).join(", ")}` : "No region is hot enough for a box";
-    return `${count} of ${filters} filters are on, as many as ${shown(effective(weights))} of equal weight. The network still names ${percent(el.result.named)} of ${exam.length} digits. ${reads}.`;
+    const names = `With ${count === filters ? "all its filters" : `${count} of its ${filters} filters`} the network names ${percent(el.result.named)} of ${exam.length} digits.`;
+    return `${names} In the heat map ${count} filters weigh as much as ${shown(effective(weights))} equal ones would. ${reads}.`;
   }
 
   function read(x, box, on) {
@@ -186,12 +187,15 @@ export function render({ model, el }) {
   }
 
   el.append(
-    make("div", { class: "explorable-controls" }, which.node, sign.node, heat.node, cut.node, pools.node),
-    make("div", { class: "explorable-controls" }, ...quick),
+    make("p", { class: "explorable-head" }, "Filters that are on, in the network and in the heat map; the bars are their weights there"),
     make("div", { class: "explorable-switches", role: "group", "aria-label": "filters that are on; the bars are their weights" }, ...switches.map((one) => one.node)),
+    make("div", { class: "explorable-controls" }, ...quick),
+    make("p", { class: "explorable-head" }, "The heat map alone; E is the error with all filters, e the one without a filter"),
+    make("div", { class: "explorable-controls" }, which.node, sign.node, heat.node, cut.node, pools.node),
+    frame.words,
     make("div", { class: "explorable-stage" },
       make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "boxes around the hot spots, and what the network reads in them")),
       make("figure", { class: "explorable-panel" }, result, bar.node, make("figcaption", {}, "the heat map"))),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

@@ -25,13 +25,15 @@ export function moved(before, after, most = 8) {
       let sum = 0, count = 0;
       for (let i = Math.max(0, rows); i < Math.min(h, h + rows); i += 2)
         for (let j = 0; j < w; j += 2) { const d = b[i * w + ((j + columns) % w)] - a[(i - rows) * w + j]; sum += d * d; count++; }
-      if (sum / count < best) { best = sum / count; found = [rows, columns > w / 2 ? columns - w : columns]; }
+      const across = columns > w / 2 ? columns - w : columns; // of moves that do nearly as well the smallest
+      const error = (sum / count) * (1 + 1e-3 * (Math.abs(rows) + Math.abs(across)));
+      if (error < best) { best = error; found = [rows, across]; }
     }
   return found;
 }
 
 export function render({ model, el }) {
-  const { pictures, retina, layers, classes, mean, std } = model.get("settings");
+  const { pictures, retina, layers, classes, mean, std, labels } = model.get("settings");
   const loaded = arrays(model), all = Object.fromEntries(pictures.map((name) => [name, asMaps(loaded[name])]));
   const net = layers && network(layers, loaded), chances = net && bars(classes);
   const picture = canvas(288, 288, ""), view = canvas(retina.angles * 4, retina.radii * 4, ""), back = canvas(288, 288, "");
@@ -64,33 +66,35 @@ export function render({ model, el }) {
     picture.setAttribute("aria-label", `The picture, with the gaze ${Math.round(100 * now.x)} % from the left and ${Math.round(100 * now.y)} % from the top.`);
     view.setAttribute("aria-label", "The retina's view: the periphery on top, the fovea at the bottom; angles from left to right.");
     back.setAttribute("aria-label", "The picture drawn back from the view: sharp at the gaze, coarse around it.");
-    return net ? named(input) : measured(now, plain, image, seen);
+    return net ? named(now, input) : measured(now, plain, image, seen);
   }
 
-  function named(input) {
+  function named(now, input) {
     const probabilities = softmax(last(forward(net, input)).data), best = argmax(probabilities);
     el.result.chances = probabilities;
     chances.set(probabilities, best);
-    return `From here the network says ${classes[best]} (${percent(probabilities[best])}).`;
+    const truth = labels?.[pictures.indexOf(now.picture)], verdict = labels ? ` It is ${classes[truth]}: ${best === truth ? "right" : "wrong"}.` : "";
+    return `From here the network says ${classes[best]} (${percent(probabilities[best])}).${verdict}`;
   }
 
   function measured(now, plain, image, seen) {
     const centred = Math.abs(now.x - 0.5) < 0.02 && Math.abs(now.y - 0.5) < 0.02, changed = now.turn || now.zoom !== 1;
-    let what = "Turn or magnify the picture to see what becomes of the view.";
+    let what = `Turn or magnify the picture${centred ? "" : ", with the gaze in the middle,"} to see what becomes of the view.`;
     if (changed && centred) {
       const [rows, columns] = moved(logPolar(plain, [plain.w / 2, plain.h / 2], retina), seen);
-      what = `The view has moved by ${shown(columns)} columns and ${shown(rows)} rows.`;
+      what = `The view has moved by ${shown(columns)} of its ${retina.angles} columns and ${shown(rows)} of its ${retina.radii} rows.`;
     } else if (changed) what = "Away from the middle, about which the picture turns, the view does more than move.";
     return `${retina.radii * retina.angles} samples of ${image.h * image.w} pixels. ${what}`;
   }
 
   el.append(
-    make("div", { class: "explorable-controls" }, which.node, turn.node, zoom.node, circles.node, wander),
+    make("div", { class: "explorable-controls" }, which.node, ...(net ? [] : [turn.node, zoom.node]), circles.node, wander),
+    frame.words,
     make("div", { class: "explorable-stage" },
       make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "drag the gaze")),
       make("figure", { class: "explorable-panel" }, view, make("figcaption", {}, "the view: periphery on top, fovea below")),
       make("figure", { class: "explorable-panel" }, back, make("figcaption", {}, "what the view still tells"))),
     ...(net ? [make("div", { class: "explorable-stage" }, make("figure", { class: "explorable-panel" }, chances.node, make("figcaption", {}, "what the network makes of the view")))] : []),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

@@ -10,7 +10,7 @@ export function render({ model, el }) {
   const picture = canvas(image.w * scale, image.h * scale, "");
   const result = canvas(280, 280, "");
   const bar = colourBar("signed");
-  const sum = make("figcaption"), size = make("figcaption");
+  const sum = make("figcaption", { class: "explorable-lines" }), size = make("figcaption"), what = make("figcaption");
   const frame = live(model, el, view);
   const state = frame.state;
 
@@ -25,6 +25,7 @@ export function render({ model, el }) {
   const rectify = checkbox("ReLU", { value: state().relu, change: (on) => frame.set({ relu: on }) });
   const stride = slider("stride", { min: 1, max: 3, step: 1, value: state().stride, change: (value) => frame.set({ stride: value }) });
   const padding = slider("padding", { min: 0, max: 2, step: 1, value: state().padding, change: (value) => frame.set({ padding: value }) });
+  const whole = checkbox("fill the map", { value: state().whole, change: (on) => frame.set({ whole: on }) });
   const own = button("draw your own", () => {
     drawing = !drawing;
     if (drawing) image = maps(new Float32Array(image.data.length), 1, image.h, image.w);
@@ -57,14 +58,14 @@ export function render({ model, el }) {
     return { rows: along(image.h), columns: along(image.w) };
   }
 
-  function view({ weights: w, relu: rectified, stride: step, padding: around, row, column, preset }) {
+  function view({ weights: w, relu: rectified, stride: step, padding: around, row, column, preset, whole: filled }) {
     if (w.some((value) => !Number.isFinite(value))) throw new Error("every weight must be a number");
     const layer = { kernel: [3, 3], out: 1, weight: Float32Array.from(w), bias: null, stride: step, padding: [around, around], dilation: 1 };
     const sums = conv2d(image, layer), map = rectified ? relu(sums) : sums;
     const top = Math.min(row, sums.h - 1), left = Math.min(column, sums.w - 1);
     el.result = { map: map.data };
     const [low, high] = limits(sums.data, "signed");
-    const grown = map.data.map((value, i) => (i <= top * map.w + left ? value : NaN));
+    const grown = map.data.map((value, i) => (filled || i <= top * map.w + left ? value : NaN));
     draw(picture, image);
     box(picture, (left * step - around) * scale, (top * step - around) * scale, 3 * scale);
     draw(result, maps(grown, 1, map.h, map.w), { kind: "signed", low, high });
@@ -75,10 +76,13 @@ export function render({ model, el }) {
       return y >= 0 && y < image.h && x >= 0 && x < image.w ? image.data[y * image.w + x] : 0;
     });
     const at = top * sums.w + left, answer = sums.data[at];
-    sum.textContent = seen.map((value, k) => `${shown(value)} × ${shown(w[k])}`).filter((_, k) => seen[k] && w[k]).join(" + ") || "0";
-    sum.append(` = ${shown(answer)}${rectified && answer < 0 ? ", which the ReLU makes 0" : ""}`);
+    const products = seen.map((value, k) => `${shown(value)} × ${shown(w[k])}`);
+    sum.textContent = [0, 3, 6].map((k) => products.slice(k, k + 3).join(" + ")).join("\n+ ");
+    sum.append(`\n= ${shown(answer)}${rectified && answer < 0 ? ", which the ReLU makes 0" : ""}`);
     size.textContent = `the map: ${map.h} × ${map.w}`;
+    what.textContent = drawing ? "draw here; the kernel moves on the map" : "the picture: move the kernel";
     choice.set(preset);
+    whole.set(filled);
     weights.forEach((field, i) => field.set(w[i]));
     rectify.set(rectified);
     stride.set(step);
@@ -99,11 +103,12 @@ export function render({ model, el }) {
   }
 
   el.append(
-    make("div", { class: "explorable-controls" }, choice.node, rectify.node, stride.node, padding.node, own),
+    make("div", { class: "explorable-controls" }, choice.node, rectify.node, stride.node, padding.node, whole.node, own),
+    frame.words,
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "the picture: move the kernel"), sum),
+      make("figure", { class: "explorable-panel" }, picture, what, make("figcaption", {}, "pixel × weight, nine times:"), sum),
       make("figure", { class: "explorable-panel" }, make("div", { class: "explorable-grid", role: "group", "aria-label": "the nine weights" }, ...weights.map((field) => field.node)), make("figcaption", {}, "the kernel: change its weights")),
       make("figure", { class: "explorable-panel" }, result, bar.node, size)),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

@@ -46,12 +46,14 @@ export function render({ model, el }) {
   const picture = canvas(256, 256, ""), result = canvas(256, 256, "");
   const bar = colourBar("signed"), plain = colourBar("magnitude"), scores = bars(classes);
   const frame = live(model, el, view), state = frame.state;
-  let before = null; // the map of the class asked about before, and the class
+  const names = { picture: make("figcaption", {}, "the picture"), result: make("figcaption") };
+  const blank = last(forward(net, zeros(colours, side, side))).data; // the scores of an even picture of the mean colour
+  let other = {}; // the map of the class that this one is compared with, and of what it is
 
-  const which = select("picture", { options: pictures, value: pictures[state().picture], change: (name) => { before = null; frame.set({ picture: pictures.indexOf(name) }); } });
+  const which = select("picture", { options: pictures, value: pictures[state().picture], change: (name) => frame.set({ picture: pictures.indexOf(name), target: said(pictures.indexOf(name)) }) });
   const target = select("class", { options: classes, value: classes[state().target], change: (name) => frame.set({ target: classes.indexOf(name) }) });
-  const method = select("method", { options: METHODS, value: METHODS[state().method], change: (name) => { before = null; frame.set({ method: METHODS.indexOf(name) }); } });
-  const steps = slider("steps", { min: 1, max: quadrature.length, step: 1, value: state().steps, change: (value) => { before = null; frame.set({ steps: value }); } });
+  const method = select("method", { options: METHODS, value: METHODS[state().method], change: (name) => frame.set({ method: METHODS.indexOf(name) }) });
+  const steps = slider("steps", { min: 1, max: quadrature.length, step: 1, value: state().steps, change: (value) => frame.set({ steps: value }) });
   const moved = (row, column) => {
     const inside = (value) => Math.max(0, Math.min(side - state().patch, Math.round(value)));
     frame.set({ row: inside(row), column: inside(column) });
@@ -60,6 +62,23 @@ export function render({ model, el }) {
     move: (x, y) => moved(y * side - state().patch / 2, x * side - state().patch / 2),
     nudge: (dx, dy) => moved(state().row + 2 * dy, state().column + 2 * dx),
   });
+
+  // What the network says of a picture.
+  const said = (index) => argmax(last(forward(net, normalized(imageOf(all, index, colours), mean, std))).data);
+
+  // The map of a class by one of the methods, of whose attributions the colours are added up.
+  function mapFor(x, trace, target, { method, steps }) {
+    const name = METHODS[method], slopes = name === "integrated gradients" ? integrated(net, x, target, quadrature[steps - 1]) : backward(trace, oneHot(classes.length, target));
+    return name === "gradient" ? largest(slopes) : total(name === "gradient × input" ? product(slopes, x) : slopes);
+  }
+
+  // How much a map is like that of the network's own answer, or, if that was asked about, of the next best.
+  function likeness(map, x, trace, now) {
+    const logits = last(trace).data, best = argmax(logits), rival = best === now.target ? argmax(logits.map((value, i) => (i === best ? -Infinity : value))) : best;
+    const key = `${now.picture} ${now.method} ${now.steps} ${rival}`;
+    if (other.key !== key) other = { key, map: mapFor(x, trace, rival, now) };
+    return ` It correlates ${shown(correlation(map.data, other.map.data))} with the map for ${classes[rival]}.`;
+  }
 
   function covered(x, { row, column, patch }) {
     const y = maps(x.data.slice(), x.c, x.h, x.w);
@@ -81,22 +100,24 @@ export function render({ model, el }) {
       el.result = { logits: left };
       scores.set(softmax(left), now.target);
       bar.node.hidden = plain.node.hidden = true;
-      sentence = `With ${now.patch} by ${now.patch} pixels covered at row ${now.row}, column ${now.column}, the score of ${classes[now.target]} goes from ${shown(score)} to ${shown(left[now.target])}.`;
-      before = null;
+      sentence = `The network says ${classes[best]} (${percent(chances[best])}). With ${now.patch} by ${now.patch} pixels covered from row ${now.row + 1}, column ${now.column + 1} on, the score of ${classes[now.target]} goes from ${shown(score)} to ${shown(left[now.target])}.`;
     } else {
-      const slopes = name === "integrated gradients" ? integrated(net, x, now.target, quadrature[now.steps - 1]) : backward(trace, oneHot(logits.length, now.target));
-      const map = name === "gradient" ? largest(slopes) : total(name === "gradient × input" ? product(slopes, x) : slopes);
+      const map = mapFor(x, trace, now.target, now);
       const kind = name === "gradient" ? "magnitude" : "signed", [low, high] = limits(map.data, kind);
       el.result = { logits, map: map.data };
       draw(result, map, { kind, low: kind === "magnitude" ? 0 : low, high });
       (kind === "signed" ? bar : plain).set(kind === "magnitude" ? 0 : low, high);
       bar.node.hidden = kind !== "signed"; plain.node.hidden = kind === "signed";
       scores.set(chances, now.target);
-      const moves = before && before.target !== now.target ? ` It correlates ${shown(correlation(map.data, before.map.data))} with the map for ${classes[before.target]}.` : "";
-      const adds = name === "integrated gradients" ? ` The map adds up to ${shown(map.data.reduce((a, b) => a + b, 0))}.` : "";
-      sentence = `The network says ${classes[best]} (${percent(chances[best])}). Asked about ${classes[now.target]}, whose score is ${shown(score)}, this is what would change it.${adds}${moves}`;
-      if (!before || before.target !== now.target) before = { target: now.target, map };
+      const sum = map.data.reduce((a, b) => a + b, 0), rise = score - blank[now.target];
+      const what = {
+        gradient: `bright pixels would change the score of ${classes[now.target]} (${shown(score)}) most`,
+        "gradient × input": `red pixels put something into the score of ${classes[now.target]} (${shown(score)}), as far as the slope tells; together ${shown(sum)}`,
+        "integrated gradients": `the score of ${classes[now.target]} is ${shown(rise)} above that of an even picture, and the map shares that out: together ${shown(sum)} with ${now.steps} step${now.steps > 1 ? "s" : ""}`,
+      }[name];
+      sentence = `The network says ${classes[best]} (${percent(chances[best])}). By ${name}, ${what}.${likeness(map, x, trace, now)}`;
     }
+    names.result.textContent = name === "occlusion" ? "drag the patch, or use the arrow keys" : `${name}, for ${classes[now.target]}`;
     picture.setAttribute("aria-label", `The picture: ${pictures[now.picture]}.`);
     result.setAttribute("aria-label", name === "occlusion" ? "The picture with the patch; arrow keys move it." : `The map by ${name}, for ${classes[now.target]}.`);
     return sentence;
@@ -104,10 +125,11 @@ export function render({ model, el }) {
 
   el.append(
     make("div", { class: "explorable-controls" }, which.node, target.node, method.node, steps.node),
+    frame.words,
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel" }, picture),
-      make("figure", { class: "explorable-panel" }, result, bar.node, plain.node),
+      make("figure", { class: "explorable-panel" }, picture, names.picture),
+      make("figure", { class: "explorable-panel" }, result, bar.node, plain.node, names.result),
       make("figure", { class: "explorable-panel" }, scores.node, make("figcaption", {}, "probabilities; the class asked about is marked"))),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

@@ -24,11 +24,11 @@ export function informationGainBound(belief, view) {
 // The rules that rank the candidates: score(belief, view, fixation, label), the greatest is looked at.
 export const POLICIES = {
   "information gain": (belief, view) => informationGain(belief, view),
-  "its bound, IGUB": (belief, view) => informationGainBound(belief, view),
+  "the bound on it, IGUB": (belief, view) => informationGainBound(belief, view),
   "confidence": (belief, view) => Math.max(...view),
   "fused confidence": (belief, view) => Math.max(...fused(belief, view).belief),
-  "told the label": (belief, view, at, label) => view[label],
-  "nearest the middle": (belief, view, [x, y]) => -(x * x) - y * y,
+  "a search that is told the label": (belief, view, at, label) => view[label],
+  "the middle first": (belief, view, [x, y]) => -(x * x) - y * y,
 };
 
 // The first candidate of the greatest score among those not looked at yet.
@@ -63,7 +63,7 @@ export function render({ model, el }) {
   const frame = live(model, el, show), state = frame.state, prior = Array(count).fill(-Math.log(count)), cached = {};
   const advice = ["nobody", ...Object.keys(POLICIES)];
 
-  const whose = select("show what would look at by", { options: advice, value: advice[0], change: (name) => frame.set({ advice: advice.indexOf(name) }) });
+  const whose = select("show the choice of", { options: advice, value: advice[0], change: (name) => frame.set({ advice: advice.indexOf(name) }) });
   const reveal = checkbox("show the whole picture", { value: state().reveal, change: (on) => frame.set({ reveal: on }) });
   const look = button("look here", () => press()), again = button("start again", () => frame.set({ looks: [] }));
   const following = button("next scene", () => frame.set({ scene: (state().scene + 1) % scenes.length, looks: [], cursor: Math.floor(fixations.length / 2) }));
@@ -149,7 +149,12 @@ export function render({ model, el }) {
       el.result.best = best;
       overGrid(map, inGrid);
       ring(fixations[best], "#56b4e9");
-      suggestion = ` By ${chosen} the next look would go to ${where(best)}.`;
+      suggestion = ` The next look of ${chosen} would go to ${where(best)}.`;
+    }
+    if (over && chosen !== "nobody") {
+      const { choices, beliefs: after } = (cached[`${chosen} ${now.scene}`] ??= run(chosen, scene, saccades)), final = after[saccades - 1], says = argmax(final);
+      choices.forEach((at, i) => number(fixations[at], String(i + 1), MARKS.other, 14));
+      suggestion = ` ${chosen[0].toUpperCase()}${chosen.slice(1)}, in blue, ends with ${classes[says]} (${percent(Math.exp(final[says]))}).`;
     }
     fixations.forEach((at) => dot(at));
     looked.forEach((at, i) => number(at, String(i)));
@@ -162,8 +167,8 @@ export function render({ model, el }) {
     picture.setAttribute("aria-label", `Scene ${now.scene + 1} of ${scenes.length}. The gaze would go to ${where(now.cursor)}; arrow keys move it, the enter key looks.`);
     view.setAttribute("aria-label", "What the last look shows the network: the periphery on top, the fovea at the bottom.");
     const left = saccades - now.looks.length, best = argmax(belief), sure = `${classes[best]}, ${percent(Math.exp(belief[best]))}`;
-    const z = now.looks.length ? ` Z is ${shown(Math.exp(logZ))}: ${logZ > 0 ? "the view agrees with what was believed" : "the view contradicts what was believed"}.` : "";
-    if (over) return `Scene ${now.scene + 1}: after ${saccades} looks the belief is ${sure}. It is ${classes[scene.label]}: ${best === scene.label ? "right" : "wrong"}.${z}`;
+    const z = now.looks.length ? ` Z is ${shown(Math.exp(logZ))}, ${logZ > 0 ? "above 1: the view agrees with what was believed, be that right or wrong" : "below 1: the view contradicts what was believed"}.` : "";
+    if (over) return `Scene ${now.scene + 1}: after ${saccades} looks the belief is ${sure}. It is ${classes[scene.label]}: ${best === scene.label ? "right" : "wrong"}.${z}${suggestion}`;
     return `Scene ${now.scene + 1}, ${now.looks.length ? `look ${now.looks.length}` : "first glance, at the middle"}: ${sure}. ${left === 1 ? "One look is" : `${left} looks are`} left.${z}${suggestion}`;
   }
 
@@ -184,15 +189,15 @@ export function render({ model, el }) {
     if (reach) line(picture, colour, (pen) => pen.arc(x, y, (retina.rMax * picture.width) / 2, 0, 2 * Math.PI), [3, 6]);
   }
 
-  function number(at, text) {
+  function number(at, text, colour = "white", below = 0) {
     const pen = picture.getContext("2d"), [x, y] = onCanvas(at);
     pen.font = "bold 16px sans-serif";
     pen.textAlign = "center";
     pen.lineWidth = 4;
     pen.strokeStyle = "#222";
-    pen.fillStyle = "white";
-    pen.strokeText(text, x, y + 6);
-    pen.fillText(text, x, y + 6);
+    pen.fillStyle = colour;
+    pen.strokeText(text, x, y + 6 + below);
+    pen.fillText(text, x, y + 6 + below);
   }
 
   // A policy's scores, a square a candidate.
@@ -231,18 +236,19 @@ export function render({ model, el }) {
     }).length;
     const line = (name, hits, own = false) => make("tr", { class: own ? "explorable-marked" : "" }, make("th", { scope: "row" }, name), make("td", {}, played.length ? `${hits} of ${played.length}` : "–"));
     board.replaceChildren(
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "who looks"), make("th", { scope: "col" }, `named after ${saccades} looks`))),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "who looks"), make("th", { scope: "col" }, `named after ${saccades} looks, first tries`))),
       make("tbody", {}, line("you", played.filter((s) => results[s]).length, true), ...Object.keys(POLICIES).map((name) => line(name, right(name)))));
   }
 
   el.append(
     make("div", { class: "explorable-controls" }, look, again, following, whose.node, reveal.node),
+    frame.words,
     make("div", { class: "explorable-stage" },
-      make("figure", { class: "explorable-panel explorable-large" }, picture, make("figcaption", {}, "click where to look; the digits are the looks so far")),
+      make("figure", { class: "explorable-panel explorable-large" }, picture, make("figcaption", {}, "click a dot to look there, each once; the digits are the looks so far")),
       make("figure", { class: "explorable-panel" }, view, make("figcaption", {}, "what the network saw last"))),
     make("div", { class: "explorable-stage" },
       make("figure", { class: "explorable-panel explorable-broad" }, beliefs.node, make("figcaption", {}, "what is believed: the look is fused with what was believed before")),
       make("figure", { class: "explorable-panel" }, board)),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

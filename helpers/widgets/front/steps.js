@@ -131,15 +131,16 @@ export function render({ model, el }) {
     const node = canvas(192, 192, ""), bar = kind && colourBar(kind), text = make("figcaption", {}, caption);
     return { node, bar, text, figure: make("figure", { class: "explorable-panel" }, node, ...(bar ? [bar.node] : []), text) };
   };
-  const scene = panel("the picture"), maxC = panel("Max-C", "signed"), average = panel("average term", "magnitude"), difference = panel("differential term", "magnitude");
+  const scene = panel("the picture"), maxC = panel("Max-C", "signed"), average = panel("", "magnitude"), difference = panel("", "magnitude");
   const mask = panel("kept"), sum = panel("Sum-C", "magnitude"), attention = panel("attention"), soft = panel("blurred");
   const before = bars(classes), after = bars(classes);
   const frame = live(model, el, view), state = frame.state;
   const choose = (label, options, key) => select(label, { options, value: options[0], change: (name) => frame.set({ [key]: options.indexOf(name) }) });
-  const which = choose("picture", pictures, "picture"), target = choose("class", classes, "target"), rule = choose("rule", RULES, "rule");
+  const which = select("picture", { options: pictures, value: pictures[0], change: (name) => frame.set({ picture: pictures.indexOf(name), target: said(pictures.indexOf(name)) }) }), target = choose("class", classes, "target"), rule = choose("rule", RULES, "rule");
   const score = choose("score", Object.keys(SCORES), "score"), shownLayer = choose("layer shown", relus, "layer"), where = choose("blurred", BLURS, "blurred");
   const drag = (label, key, max, step, min = 0) => slider(label, { min, max, step, value: state()[key], words: shown, change: (value) => frame.set({ [key]: value }) });
   const a = drag("a", "a", 1, 0.05), b = drag("b", "b", 2, 0.05), k = drag("k", "k", 15, 2, 1), radius = drag("blur radius", "radius", 10, 0.5);
+  const said = (index) => argmax(last(forward(net, normalized(imageOf(all, index, colours), mean, std))).data);
   const kept_ = {}; // what the last picture and class gave: they are computed anew only for another one
 
   function fresh(key, compute) {
@@ -168,14 +169,14 @@ export function render({ model, el }) {
     el.result.then = then;
     const name = relus[now.layer], final = now.layer === relus.length - 1, terms = inhibition(unitNorm(maxima[name]), now.k, now.a, now.b);
     draw(scene.node, imageOf(all, now.picture, colours));
-    show(maxC, maxima[name], "signed", `Max-C, ${name}`);
-    show(average, terms.average, "magnitude", "average term");
-    show(difference, terms.difference, "magnitude", "differential term");
+    show(maxC, maxima[name], "signed", `Max-C, ${name}: the largest slope of its channels`);
+    show(average, terms.average, "magnitude", "average term: a exp(−mean of the zone)");
+    show(difference, terms.difference, "magnitude", "differential term: b times how much the neighbours exceed it");
     average.figure.hidden = difference.figure.hidden = RULES[now.rule] !== "lateral inhibition";
     draw(mask.node, maps(Float32Array.from(masks[name]), 1, maxima[name].h, maxima[name].w));
     const share = masks[name].reduce((sum, one) => sum + one, 0) / masks[name].length;
     mask.text.textContent = final ? `${percent(share)} would be kept; the last layer is not masked` : `kept: ${percent(share)}`;
-    show(sum, sums[name], "magnitude", `Sum-C, ${name}, second pass`);
+    show(sum, sums[name], "magnitude", `Sum-C, ${name}: what is left in the second pass, channels added up`);
     const grey = greyed(imageOf(all, now.picture, colours)), [low, high] = limits(map.data, "magnitude");
     draw(attention.node, grey);
     draw(attention.node, map, { kind: "magnitude", low, high, alpha: 0.65, smooth: true });
@@ -193,7 +194,7 @@ export function render({ model, el }) {
     attention.node.setAttribute("aria-label", `The attention map for ${classes[now.target]}, over the picture.`);
     const best = argmax(chances), later = argmax(then), sharp = object.reduce((sum, one) => sum + one, 0) / object.length;
     const nothing = high > low ? "" : " Nothing is left of the map, so all of it counts as the object.";
-    return `The network says ${classes[best]} (${percent(chances[best])}). With everything ${BLURS[now.blurred]} the map's region (${percent(sharp)} of the picture) blurred, it says ${classes[later]} (${percent(then[later])}).${nothing}`;
+    return `The network says ${classes[best]} (${percent(chances[best])}). The map marks ${percent(sharp)} of the picture; with everything ${BLURS[now.blurred]} that region blurred it says ${classes[later]} (${percent(then[later])}).${nothing}`;
   }
 
   function show({ node, bar, text }, x, kind, caption) {
@@ -205,12 +206,13 @@ export function render({ model, el }) {
   }
 
   el.append(
-    make("div", { class: "explorable-controls" }, which.node, target.node, score.node, rule.node, a.node, b.node, k.node),
+    make("div", { class: "explorable-controls" }, which.node, target.node, score.node, rule.node, a.node, b.node, k.node, shownLayer.node),
+    frame.words,
     make("div", { class: "explorable-stage explorable-small" }, scene.figure, maxC.figure, average.figure, difference.figure, mask.figure, sum.figure),
-    make("div", { class: "explorable-controls" }, shownLayer.node, where.node, radius.node),
+    make("div", { class: "explorable-controls" }, where.node, radius.node),
     make("div", { class: "explorable-stage explorable-pairs" }, attention.figure, soft.figure,
       make("figure", { class: "explorable-panel" }, before.node, make("figcaption", {}, "the picture as it is")),
       make("figure", { class: "explorable-panel" }, after.node, make("figcaption", {}, "and blurred"))),
-    frame.words, frame.quiet);
+    frame.quiet);
   frame.show();
 }

@@ -135,7 +135,7 @@ export function draw(target, { data, c, h, w }, { kind = "grey", low = 0, high =
 }
 
 // What is right, what was found, and where one looks: bright lines on dark edges, seen on every picture.
-export const MARKS = { truth: "#f0e442", own: "#d55e00", gaze: "#f0e442" };
+export const MARKS = { truth: "#56b4e9", own: "#d55e00", gaze: "#f0e442", other: "#56b4e9" };
 
 // An image in grey, for maps to lie over.
 export function greyed({ data, c, h, w }) {
@@ -168,6 +168,29 @@ export function outline(target, [x0, y0, x1, y1], wide, colour, dash = []) {
 export function cross(target, x, y, colour = MARKS.gaze, arm = 9) {
   line(target, colour, (pen) => { for (const [dx, dy] of [[arm, 0], [0, arm]]) { pen.moveTo(x - dx, y - dy); pen.lineTo(x + dx, y + dy); } });
 }
+
+// A curve over 0 .. 1, its height 0 .. 1, a line at `level`, and a mark at one place; the words go to aria-label.
+export function curve(target, values, level, at, label) {
+  const pen = target.getContext("2d"), { width, height } = target, y = (value) => height - 4 - value * (height - 8);
+  pen.fillStyle = "white";
+  pen.fillRect(0, 0, width, height);
+  const path = (colour, dash, points) => {
+    pen.setLineDash(dash);
+    pen.strokeStyle = colour;
+    pen.lineWidth = 2;
+    pen.beginPath();
+    points.forEach(([u, v], i) => (i ? pen.lineTo(u * width, y(v)) : pen.moveTo(u * width, y(v))));
+    pen.stroke();
+    pen.setLineDash([]);
+  };
+  path("#777777", [4, 4], [[0, level], [1, level]]);
+  path("#0072b2", [], values.map((value, i) => [i / (values.length - 1), value]));
+  path("#d55e00", [2, 3], [[at, 0], [at, 1]]);
+  target.setAttribute("aria-label", label);
+}
+
+export const panel = (node, ...below) => make("figure", { class: "explorable-panel" }, node, ...below);
+export const caption = (...text) => make("figcaption", {}, ...text);
 
 // A colour bar with its two ends, and zero where it is signed.
 export function colourBar(kind) {

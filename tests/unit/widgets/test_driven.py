@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.explorables import silenced
+from support.explorables import RULES, silenced
 from torch import Tensor, nn
 
 from helpers import background, cam, data, licnn, networks, retina, saliency, search, similarnet
@@ -201,7 +201,7 @@ def test_a_question(scene_net: nn.Sequential, drive: Any) -> None:
         ("class", scene_net.card.classes),
         ("picture", ("two",)),
         ("method", methods[1:3]),
-        ("steps", (1, 8)),
+        ("steps", (1, 6)),
         ("method", ("occlusion",)),
     )
     driven.press(*["ArrowDown", "ArrowRight"] * 12)
@@ -223,8 +223,8 @@ def test_a_box(scene_net: nn.Sequential, drive: Any) -> None:
     through(
         drive(box_explorable(nets, TWO, SCENES.boxes[:, 0], 5)),
         right,
-        ("threshold", (0, 0.95, 0.4)),
-        ("added to all weights", (-1, 1, 0.3)),
+        ("threshold, of the map's maximum", (0, 0.95, 0.4)),
+        ("added to all weights", (-0.3, 0.3, 0.1)),
         ("network", ("maximum",)),
         ("class", scene_net.card.classes[:3]),
         ("picture", ("two",)),
@@ -270,7 +270,7 @@ def test_filters(drive: Any) -> None:
         ("cut", [*cuts][1:]),
         ("picture", ("high",)),
     )
-    driven.set("with its poolings", True)
+    driven.set("coarse, with the network's poolings", True)
     driven.page.get_by_role("button", name="the 8 others").click()
     driven.check(right)
     driven.page.get_by_role("group").get_by_role("checkbox").nth(2).click()
@@ -326,7 +326,7 @@ def eye() -> nn.Sequential:
 SEARCHED = data.searched_scenes(3, seed=7)
 
 
-def test_a_gaze(eye: nn.Sequential, drive: Any) -> None:
+def test_a_gaze(drive: Any) -> None:
     def right(state: dict[str, Any]) -> dict[str, Any]:
         image = SEARCHED.images[int(state["picture"])][None]
         side = image.shape[-1]
@@ -334,16 +334,50 @@ def test_a_gaze(eye: nn.Sequential, drive: Any) -> None:
         angle = torch.tensor(state["turn"], dtype=torch.float64).deg2rad()
         cos, sin = angle.cos() / state["zoom"], angle.sin() / state["zoom"]
         grid = torch.stack([cos * u[None] - sin * u[:, None], sin * u[None] + cos * u[:, None]], -1) / (side / 2)
-        turned = F.grid_sample(image.double(), grid[None], align_corners=False).float()
+        turned = F.grid_sample(image.double(), grid[None], align_corners=False)
         at = torch.tensor([[2 * state["x"] - 1, 2 * state["y"] - 1]])
-        view = retina.viewer(eye, 0.5)(networks.normalize(turned.clamp(0, 1), eye), at)[0]
-        return {"view": view, "chances": eye(view).softmax(1)}
+        return {"view": retina.log_polar(turned, at, size=(16, 24))}
 
-    driven = drive(gaze_explorable({"0": SEARCHED.images[0], "1": SEARCHED.images[1]}, model=eye, r_max=0.5))
+    driven = drive(gaze_explorable({"0": SEARCHED.images[0], "1": SEARCHED.images[1]}, size=(16, 24)))
     through(driven, right, ("turn", (-180, 35, 180)), ("magnify", (0.5, 2, 1.15)), ("picture", ("1",)))
     driven.press(*["ArrowRight"] * 20, *["ArrowDown"] * 5)
     assert driven.state["x"] == 1
     driven.check(right)
+
+
+def test_a_turn_and_a_zoom_are_measured(drive: Any) -> None:
+    driven = drive(gaze_explorable({"0": SEARCHED.images[0]}, size=(32, 48)))
+    words = driven.page.locator(".explorable-words")
+    driven.set("turn", 90)
+    driven.result()
+    assert words.inner_text().endswith("by −12 of its 48 columns and 0 of its 32 rows.")
+    driven.set("turn", 0)
+    driven.set("magnify", 2)  # ln 2 / ln 32 of 31 rows are 6.2
+    driven.result()
+    assert re.search(r"by 0 of its 48 columns and −?6 of its 32 rows\.$", words.inner_text()), words.inner_text()
+
+
+def test_a_gaze_with_a_network(eye: nn.Sequential, drive: Any) -> None:
+    images = {"0": SEARCHED.images[0], "1": SEARCHED.images[1]}
+
+    def right(state: dict[str, Any]) -> dict[str, Any]:
+        x = networks.normalize(SEARCHED.images[[int(state["picture"])]], eye)
+        at = torch.tensor([[2 * state["x"] - 1, 2 * state["y"] - 1]])
+        view = retina.viewer(eye, 0.5)(x, at)[0]
+        return {"view": view, "chances": eye(view).softmax(1)}
+
+    truth = SEARCHED.labels[:2, 0].tolist()
+    driven = drive(gaze_explorable(images, model=eye, labels=truth, r_max=0.5))
+    through(driven, right, ("picture", ("1",)))
+    driven.press(*["ArrowLeft"] * 9, *["ArrowUp"] * 4)
+    driven.check(right)
+    best = torch.tensor(driven.result()["chances"]).argmax().item()
+    verdict = "right" if best == truth[1] else "wrong"
+    assert (
+        driven.page.locator(".explorable-words")
+        .inner_text()
+        .endswith(f"It is {eye.card.classes[truth[1]]}: {verdict}.")
+    )
 
 
 def test_a_search(eye: nn.Sequential, drive: Any) -> None:
@@ -376,15 +410,8 @@ def test_a_search(eye: nn.Sequential, drive: Any) -> None:
 
     explorable = search_explorable(eye, SEARCHED.images, truth, SEARCHED.boxes[:, 0], fixations=grid)
     driven = drive(explorable)
-    advisers = (
-        "information gain",
-        "its bound, IGUB",
-        "confidence",
-        "fused confidence",
-        "told the label",
-        "nearest the middle",
-    )
-    through(driven, right, ("show what would look at by", advisers))
+    advisers = tuple(RULES)
+    through(driven, right, ("show the choice of", advisers))
     driven.press("Enter")  # the middle was looked at: nothing happens
     assert driven.state["looks"] == []
     driven.press("ArrowUp", "Enter")
@@ -411,7 +438,8 @@ def test_a_search(eye: nn.Sequential, drive: Any) -> None:
 
 def test_the_cover(drive: Any) -> None:
     def right(state: dict[str, Any]) -> dict[str, Any]:
-        picture = cover.pictures([(state["top"], state["left"])])
+        ground = list(cover.GROUNDS)[state["ground"]]
+        picture = cover.pictures([(state["top"], state["left"])], ground)
         seen = [cover.evidence(name, picture) for name in cover.NETWORKS]
         return {
             "maps": torch.stack([maps for maps, _, _ in seen]),
@@ -422,6 +450,8 @@ def test_the_cover(drive: Any) -> None:
     for keys in (["ArrowDown"] * 10, ["ArrowRight"] * 10, ["ArrowUp"] * 20, ["ArrowLeft"] * 9):
         driven.press(*keys)
         driven.check(right)
+    driven.set("ground", "dots")
+    driven.check(right)
 
 
 def test_a_network_without_numbers_leaves_one_sentence(scene_net: nn.Sequential, drive: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
-from support.explorables import silenced
+from support.explorables import RULES, silenced
 from torch import Tensor, nn
 
 from helpers import (
@@ -448,16 +448,6 @@ def test_fusion_gain_and_bound_are_those_of_helpers(compute: Any) -> None:
             assert compute("search", function, {}, **given) == pytest.approx(
                 right(belief, views)[0, i].item(), abs=1e-4
             )
-
-
-RULES = {
-    "information gain": "information_gain",
-    "its bound, IGUB": "information_gain_bound",
-    "confidence": "max_confidence",
-    "fused confidence": "fused_confidence",
-    "told the label": "known_label",
-    "nearest the middle": "center",
-}
 
 
 @pytest.mark.parametrize("name", RULES)
