@@ -70,7 +70,8 @@ export function render({ model, el }) {
     frame.words,
     make("div", { class: "explorable-stage" },
       make("figure", { class: "explorable-panel" }, picture, make("figcaption", {}, "blue: the true box; orange, dashed: the map's")),
-      make("figure", { class: "explorable-panel" }, result, bar.node, make("figcaption", {}, "the class activation map")),
+      make("figure", { class: "explorable-panel" }, result, bar.node, make("figcaption", {}, "the class activation map"))),
+    make("div", { class: "explorable-stage explorable-pairs" },
       make("figure", { class: "explorable-panel" }, graph, make("figcaption", {}, "union shared (0 to 1) over the threshold (0 to 95 %); dashed: a half")),
       make("figure", { class: "explorable-panel" }, scores.node, make("figcaption", {}, "probabilities; the class asked about is marked"))),
     frame.quiet);

@@ -76,7 +76,7 @@ export function render({ model, el }) {
       return y >= 0 && y < image.h && x >= 0 && x < image.w ? image.data[y * image.w + x] : 0;
     });
     const at = top * sums.w + left, answer = sums.data[at];
-    const products = seen.map((value, k) => `${shown(value)} × ${shown(w[k])}`);
+    const products = seen.map((value, k) => `${Number(value.toFixed(2))} × ${shown(w[k])}`);
     sum.textContent = [0, 3, 6].map((k) => products.slice(k, k + 3).join(" + ")).join("\n+ ");
     sum.append(`\n= ${shown(answer)}${rectified && answer < 0 ? ", which the ReLU makes 0" : ""}`);
     size.textContent = `the map: ${map.h} × ${map.w}`;
