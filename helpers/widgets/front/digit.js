@@ -70,7 +70,7 @@ export function render({ model, el }) {
     right.set(state.right);
     which.set(digits[state.digit]);
     const truth = middle(image), says = `the network says ${digits[best]} (${percent(chances[best])})`;
-    paper.setAttribute("aria-label", `A sheet of ${side} by ${side} pixels with ${ink ? "your drawing" : `the digit ${digits[state.digit]}`}; arrow keys ${drawing.input.checked ? "draw" : "move it"}.`);
+    paper.setAttribute("aria-label", `A sheet of ${side} by ${side} pixels with ${ink ? "your drawing" : `the digit ${digits[state.digit]}`}; arrow keys ${drawing.input.checked ? "draw" : "move it"}: now ${state.down} down and ${state.right} to the right.`);
     what.textContent = drawing.input.checked ? "draw here" : "drag it, or use the arrow keys";
     if (!truth) return `The sheet is empty, and all the same ${says}.`;
     line(paper, MARKS.truth, (pen) => pen.arc((truth[1] + 0.5) * scale, (truth[0] + 0.5) * scale, 6, 0, 2 * Math.PI));
