@@ -21,6 +21,7 @@ WHERE = {
 ALL = [("index", "cover"), *((page, kind) for page, kinds in WHERE.items() for kind in dict.fromkeys(kinds))]
 each = pytest.mark.parametrize(("page", "kind"), ALL, ids=[kind for _, kind in ALL])
 HOME = ".explorable-home[data-explorable='{}'] >> nth=0"
+FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 MOST = 600_000  # bytes that the explorables of a page may add, compressed
 FAULT = "This figure cannot be made to move here"
 
@@ -72,12 +73,12 @@ def test_every_control_has_a_name_and_answers(page: str, kind: str, watch: Any) 
         slider.focus()
         for key in ("End", "Home"):
             watched.page.keyboard.press(key)
-            watched.page.wait_for_timeout(120)
+            watched.page.evaluate(FRAME)
             assert "cannot be computed" not in words.inner_text()
     for choice in home.locator("select:visible").all():
         for option in choice.locator("option").all_inner_texts():
             choice.select_option(option)
-            watched.page.wait_for_timeout(120)
+            watched.page.evaluate(FRAME)
             assert "cannot be computed" not in words.inner_text()
     assert watched.troubles == []
 
