@@ -1,6 +1,6 @@
 // Two networks, one picture: a shape that can be moved over a ground, and the class activation maps of what each says.
 import { forward, last, asMaps, maps, normalized, softmax, argmax, resized, weighed } from "./nn.js";
-import { arrays, network, live, make, canvas, draw, greyed, limits, movable, select, percent } from "./ui.js";
+import { arrays, network, live, make, canvas, draw, greyed, limits, movable, panel, select, percent } from "./ui.js";
 
 // The shape on the ground, its upper left corner at so many pixels.
 export function placed(ground, shape, mask, top, left) {
@@ -55,7 +55,6 @@ export function render({ model, el }) {
     return `${said.join(", ")}.`;
   }
 
-  const panel = (node, text) => make("figure", { class: "explorable-panel" }, node, text);
   frame.words.classList.add("explorable-quiet"); // the captions say it
   el.append(
     make("div", { class: "explorable-controls" }, which.node),

@@ -190,7 +190,6 @@ export function curve(target, values, level, at, label) {
 }
 
 export const panel = (node, ...below) => make("figure", { class: "explorable-panel" }, node, ...below);
-export const caption = (...text) => make("figcaption", {}, ...text);
 
 // A colour bar with its two ends, and zero where it is signed.
 export function colourBar(kind) {
